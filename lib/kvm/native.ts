@@ -1,0 +1,241 @@
+/**
+ * The shape of the native addon: what `native/bindings/` exports, and the layout of the memory it shares with JavaScript.
+ * Mechanism only. `binding.ts` alone loads it; `system.ts`, `vm.ts` and `vcpu.ts` make it typed and checked.
+ * Guest physical addresses, offsets and sizes are numbers (exact to 2^53); registers and counters are bigint.
+ */
+
+/** Makes the error that a failing native call throws or rejects with; handed to the addon once per environment. */
+export type NativeErrorFactory = (
+  kind: 'ioctl' | 'syscall' | 'closed' | 'state' | 'capability',
+  name: string,
+  errno: string,
+  errnoNumber: number,
+  detail: string | undefined,
+) => Error;
+
+export interface NativeAddon {
+  /** sizeof() of the KVM structures that cross the border, by C name, so that a test can hold the codecs against them. */
+  readonly structSizes: Readonly<Record<string, number>>;
+  /** Per environment (main thread or Worker): the error factory and the doorbell. Called once by binding.ts. */
+  initialize(errorFactory: NativeErrorFactory, onDoorbell: () => void): NativeRuntime;
+  readonly System: new (path: string) => NativeSystem;
+  readonly Memory: new (options: NativeMemoryOptions) => NativeMemory;
+  readonly EventFd: new (initial?: number) => NativeEventFd;
+}
+
+/**
+ * What wakes JavaScript. Sources (vCPUs, machines' posted rings, watched eventfds) that need attention stand in one
+ * queue per environment, each at most once; the doorbell rings when the queue turns from empty to not empty.
+ */
+export interface NativeRuntime {
+  /**
+   * Takes the next source out of the queue: its id, or 0 when there is none. When the queue is empty it spins up to
+   * `spinNs` for one to arrive, so that a side that has just served an exit catches the next without a wake-up.
+   */
+  next(spinNs: number): number;
+  /** How long a vCPU that waits for JavaScript spins before it sleeps. 0 on one-CPU machines. */
+  setVcpuSpin(spinNs: number): void;
+  /** Adds the eventfd to the epoll thread; the source id under which it stands in the queue. It is read (reset) by the thread. */
+  watch(eventFd: NativeEventFd): number;
+  /** The sum of eventfd counts taken since the last call, for a watched source. */
+  watchCount(sourceId: number): bigint;
+  unwatch(sourceId: number): void;
+  /** A doorbell keeps the event loop alive only while this is above zero. */
+  ref(): void;
+  unref(): void;
+  /** Live native objects of this environment, for leak tests. */
+  counts(): { systems: number; vms: number; vcpus: number; threads: number; mappings: number; eventFds: number };
+}
+
+export interface NativeSystem {
+  apiVersion(): number;
+  checkExtension(capability: number): number;
+  vcpuMmapSize(): number;
+  /** Rows of seven: function, index, flags, eax, ebx, ecx, edx (struct kvm_cpuid_entry2). */
+  supportedCpuid(): Uint32Array;
+  emulatedCpuid(): Uint32Array;
+  msrIndices(): Uint32Array;
+  featureMsrIndices(): Uint32Array;
+  /** KVM_GET_MSRS on the system fd; the error's detail names the index that was refused. */
+  readFeatureMsrs(indices: Uint32Array): BigUint64Array;
+  createVm(type: number): NativeVm;
+  /** The same on a worker thread. */
+  createVmAsync(type: number): Promise<NativeVm>;
+  close(): void;
+}
+
+export interface NativeMemoryOptions {
+  readonly sizeBytes: number;
+  readonly backing: 'anonymous' | 'memfd';
+  /** madvise(MADV_HUGEPAGE); advice that the kernel may refuse. */
+  readonly hugePages: boolean;
+}
+
+/** One mapping of guest memory, with the dirty bitmap of user space beside it. */
+export interface NativeMemory {
+  readonly sizeBytes: number;
+  /** The memfd's descriptor, or -1. */
+  readonly fd: number;
+  /** A view without a copy; it is detached (length 0) by close(). At most 4 GiB each. Never hand it out of lib/memory. */
+  view(offset: number, length: number): ArrayBuffer;
+  /** One bit for each 4 KiB page, in 64-bit words; written by user space only. */
+  dirtyBitmap(): ArrayBuffer;
+  close(): void;
+}
+
+export interface NativeEventFd {
+  readonly fd: number;
+  write(count: bigint): void;
+  /** The counter, reset to 0; 0n when nothing was signalled. Never blocks. */
+  read(): bigint;
+  close(): void;
+}
+
+/** Fixed-size structures, in and out: `request` is the name as in linux/kvm.h, 'KVM_GET_PIT2'. */
+export interface NativeStructIoctls {
+  /**
+   * Issues an ioctl whose argument is one structure of fixed size (see native/kvm/ioctl_table). For a get the input is
+   * optional (KVM_GET_IRQCHIP takes the chip id in it); the structure is returned. For a set the input is wanted.
+   */
+  ioctl(request: string, input?: Uint8Array): Uint8Array;
+  /** Issues an ioctl whose argument is a number or nothing; its return value. */
+  ioctlValue(request: string, argument?: number): number;
+}
+
+export interface NativeVm extends NativeStructIoctls {
+  /** Stands in the runtime's queue when its posted ring has entries. */
+  readonly sourceId: number;
+  /** Shared with the vCPU threads; layouts below. Detached by close(). */
+  readonly portFlags: ArrayBuffer;
+  readonly portValues: ArrayBuffer;
+  readonly postedControl: ArrayBuffer;
+  readonly postedRing: ArrayBuffer;
+  checkExtension(capability: number): number;
+  enableCap(capability: number, flags: number, args: BigUint64Array): void;
+  /** KVM_SET_USER_MEMORY_REGION; sizeBytes 0 removes the slot. The VM holds the mapping until the slot goes. */
+  setMemorySlot(slot: number, flags: number, gpa: number, memory: NativeMemory, offset: number, sizeBytes: number): void;
+  setMemorySlotAsync(
+    slot: number,
+    flags: number,
+    gpa: number,
+    memory: NativeMemory,
+    offset: number,
+    sizeBytes: number,
+  ): Promise<void>;
+  /** Rows: struct kvm_irq_routing_entry as bytes, 48 each. */
+  setGsiRouting(entries: Uint8Array): void;
+  irqfd(eventFd: NativeEventFd, gsi: number, flags: number, resample?: NativeEventFd): void;
+  /** KVM_IOEVENTFD; without datamatch every write signals. */
+  ioeventfd(eventFd: NativeEventFd, address: number, length: number, flags: number, datamatch?: bigint): void;
+  /** KVM_GET_DIRTY_LOG of a slot: one bit a page, in 64-bit words. */
+  getDirtyLog(slot: number, sizeBytes: number): BigUint64Array;
+  /** KVM_CLEAR_DIRTY_LOG: firstPage and pages as the API wants them (multiples of 64, or up to the end). */
+  clearDirtyLog(slot: number, firstPage: number, pages: number, bitmap: BigUint64Array): void;
+  /** Reads the coalesced ring into the posted ring now; the vCPU threads and the epoll thread do so by themselves. */
+  drainCoalesced(): void;
+  /** Tells waiting vCPU threads that JavaScript has moved POSTED_TAIL on. */
+  postedConsumed(): void;
+  /** Every value of KVM_GET_STATS_FD by name; histograms as arrays. */
+  stats(): Record<string, bigint | BigUint64Array>;
+  createVcpu(id: number, threadName: string): NativeVcpu;
+  /** Stops and joins the vCPU threads, closes their fds and the VM's. Idempotent. */
+  close(): void;
+  closeAsync(): Promise<void>;
+}
+
+export interface NativeVcpu extends NativeStructIoctls {
+  readonly id: number;
+  readonly sourceId: number;
+  /** The kvm_run mapping: struct kvm_run, the PIO data page, the coalesced ring. */
+  readonly run: ArrayBuffer;
+  /** See VcpuControl. */
+  readonly control: ArrayBuffer;
+  /** Struct ioctls and these throw ERR_STATE while the vCPU is not parked, stopped, or waiting in an exit. */
+  setCpuid(rows: Uint32Array): void;
+  getCpuid(): Uint32Array;
+  /** KVM_GET_MSRS; the error's detail names the index that was refused. */
+  readMsrs(indices: Uint32Array): BigUint64Array;
+  writeMsrs(indices: Uint32Array, values: BigUint64Array): void;
+  /** KVM_GET_XSAVE2 in the size that the VM reports. */
+  getXsave(): Uint8Array;
+  setXsave(bytes: Uint8Array): void;
+  stats(): Record<string, bigint | BigUint64Array>;
+  /** Starts the thread on first use; afterwards un-parks. The vCPU enters KVM_RUN. */
+  resume(): void;
+  /**
+   * Asks the thread to leave KVM_RUN and park: it completes pending port or MMIO accesses first, drains the coalesced
+   * ring, then sets STATE to parked and enters the queue. A vCPU whose thread was never started is parked already.
+   */
+  park(): void;
+  /** Forces the vCPU out of KVM_RUN once; it re-enters by itself. */
+  kick(): void;
+  /** JavaScript has served the exit (answers are in `run`): the vCPU goes on. Only in state exit. */
+  complete(): void;
+  /** CPU time of the vCPU's thread in ns; 0n before it started. */
+  threadCpuNs(): bigint;
+  /** Kernel thread id, or 0. */
+  readonly threadId: number;
+}
+
+/** Byte offsets into NativeVcpu.control. */
+export const VcpuControl = {
+  /** Int32, see VcpuState. Written by native code. */
+  STATE: 0,
+  /** Int32: errno of a KVM_RUN that failed, when STATE is failed. */
+  RUN_ERRNO: 4,
+  /** BigUint64: KVM_RUN returns of any kind. */
+  EXITS: 8,
+  /** BigUint64: exits answered by the thread itself (published, posted, ignored, EINTR). */
+  EXITS_NATIVE: 16,
+  /** BigUint64: exits handed to JavaScript. */
+  EXITS_SCRIPT: 24,
+  /** BigUint64: signals taken in KVM_RUN. */
+  KICKS: 32,
+  SIZE: 64,
+} as const;
+
+export const VcpuState = {
+  /** The thread was never started, or has parked on request. State may be read and written. */
+  PARKED: 0,
+  /** In KVM_RUN or on the way. */
+  RUNNING: 1,
+  /** An exit waits in `run` for JavaScript. */
+  EXIT: 2,
+  /** KVM_RUN failed with RUN_ERRNO (EINTR and EAGAIN never do). The thread waits; only close follows. */
+  FAILED: 3,
+} as const;
+
+/** Flags in NativeVm.portFlags, one byte for each of the 65536 ports. They concern accesses of one byte, count 1. */
+export const PortFlag = {
+  /** Reads are answered with the byte in portValues. */
+  PUBLISHED: 1,
+  /** Writes go into the posted ring and the vCPU goes on. */
+  POSTED: 2,
+  /** Writes are dropped. */
+  IGNORED: 4,
+} as const;
+
+/** Byte offsets into NativeVm.postedControl; both are free-running Uint32 counters, entry index = counter % CAPACITY. */
+export const PostedControl = {
+  /** Next entry that will be written; moved by native code with release. */
+  HEAD: 0,
+  /** Next entry that JavaScript will read; moved by JavaScript. A full ring holds the vCPU until it moves. */
+  TAIL: 64,
+  /** Int32: not 0 while a vCPU thread waits for room; then JavaScript calls postedConsumed(). */
+  WAITERS: 68,
+  SIZE: 128,
+} as const;
+
+/** One entry of NativeVm.postedRing: 24 bytes, little endian. Posted port writes and coalesced zones share the ring. */
+export const PostedEntry = {
+  /** u64: port or guest physical address. */
+  ADDRESS: 0,
+  /** u64: the value, zero-extended. */
+  VALUE: 8,
+  /** u32: access size in bytes. */
+  SIZE_BYTES: 16,
+  /** u32: 0 a port, 1 MMIO. */
+  SPACE: 20,
+  STRIDE: 24,
+  CAPACITY: 4096,
+} as const;
