@@ -1,1 +1,126 @@
-export default [];
+/**
+ * What the linter holds: typescript-eslint's strict type-checked rules on TypeScript, the core rules on scripts,
+ * and the layer rule of lib/ (scripts/lint/rooms.mjs) with its exceptions. Formatting is prettier's business.
+ */
+import tseslint from 'typescript-eslint';
+import { roomsRule } from './scripts/lint/rooms.mjs';
+
+const nodeGlobals = Object.fromEntries(
+  [
+    'process',
+    'console',
+    'Buffer',
+    'URL',
+    'URLSearchParams',
+    'setTimeout',
+    'clearTimeout',
+    'setInterval',
+    'clearInterval',
+    'setImmediate',
+    'clearImmediate',
+    'queueMicrotask',
+    'structuredClone',
+    'AbortController',
+    'AbortSignal',
+    'TextEncoder',
+    'TextDecoder',
+    'performance',
+    'fetch',
+    'WebAssembly',
+    'Event',
+    'EventTarget',
+    'MessageChannel',
+  ].map((name) => [name, 'readonly']),
+);
+
+export default tseslint.config(
+  { ignores: ['dist/', 'build/', 'coverage/', 'node_modules/', 'bench/results/'] },
+  { linterOptions: { reportUnusedDisableDirectives: 'error' } },
+  {
+    files: ['**/*.mjs', '**/*.js'],
+    languageOptions: { ecmaVersion: 2023, sourceType: 'module', globals: nodeGlobals },
+    rules: {
+      'no-undef': 'error',
+      'no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      'prefer-const': 'error',
+      eqeqeq: ['error', 'always'],
+      'no-var': 'error',
+      'no-fallthrough': 'error',
+      'no-unreachable': 'error',
+      'no-dupe-keys': 'error',
+    },
+  },
+  {
+    files: ['**/*.ts'],
+    extends: [...tseslint.configs.strictTypeChecked],
+    languageOptions: {
+      parserOptions: { project: './tsconfig.json', tsconfigRootDir: import.meta.dirname },
+    },
+    rules: {
+      eqeqeq: ['error', 'always'],
+      'no-restricted-syntax': [
+        'error',
+        { selector: 'ExportDefaultDeclaration', message: 'names are exported, so that a search finds them' },
+      ],
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      // A device or a listener may do nothing on purpose, and a callback may hand on what a void function gives.
+      '@typescript-eslint/no-empty-function': 'off',
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      // Numbers, bigints and booleans read well in a template; objects do not.
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true, allowNullish: false },
+      ],
+      '@typescript-eslint/restrict-plus-operands': ['error', { allowNumberAndString: false }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
+      // Structures shared with C are read at constant indices; noUncheckedIndexedAccess already makes the rest explicit.
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      // Checks of what JavaScript callers hand in look needless to the types. They are not.
+      '@typescript-eslint/no-unnecessary-condition': 'off',
+      // The values of a state can change behind an await, which this rule does not see.
+      '@typescript-eslint/no-unnecessary-type-assertion': 'error',
+      '@typescript-eslint/no-floating-promises': 'error',
+      '@typescript-eslint/no-misused-promises': ['error', { checksVoidReturn: { arguments: false } }],
+      '@typescript-eslint/unified-signatures': 'off',
+      '@typescript-eslint/no-extraneous-class': 'off',
+    },
+  },
+  {
+    files: ['**/*.test.ts', 'test/**/*.ts'],
+    rules: {
+      // Tests hand in wrong types on purpose and look into what a function returned.
+      '@typescript-eslint/no-unsafe-assignment': 'off',
+      '@typescript-eslint/no-unsafe-member-access': 'off',
+      '@typescript-eslint/no-unsafe-argument': 'off',
+      '@typescript-eslint/no-unsafe-call': 'off',
+      '@typescript-eslint/no-unsafe-return': 'off',
+      '@typescript-eslint/require-await': 'off',
+      '@typescript-eslint/unbound-method': 'off',
+      '@typescript-eslint/restrict-template-expressions': 'off',
+    },
+  },
+  {
+    files: ['lib/**/*.ts'],
+    plugins: { vivarium: { rules: { rooms: roomsRule } } },
+    rules: {
+      'vivarium/rooms': [
+        'error',
+        {
+          packages: {
+            // The loader of the .node file: one place that knows the addon.
+            bindings: ['lib/kvm/binding.ts'],
+            // The parser of command lines stays in the command.
+            commander: ['lib/cli/'],
+            vitest: ['*.test.ts'],
+            'fast-check': ['*.test.ts'],
+          },
+          guarded: {
+            // The addon's classes are mechanism; what stands above sees the checked classes of lib/kvm and lib/memory.
+            'lib/kvm/native.ts': ['lib/kvm/', 'lib/memory/'],
+            'lib/kvm/binding.ts': ['lib/kvm/', 'lib/memory/'],
+          },
+        },
+      ],
+    },
+  },
+);

@@ -21,8 +21,19 @@ export const hostClock: Clock = {
   nowNs: () => process.hrtime.bigint(),
   wallMs: () => Date.now(),
   setTimer(delayNs, callback) {
-    const handle = setTimeout(callback, Math.ceil(Number(delayNs) / 1e6));
-    handle.unref();
+    const dueNs = process.hrtime.bigint() + delayNs;
+    let handle: NodeJS.Timeout;
+    const arm = (waitNs: bigint) => {
+      handle = setTimeout(fire, Math.ceil(Number(waitNs) / 1e6));
+      handle.unref();
+    };
+    // setTimeout counts from a time in whole milliseconds, so one in a hundred fires up to 1 ms early.
+    const fire = () => {
+      const leftNs = dueNs - process.hrtime.bigint();
+      if (leftNs > 0n) arm(leftNs);
+      else callback();
+    };
+    arm(delayNs);
     return { cancel: () => clearTimeout(handle) };
   },
 };

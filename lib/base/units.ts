@@ -37,7 +37,8 @@ export function parseSize(value: number | string, name = 'size'): number {
   } else {
     const match = /^\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*$/.exec(value);
     const factor = match ? SUFFIXES.get((match[2] ?? '').toLowerCase()) : undefined;
-    if (!match || factor === undefined) throw new TypeError(`${name}: '${value}' is no size; write it as 256M or 256MiB`);
+    if (!match || factor === undefined)
+      throw new TypeError(`${name}: '${value}' is no size; write it as 256M or 256MiB`);
     bytes = Number(match[1]) * factor;
   }
   if (!Number.isSafeInteger(bytes) || bytes < 0) {
