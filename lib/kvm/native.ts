@@ -113,7 +113,14 @@ export interface NativeVm extends NativeStructIoctls {
   checkExtension(capability: number): number;
   enableCap(capability: number, flags: number, args: BigUint64Array): void;
   /** KVM_SET_USER_MEMORY_REGION; sizeBytes 0 removes the slot. The VM holds the mapping until the slot goes. */
-  setMemorySlot(slot: number, flags: number, gpa: number, memory: NativeMemory, offset: number, sizeBytes: number): void;
+  setMemorySlot(
+    slot: number,
+    flags: number,
+    gpa: number,
+    memory: NativeMemory,
+    offset: number,
+    sizeBytes: number,
+  ): void;
   setMemorySlotAsync(
     slot: number,
     flags: number,
@@ -159,6 +166,9 @@ export interface NativeVcpu extends NativeStructIoctls {
   /** KVM_GET_XSAVE2 in the size that the VM reports. */
   getXsave(): Uint8Array;
   setXsave(bytes: Uint8Array): void;
+  /** KVM_GET_DEVICE_ATTR and KVM_SET_DEVICE_ATTR of the vCPU with a 64-bit value (group 0, attribute 0: the TSC offset). */
+  getDeviceAttr(group: number, attribute: number): bigint;
+  setDeviceAttr(group: number, attribute: number, value: bigint): void;
   stats(): Record<string, bigint | BigUint64Array>;
   /** Starts the thread on first use; afterwards un-parks. The vCPU enters KVM_RUN. */
   resume(): void;

@@ -1,0 +1,85 @@
+/**
+ * The JavaScript end of the doorbell: takes the sources that need attention (vCPUs with an exit, posted rings, watched
+ * eventfds) out of the native queue and calls their handlers. After it has served one it polls a little for the next,
+ * which spares the wake-up of a sleeping thread; polling is bounded and stops when it does not pay.
+ */
+import { availableParallelism } from 'node:os';
+import type { NativeRuntime } from './native.js';
+
+/** How long one poll waits for the next source. */
+const POLL_NS = 20_000;
+/** After this many polls in a row that found nothing, stop until exits come close together again. */
+const MISSES_BEFORE_REST = 4;
+/** A doorbell this soon after the last dispatch says that polling would have paid. */
+const NEAR_NS = 60_000n;
+/** The event loop gets its turn at least this often. */
+const TURN_NS = 1_000_000n;
+/** The clock is looked at once in so many sources. */
+const SOURCES_PER_CLOCK = 32;
+
+export class Dispatcher {
+  readonly #handlers = new Map<number, () => void>();
+  #runtime: NativeRuntime | undefined;
+  #misses = MISSES_BEFORE_REST;
+  #endedNs = 0n;
+  readonly #pollNs = availableParallelism() > 1 ? POLL_NS : 0;
+  #dispatching = false;
+  #continuation: NodeJS.Immediate | undefined;
+
+  /** Called by the loader, once. */
+  attach(runtime: NativeRuntime): void {
+    this.#runtime = runtime;
+    runtime.setVcpuSpin(this.#pollNs);
+  }
+
+  get runtime(): NativeRuntime {
+    if (!this.#runtime) throw new TypeError('the dispatcher is not attached');
+    return this.#runtime;
+  }
+
+  /** `handler` is called on the JavaScript thread whenever the source stands in the queue. */
+  register(sourceId: number, handler: () => void): void {
+    this.#handlers.set(sourceId, handler);
+  }
+
+  unregister(sourceId: number): void {
+    this.#handlers.delete(sourceId);
+  }
+
+  /** Serves the queue until it is empty or the event loop is due its turn. The doorbell calls it. */
+  dispatch(): void {
+    const runtime = this.#runtime;
+    // A handler that runs the event loop itself must not find itself here again.
+    if (!runtime || this.#dispatching) return;
+    this.#dispatching = true;
+    if (this.#continuation) clearImmediate(this.#continuation);
+    this.#continuation = undefined;
+    const startedNs = process.hrtime.bigint();
+    if (startedNs - this.#endedNs < NEAR_NS) this.#misses = 0;
+    let served = 0;
+    try {
+      let source = runtime.next(0);
+      while (source !== 0) {
+        this.#handlers.get(source)?.();
+        if (++served % SOURCES_PER_CLOCK === 0 && process.hrtime.bigint() - startedNs > TURN_NS) {
+          this.#continueLater();
+          return;
+        }
+        const poll = this.#misses < MISSES_BEFORE_REST ? this.#pollNs : 0;
+        source = runtime.next(poll);
+        if (poll > 0) this.#misses = source === 0 ? this.#misses + 1 : 0;
+      }
+      this.#endedNs = process.hrtime.bigint();
+    } catch (error) {
+      // A handler that throws is a bug of ours; the queue must be served all the same.
+      this.#continueLater();
+      throw error;
+    } finally {
+      this.#dispatching = false;
+    }
+  }
+
+  #continueLater(): void {
+    this.#continuation = setImmediate(() => this.dispatch());
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * An eventfd: the signal that KVM and user space give each other without an exit (irqfd, ioeventfd).
+ * Its counter can be read at any time, or watched by the epoll thread, which then tells JavaScript.
+ */
+import { loadBinding } from './binding.js';
+import type { NativeEventFd } from './native.js';
+
+export class EventFd {
+  /** For Vm.irqfd and Vm.ioeventfd. */
+  readonly native: NativeEventFd;
+  #sourceId = 0;
+
+  /** @throws SystemError when no descriptor is left. */
+  constructor(initialCount = 0) {
+    this.native = new (loadBinding().addon.EventFd)(initialCount);
+  }
+
+  /** Adds to the counter, which signals. */
+  signal(count = 1n): void {
+    this.native.write(count);
+  }
+
+  /** Takes the counter: what was signalled since the last read, 0n for nothing. Never blocks. */
+  read(): bigint {
+    return this.native.read();
+  }
+
+  /** Calls back on the JavaScript thread with each count that arrives. The counter is then read by the epoll thread. */
+  watch(callback: (count: bigint) => void): void {
+    const { dispatcher } = loadBinding();
+    if (this.#sourceId !== 0) throw new TypeError('this eventfd is watched already');
+    const sourceId = dispatcher.runtime.watch(this.native);
+    this.#sourceId = sourceId;
+    dispatcher.register(sourceId, () => {
+      const count = dispatcher.runtime.watchCount(sourceId);
+      if (count > 0n) callback(count);
+    });
+  }
+
+  unwatch(): void {
+    if (this.#sourceId === 0) return;
+    const { dispatcher } = loadBinding();
+    dispatcher.unregister(this.#sourceId);
+    dispatcher.runtime.unwatch(this.#sourceId);
+    this.#sourceId = 0;
+  }
+
+  close(): void {
+    this.unwatch();
+    this.native.close();
+  }
+}

@@ -1,0 +1,8 @@
+/** The typed view of KVM: what the rooms after this one import. */
+export { Kvm, kvmPath } from './system.js';
+export type { CpuidEntry } from './cpuid-rows.js';
+export { Vm, type GsiRoute, type IoeventfdOptions } from './vm.js';
+export { Vcpu, type MsrEntry, type VcpuCounters, type VcpuListener } from './vcpu.js';
+export { EventFd } from './event-fd.js';
+export type { VcpuExit, PortExit, MmioExit, InternalErrorExit } from './exits.js';
+export type { PostedAccess } from './posted-ring.js';
