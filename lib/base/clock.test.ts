@@ -121,6 +121,16 @@ describe('hostClock', () => {
     clearTimeout(keepAlive);
   });
 
+  it('takes a delay that is longer than setTimeout can wait for', async () => {
+    const keepAlive = setTimeout(() => undefined, 60_000);
+    let fired = false;
+    const timer = hostClock.setTimer(2n ** 31n * 1_000_000n, () => (fired = true));
+    await new Promise<void>((resolve) => hostClock.setTimer(5_000_000n, resolve));
+    clearTimeout(keepAlive);
+    timer.cancel();
+    expect(fired).toBe(false);
+  });
+
   it('does not fire a cancelled timer', async () => {
     const keepAlive = setTimeout(() => undefined, 60_000);
     let fired = false;

@@ -16,6 +16,9 @@ export interface Clock {
   setTimer(delayNs: bigint, callback: () => void): Timer;
 }
 
+/** What setTimeout can wait for: a longer time would fire at once. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
 /** The host's own clock. Its timers do not keep the process alive. */
 export const hostClock: Clock = {
   nowNs: () => process.hrtime.bigint(),
@@ -24,7 +27,7 @@ export const hostClock: Clock = {
     const dueNs = process.hrtime.bigint() + delayNs;
     let handle: NodeJS.Timeout;
     const arm = (waitNs: bigint) => {
-      handle = setTimeout(fire, Math.ceil(Number(waitNs) / 1e6));
+      handle = setTimeout(fire, Math.min(Math.ceil(Number(waitNs) / 1e6), MAX_TIMEOUT_MS));
       handle.unref();
     };
     // setTimeout counts from a time in whole milliseconds, so one in a hundred fires up to 1 ms early.
