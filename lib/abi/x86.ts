@@ -1,0 +1,67 @@
+/**
+ * Bits of the x86-64 control registers, descriptors, page tables and MSRs that a first register state needs.
+ * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3A (chapters 2, 3, 4) and volume 4.
+ */
+
+export const Cr0 = {
+  PE: 1n << 0n,
+  MP: 1n << 1n,
+  ET: 1n << 4n,
+  NE: 1n << 5n,
+  WP: 1n << 16n,
+  PG: 1n << 31n,
+} as const;
+
+export const Cr4 = {
+  PAE: 1n << 5n,
+  OSFXSR: 1n << 9n,
+  OSXMMEXCPT: 1n << 10n,
+} as const;
+
+export const Efer = {
+  SCE: 1n << 0n,
+  LME: 1n << 8n,
+  LMA: 1n << 10n,
+  NXE: 1n << 11n,
+} as const;
+
+export const Rflags = {
+  /** Bit 1 always reads as one. */
+  RESERVED: 1n << 1n,
+  IOPL3: 3n << 12n,
+} as const;
+
+/** Entries of all levels of 4-level paging. */
+export const PageEntry = {
+  PRESENT: 1n << 0n,
+  WRITABLE: 1n << 1n,
+  USER: 1n << 2n,
+  ACCESSED: 1n << 5n,
+  DIRTY: 1n << 6n,
+  /** In a page directory: a 2 MiB page. */
+  LARGE: 1n << 7n,
+} as const;
+
+/** Types of segment descriptors: code and data (S = 1) as accessed, system (S = 0). */
+export const SegmentType = {
+  DATA_READ_WRITE_ACCESSED: 0x3,
+  CODE_EXECUTE_READ_ACCESSED: 0xb,
+  LDT: 0x2,
+  TSS_BUSY: 0xb,
+} as const;
+
+/** MSRs by their name in the manual's volume 4. */
+export const Msr = {
+  IA32_TSC: 0x10,
+  IA32_SYSENTER_CS: 0x174,
+  IA32_SYSENTER_ESP: 0x175,
+  IA32_SYSENTER_EIP: 0x176,
+  IA32_MISC_ENABLE: 0x1a0,
+  IA32_PAT: 0x277,
+  IA32_MTRR_DEF_TYPE: 0x2ff,
+  STAR: 0xc000_0081,
+  LSTAR: 0xc000_0082,
+  CSTAR: 0xc000_0083,
+  SYSCALL_MASK: 0xc000_0084,
+  KERNEL_GS_BASE: 0xc000_0102,
+} as const;
