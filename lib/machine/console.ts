@@ -1,0 +1,169 @@
+/**
+ * The console of a machine, as programs use it: bytes in, bytes out, and waiting for a text. It stands between the
+ * first serial port and any number of readers; each reader sees everything from the history's start on.
+ * A reader that does not keep up holds the guest's console, not the host's memory: see `holding`.
+ */
+import { AbortError, VmmError } from '../base/errors.js';
+
+/** What is kept for readers that come later. */
+const HISTORY_BYTES = 1024 * 1024;
+/** How far back a text may begin that `waitFor` finds across chunks. */
+const WATCH_WINDOW = 64 * 1024;
+/** A reader with more than this waiting holds the guest. */
+const READER_HIGH_WATER_BYTES = 1024 * 1024;
+
+interface Reader {
+  chunks: Uint8Array[];
+  bytes: number;
+  wake: (() => void) | undefined;
+}
+
+export interface WaitForOptions {
+  /** Default 30 000. */
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export class MachineConsole {
+  readonly #input: (bytes: Uint8Array) => void;
+  readonly #onHolding: (holding: boolean) => void;
+  readonly #readers = new Set<Reader>();
+  readonly #watchers = new Set<(added: string) => void>();
+  readonly #decoder = new TextDecoder();
+  #history: Uint8Array[] = [];
+  #historyBytes = 0;
+  #ended = false;
+  #holding = false;
+
+  /** `input` takes what is written for the guest; `onHolding` is told when readers fall behind, and when they are back. */
+  constructor(input: (bytes: Uint8Array) => void, onHolding: (holding: boolean) => void = () => undefined) {
+    this.#input = input;
+    this.#onHolding = onHolding;
+  }
+
+  /** Types at the console. Text is sent as UTF-8. */
+  write(data: Uint8Array | string): void {
+    this.#input(typeof data === 'string' ? new TextEncoder().encode(data) : data);
+  }
+
+  /** The guest's output from the start (at most the last MiB of what came before), ending with the machine. */
+  get output(): AsyncIterable<Uint8Array> {
+    return { [Symbol.asyncIterator]: () => this.#read() };
+  }
+
+  /** The output kept so far as text. */
+  get text(): string {
+    return new TextDecoder().decode(concat(this.#history, this.#historyBytes));
+  }
+
+  /**
+   * Waits until the output kept so far, or to come, matches.
+   *
+   * @throws VmmError ERR_TIMEOUT, with the output's last lines in the message; ERR_STATE when the machine ended first; AbortError.
+   * @example await vm.console.waitFor(/login:/, { timeoutMs: 60_000 })
+   */
+  async waitFor(pattern: RegExp, options: WaitForOptions = {}): Promise<RegExpExecArray> {
+    const { timeoutMs = 30_000, signal } = options;
+    const search = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, ''));
+    return new Promise((resolve, reject) => {
+      const finish = (): void => {
+        clearTimeout(timer);
+        this.#watchers.delete(look);
+        signal?.removeEventListener('abort', abort);
+      };
+      const abort = (): void => {
+        finish();
+        reject(new AbortError(signal));
+      };
+      let window = this.text;
+      const look = (added: string): void => {
+        window += added;
+        const match = search.exec(window);
+        window = window.slice(-WATCH_WINDOW);
+        if (match) {
+          finish();
+          resolve(match);
+        } else if (this.#ended) {
+          finish();
+          reject(new VmmError('ERR_STATE', `the machine ended before its console showed ${pattern}: ${this.#lastLines()}`));
+        }
+      };
+      const timer = setTimeout(() => {
+        finish();
+        reject(new VmmError('ERR_TIMEOUT', `no ${pattern} on the console in ${timeoutMs} ms: ${this.#lastLines()}`));
+      }, timeoutMs);
+      signal?.addEventListener('abort', abort, { once: true });
+      this.#watchers.add(look);
+      if (signal?.aborted) abort();
+      else look('');
+    });
+  }
+
+  /** From the serial port. The array is kept. */
+  receive(bytes: Uint8Array): void {
+    this.#history.push(bytes);
+    this.#historyBytes += bytes.length;
+    if (this.#historyBytes > 2 * HISTORY_BYTES) {
+      const kept = concat(this.#history, this.#historyBytes).slice(-HISTORY_BYTES);
+      this.#history = [kept];
+      this.#historyBytes = kept.length;
+    }
+    for (const reader of this.#readers) {
+      reader.chunks.push(bytes);
+      reader.bytes += bytes.length;
+      reader.wake?.();
+    }
+    const added = this.#decoder.decode(bytes, { stream: true });
+    for (const look of [...this.#watchers]) look(added);
+    this.#updateHolding();
+  }
+
+  /** The machine has ended: readers end after what is left, waiters fail. */
+  end(): void {
+    this.#ended = true;
+    for (const reader of this.#readers) reader.wake?.();
+    for (const look of [...this.#watchers]) look('');
+  }
+
+  async *#read(): AsyncGenerator<Uint8Array, void, undefined> {
+    const reader: Reader = { chunks: [...this.#history], bytes: this.#historyBytes, wake: undefined };
+    this.#readers.add(reader);
+    try {
+      for (;;) {
+        const chunks = reader.chunks;
+        reader.chunks = [];
+        reader.bytes = 0;
+        this.#updateHolding();
+        yield* chunks;
+        if (reader.chunks.length > 0) continue;
+        if (this.#ended) return;
+        await new Promise<void>((resolve) => (reader.wake = resolve));
+        reader.wake = undefined;
+      }
+    } finally {
+      this.#readers.delete(reader);
+      this.#updateHolding();
+    }
+  }
+
+  #updateHolding(): void {
+    const holding = [...this.#readers].some((reader) => reader.bytes > READER_HIGH_WATER_BYTES);
+    if (holding === this.#holding) return;
+    this.#holding = holding;
+    this.#onHolding(holding);
+  }
+
+  #lastLines(): string {
+    return JSON.stringify(this.text.split('\n').slice(-8).join('\n').slice(-800));
+  }
+}
+
+function concat(chunks: readonly Uint8Array[], length: number): Uint8Array {
+  const all = new Uint8Array(length);
+  let at = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, at);
+    at += chunk.length;
+  }
+  return all;
+}

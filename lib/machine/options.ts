@@ -1,0 +1,148 @@
+/**
+ * What a machine is made of, as its user writes it, and the checks on it: names, types and bounds, before any
+ * descriptor is opened. A mistake here is a TypeError or a RangeError that names the option.
+ */
+import { totalmem } from 'node:os';
+import { checkInteger, checkOptionNames } from '../base/options.js';
+import { silentLogger, type Logger } from '../base/logger.js';
+import { formatSize, MiB, PAGE_SIZE, parseSize } from '../base/units.js';
+import { hostClock, type Clock } from '../base/clock.js';
+
+/** A Linux kernel: bzImage or vmlinux (found out by its magic), or a multiboot ELF file. */
+export interface KernelBoot {
+  readonly kernel: string;
+  readonly initrd?: string;
+  readonly cmdline?: string;
+  /** Where unpacked kernels are kept. Without it a compressed kernel unpacks itself in the guest. */
+  readonly cacheDir?: string;
+}
+
+/** Raw bytes, put at an address and entered: see docs/flat-images.md. */
+export interface FlatBoot {
+  /** The bytes, or a file that holds them. */
+  readonly flat: Uint8Array | string;
+  readonly address: number;
+  readonly entry?: number;
+  readonly mode: 'real16' | 'protected32' | 'long64';
+}
+
+/** A multiboot 1 image with its modules. */
+export interface MultibootBoot {
+  readonly multiboot: string;
+  readonly modules?: readonly (string | { readonly path: string; readonly cmdline?: string })[];
+  readonly cmdline?: string;
+}
+
+export type BootOptions = KernelBoot | FlatBoot | MultibootBoot;
+
+export interface MachineOptions {
+  /** Shown in errors, logs and thread names. Default 'vm'. */
+  readonly name?: string;
+  /** Virtual CPUs, from 1. Default 1. */
+  readonly cpus?: number;
+  /** Guest RAM: bytes, or text such as '256MiB'. At least 1 MiB, a multiple of 4 KiB. Default 256 MiB. */
+  readonly memory?: number | string;
+  readonly boot: BootOptions;
+  /** A byte written to port 0xf4 ends the machine with reason 'debug-exit'. Default false. */
+  readonly debugExit?: boolean;
+  /** What a reset by the guest does. Default 'end'. */
+  readonly onReset?: 'end' | 'restart';
+  /** Guest memory as a memfd instead of anonymous memory. Default 'anonymous'. */
+  readonly memoryBacking?: 'anonymous' | 'memfd';
+  readonly logger?: Logger;
+  readonly clock?: Clock;
+}
+
+/** The checked and completed options. */
+export interface MachineConfig {
+  readonly name: string;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly boot: BootOptions;
+  readonly debugExit: boolean;
+  readonly onReset: 'end' | 'restart';
+  readonly memoryBacking: 'anonymous' | 'memfd';
+  readonly logger: Logger;
+  readonly clock: Clock;
+}
+
+const NAMES = ['name', 'cpus', 'memory', 'boot', 'debugExit', 'onReset', 'memoryBacking', 'logger', 'clock'] as const;
+const MIN_MEMORY = MiB;
+
+/**
+ * Checks everything that needs no host resource.
+ *
+ * @throws TypeError for wrong names and types, RangeError for values out of bounds.
+ */
+export function checkMachineOptions(options: MachineOptions): MachineConfig {
+  if (typeof options !== 'object' || options === null) throw new TypeError('Machine.create: an options object is wanted');
+  checkOptionNames('Machine.create', options, NAMES);
+  const name = options.name ?? 'vm';
+  if (typeof name !== 'string' || !/^[A-Za-z0-9][\w.-]{0,62}$/.test(name)) {
+    throw new TypeError(`name: ${JSON.stringify(name)} is no name; letters, digits, '.', '_' and '-', at most 63`);
+  }
+  return {
+    name,
+    cpus: checkInteger('cpus', options.cpus ?? 1, 1, 4096),
+    memoryBytes: checkMemory(options.memory ?? '256MiB'),
+    boot: checkBoot(options.boot),
+    debugExit: checkBoolean('debugExit', options.debugExit ?? false),
+    onReset: checkChoice('onReset', options.onReset ?? 'end', ['end', 'restart']),
+    memoryBacking: checkChoice('memoryBacking', options.memoryBacking ?? 'anonymous', ['anonymous', 'memfd']),
+    logger: options.logger ?? silentLogger,
+    clock: options.clock ?? hostClock,
+  };
+}
+
+/** The size of guest RAM in bytes. @throws TypeError, RangeError */
+export function checkMemory(memory: number | string): number {
+  const bytes = parseSize(memory, 'memory');
+  if (bytes < MIN_MEMORY) throw new RangeError(`memory: ${formatSize(bytes)} is less than ${formatSize(MIN_MEMORY)}`);
+  if (bytes % PAGE_SIZE !== 0) throw new RangeError(`memory: ${bytes} bytes is not a multiple of ${PAGE_SIZE}`);
+  const host = totalmem();
+  if (bytes > host) throw new RangeError(`memory: ${formatSize(bytes)} is more than this host has, ${formatSize(host)}`);
+  return bytes;
+}
+
+function checkBoot(boot: BootOptions): BootOptions {
+  if (typeof boot !== 'object' || boot === null) {
+    throw new TypeError('boot: one of { kernel }, { flat, address, mode } and { multiboot } is wanted');
+  }
+  if ('kernel' in boot) {
+    checkOptionNames('boot', boot, ['kernel', 'initrd', 'cmdline', 'cacheDir']);
+    checkText('boot.kernel', boot.kernel);
+    if (boot.initrd !== undefined) checkText('boot.initrd', boot.initrd);
+    if (boot.cmdline !== undefined) checkText('boot.cmdline', boot.cmdline);
+  } else if ('flat' in boot) {
+    checkOptionNames('boot', boot, ['flat', 'address', 'entry', 'mode']);
+    if (typeof boot.flat !== 'string' && !(boot.flat instanceof Uint8Array)) {
+      throw new TypeError('boot.flat: a Uint8Array or a path is wanted');
+    }
+    checkInteger('boot.address', boot.address, 0, 2 ** 52 - 1);
+    if (boot.entry !== undefined) checkInteger('boot.entry', boot.entry, 0, 2 ** 52 - 1);
+    checkChoice('boot.mode', boot.mode, ['real16', 'protected32', 'long64']);
+  } else if ('multiboot' in boot) {
+    checkOptionNames('boot', boot, ['multiboot', 'modules', 'cmdline']);
+    checkText('boot.multiboot', boot.multiboot);
+  } else {
+    throw new TypeError('boot: one of { kernel }, { flat, address, mode } and { multiboot } is wanted');
+  }
+  return boot;
+}
+
+function checkText(name: string, value: unknown): void {
+  if (typeof value !== 'string') throw new TypeError(`${name}: a text is wanted`);
+  if (value.includes('\0')) throw new TypeError(`${name}: holds a NUL`);
+}
+
+function checkBoolean(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw new TypeError(`${name}: true or false is wanted`);
+  return value;
+}
+
+function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
+  if (!choices.includes(value as T)) {
+    throw new TypeError(`${name}: ${JSON.stringify(value)} is none of ${choices.map((c) => `'${c}'`).join(', ')}`);
+  }
+  return value as T;
+}

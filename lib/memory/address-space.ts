@@ -1,0 +1,191 @@
+/**
+ * Guest memory on mappings of the addon: RAM below and above the 32-bit hole in one mapping, each range a memslot.
+ * Users get copies; `window` gives devices a view, which must stay inside this process's rooms and is dead after close.
+ * Writes mark user space's own dirty bitmap, since KVM's log sees only what vCPUs write.
+ */
+import { formatGpa } from '../base/address.js';
+import { VmmError } from '../base/errors.js';
+import { formatSize, GiB, PAGE_SIZE } from '../base/units.js';
+import { loadBinding } from '../kvm/binding.js';
+import type { Vm } from '../kvm/index.js';
+import type { NativeMemory } from '../kvm/native.js';
+import type { GuestMemory, MemoryRange } from './guest-memory.js';
+
+/** A view may not reach 4 GiB, so that larger ranges take several. */
+const VIEW_BYTES = 2 * GiB;
+
+/** A part of RAM that one view covers. */
+interface Chunk {
+  readonly gpa: number;
+  readonly sizeBytes: number;
+  /** Where it starts in the mapping. */
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+export interface AddressSpaceOptions {
+  readonly ranges: readonly MemoryRange[];
+  readonly backing?: 'anonymous' | 'memfd';
+  readonly hugePages?: boolean;
+}
+
+export class AddressSpace implements GuestMemory {
+  readonly ranges: readonly MemoryRange[];
+  readonly sizeBytes: number;
+  readonly #native: NativeMemory;
+  readonly #chunks: readonly Chunk[];
+  readonly #dirty: Int32Array;
+  #closed = false;
+
+  /**
+   * Reserves the memory; pages come when they are touched.
+   *
+   * @throws VmmError ERR_GUEST_MEMORY when the host refuses the mapping.
+   */
+  constructor(options: AddressSpaceOptions) {
+    this.ranges = options.ranges;
+    this.sizeBytes = options.ranges.reduce((sum, range) => sum + range.sizeBytes, 0);
+    try {
+      this.#native = new (loadBinding().addon.Memory)({
+        sizeBytes: this.sizeBytes,
+        backing: options.backing ?? 'anonymous',
+        hugePages: options.hugePages ?? true,
+      });
+    } catch (cause) {
+      throw new VmmError('ERR_GUEST_MEMORY', `${formatSize(this.sizeBytes)} of guest memory could not be had`, { cause });
+    }
+    const chunks: Chunk[] = [];
+    let offset = 0;
+    for (const range of options.ranges) {
+      for (let at = 0; at < range.sizeBytes; at += VIEW_BYTES) {
+        const sizeBytes = Math.min(VIEW_BYTES, range.sizeBytes - at);
+        const bytes = new Uint8Array(this.#native.view(offset, sizeBytes));
+        chunks.push({ gpa: range.gpa + at, sizeBytes, offset, bytes });
+        offset += sizeBytes;
+      }
+    }
+    this.#chunks = chunks;
+    this.#dirty = new Int32Array(this.#native.dirtyBitmap());
+  }
+
+  /** Makes every range a memslot of the machine, numbered from 0. */
+  async attach(vm: Vm): Promise<void> {
+    let offset = 0;
+    for (const [slot, range] of this.ranges.entries()) {
+      await vm.setMemorySlot(slot, range.gpa, this.#native, offset, range.sizeBytes);
+      offset += range.sizeBytes;
+    }
+  }
+
+  contains(gpa: number, length: number): boolean {
+    return this.ranges.some((range) => within(range, gpa, length));
+  }
+
+  read(gpa: number, length: number): Uint8Array {
+    if (!Number.isSafeInteger(length) || length < 0) throw new RangeError(`length: ${length} is no number of bytes`);
+    this.#check(gpa, length);
+    const copy = new Uint8Array(length);
+    this.#each(gpa, length, (window, at) => copy.set(window, at));
+    return copy;
+  }
+
+  readInto(gpa: number, target: Uint8Array): void {
+    this.#check(gpa, target.length);
+    this.#each(gpa, target.length, (window, at) => target.set(window, at));
+  }
+
+  write(gpa: number, bytes: Uint8Array): void {
+    this.#check(gpa, bytes.length);
+    this.#each(gpa, bytes.length, (window, at) => window.set(bytes.subarray(at, at + window.length)));
+    this.markDirty(gpa, bytes.length);
+  }
+
+  fill(gpa: number, value: number, length: number): void {
+    if (!Number.isSafeInteger(length) || length < 0) throw new RangeError(`length: ${length} is no number of bytes`);
+    this.#check(gpa, length);
+    this.#each(gpa, length, (window) => window.fill(value));
+    this.markDirty(gpa, length);
+  }
+
+  /**
+   * A view of guest memory, without a copy, for devices and loaders: what is written through it must be followed by
+   * `markDirty`. The guest may change it at any moment: copy first, check the copy, use the copy.
+   *
+   * @throws VmmError ERR_GUEST_MEMORY outside RAM, or across a boundary of views (every 2 GiB of a range).
+   */
+  window(gpa: number, length: number): Uint8Array {
+    this.#check(gpa, length);
+    const chunk = this.#chunks.find((candidate) => within(candidate, gpa, length));
+    if (!chunk) throw outside(gpa, length, 'one view');
+    return chunk.bytes.subarray(gpa - chunk.gpa, gpa - chunk.gpa + length);
+  }
+
+  /** Marks the pages of [gpa, gpa + length) in user space's dirty bitmap. */
+  markDirty(gpa: number, length: number): void {
+    this.#eachOffset(gpa, length, (offset, size) => {
+      const last = Math.floor((offset + size - 1) / PAGE_SIZE);
+      for (let page = Math.floor(offset / PAGE_SIZE); page <= last; page++) {
+        Atomics.or(this.#dirty, Math.floor(page / 32), 1 << page % 32);
+      }
+    });
+  }
+
+  /** Takes the dirty bits of user space: for each range its page numbers, ascending; the bits are cleared. */
+  takeDirty(): { range: MemoryRange; pages: number[] }[] {
+    let firstPage = 0;
+    return this.ranges.map((range) => {
+      const pages: number[] = [];
+      const endPage = firstPage + range.sizeBytes / PAGE_SIZE;
+      for (let word = Math.floor(firstPage / 32); word * 32 < endPage; word++) {
+        // A word that two ranges share keeps the bits of the other.
+        const low = Math.max(firstPage - word * 32, 0);
+        const high = Math.min(endPage - word * 32, 32);
+        const mask = (high === 32 ? -1 : (1 << high) - 1) & ~((1 << low) - 1);
+        if ((Atomics.load(this.#dirty, word) & mask) === 0) continue;
+        const taken = Atomics.and(this.#dirty, word, ~mask) & mask;
+        for (let bit = low; bit < high; bit++) {
+          if ((taken >>> bit) & 1) pages.push(word * 32 + bit - firstPage);
+        }
+      }
+      firstPage = endPage;
+      return { range, pages };
+    });
+  }
+
+  /** Detaches every view and unmaps. The machine must be closed before. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#native.close();
+  }
+
+  #check(gpa: number, length: number): void {
+    if (this.#closed) throw new VmmError('ERR_CLOSED', 'guest memory: the machine was closed');
+    if (!this.contains(gpa, length)) throw outside(gpa, length, 'guest memory');
+  }
+
+  #each(gpa: number, length: number, visit: (window: Uint8Array, at: number) => void): void {
+    for (const chunk of this.#chunks) {
+      const start = Math.max(gpa, chunk.gpa);
+      const end = Math.min(gpa + length, chunk.gpa + chunk.sizeBytes);
+      if (start < end) visit(chunk.bytes.subarray(start - chunk.gpa, end - chunk.gpa), start - gpa);
+    }
+  }
+
+  #eachOffset(gpa: number, length: number, visit: (offset: number, size: number) => void): void {
+    for (const chunk of this.#chunks) {
+      const start = Math.max(gpa, chunk.gpa);
+      const end = Math.min(gpa + length, chunk.gpa + chunk.sizeBytes);
+      if (start < end) visit(chunk.offset + start - chunk.gpa, end - start);
+    }
+  }
+}
+
+function within(range: { gpa: number; sizeBytes: number }, gpa: number, length: number): boolean {
+  return Number.isSafeInteger(gpa) && gpa >= range.gpa && length >= 0 && gpa - range.gpa <= range.sizeBytes - length;
+}
+
+function outside(gpa: number, length: number, what: string): VmmError {
+  const where = Number.isSafeInteger(gpa) ? formatGpa(gpa) : String(gpa);
+  return new VmmError('ERR_GUEST_MEMORY', `${length} bytes at ${where} are not inside ${what}`);
+}
