@@ -16,6 +16,8 @@ export type AccessSize = 1 | 2 | 4 | 8;
 export interface BusDevice {
   /** Short and unique in a machine: 'com1', 'rtc', 'i8042'. */
   readonly name: string;
+  /** The widest access that the device takes; the bus splits a wider one into these, lowest first, as ISA does. */
+  readonly maxSize?: AccessSize;
   read(offset: number, size: AccessSize): number | bigint | Promise<number | bigint>;
   write(offset: number, size: AccessSize, value: number | bigint): void | Promise<void>;
   /** String input (`rep ins`): fills `data`. Without it the bus calls `read` once for each element. */
@@ -42,6 +44,8 @@ export interface FastRegisters {
   publish(port: number, value: number): void;
   withdraw(port: number): void;
   post(port: number, on: boolean): void;
+  /** One-byte writes to an ignored port are dropped without any device seeing them. */
+  ignore(port: number, on: boolean): void;
 }
 
 /** For devices that are used without a vCPU thread: nothing is fast, everything is exact. */
@@ -49,4 +53,5 @@ export const noFastRegisters: FastRegisters = {
   publish: () => undefined,
   withdraw: () => undefined,
   post: () => undefined,
+  ignore: () => undefined,
 };
