@@ -19,6 +19,7 @@ export type VmmErrorCode =
   | 'ERR_GUEST_MEMORY' // an access outside guest memory, or memory that could not be had
   | 'ERR_LINUX_NEEDS_EMBEDDED_HOST' // this KVM cannot run a kernel's ring 0; the embedded host can
   | 'ERR_EMBEDDED_HOST' // the embedded host failed
+  | 'ERR_AGENT' // the agent in the guest failed, broke its protocol, or went away with the guest
   | 'ERR_SETUP' // something that `npm run setup` provides is missing
   | 'ERR_DEVICE'; // a device model of ours failed
 
