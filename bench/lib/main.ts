@@ -1,0 +1,50 @@
+/**
+ * Runs one bench program and reports: a table for people, or with --json one object as the last line of the output.
+ * With --save the object is also written to bench/results/NAME.json. Started by scripts/bench.mjs.
+ */
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { hostFacts, type Bench, type BenchResult, type Figures } from './bench.js';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    json: { type: 'boolean', default: false },
+    save: { type: 'boolean', default: false },
+    runs: { type: 'string' },
+  },
+});
+
+const name = positionals[0] ?? '';
+const runs = values.runs === undefined ? undefined : Number(values.runs);
+if (runs !== undefined && !(Number.isInteger(runs) && runs >= 1)) throw new RangeError(`--runs: ${values.runs!}`);
+
+const { bench } = (await import(`../${name}.js`)) as { bench: Bench };
+const host = hostFacts();
+const progress = (line: string) => void process.stderr.write(`${line}\n`);
+progress(`${bench.name} [${bench.stage}]: ${bench.about}`);
+const result: BenchResult = { name: bench.name, host, stage: bench.stage, ...(await bench.run({ runs, progress })) };
+
+if (values.save) {
+  const file = path.resolve('bench/results', `${bench.name}.json`);
+  writeFileSync(file, `${JSON.stringify(result, null, 2)}\n`);
+  progress(`saved to ${path.relative(process.cwd(), file)}`);
+}
+if (values.json) {
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+} else {
+  printFigures('vivarium', result.metrics);
+  for (const [peer, figures] of Object.entries(result.peers)) printFigures(peer, figures);
+}
+
+function printFigures(who: string, figures: Figures): void {
+  process.stdout.write(`${who}\n`);
+  for (const [figure, value] of Object.entries(figures)) {
+    const text =
+      typeof value === 'number'
+        ? String(value)
+        : `${value.median} (${value.low} to ${value.high}, ${value.samples} samples)`;
+    process.stdout.write(`  ${figure.padEnd(36)} ${text}\n`);
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * `npm test`: prepares the machine (scripts/setup.mjs), then runs the gate and every group of tests, one after the other,
+ * and closes with one line, `N passed, N failed, N skipped`, summed over all. Exit status 1 when anything failed.
+ *
+ *   gate    format, clang-format, lint with the layer rule, types: one test each
+ *   unit    no KVM; the policies, the devices on fakes, the repository's own rules
+ *   kvm     on this machine's /dev/kvm; inside the embedded host where there is none that can be opened
+ *   guest   stock Debian kernels, natively where this KVM can run them, else inside the embedded host; the examples
+ *   user    the kvm group, and a boot, once more as an ordinary user who may open /dev/kvm (only when this run is root's)
+ *
+ * Arguments name groups to run (`npm test -- unit kvm`); without any, all are run. A skip in kvm, guest or user counts
+ * as a failure, since this run promises what they need.
+ */
+import process from 'node:process';
+import { embeddedKvmGroup, kvmAccess } from './test/kvm.mjs';
+import { asOrdinaryUser } from './test/ordinary-user.mjs';
+import { command, Totals, vitestGroup } from './test/run.mjs';
+
+const GROUPS = ['gate', 'unit', 'kvm', 'guest', 'user'];
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((group) => !GROUPS.includes(group));
+if (unknown.length > 0) {
+  console.error(`no such group: ${unknown.join(', ')}; the groups are ${GROUPS.join(', ')}`);
+  process.exit(2);
+}
+const runs = (group) => wanted.length === 0 || wanted.includes(group);
+
+const totals = new Totals();
+const startedMs = Date.now();
+const heading = (text) => console.log(`\n== ${text} (${Math.round((Date.now() - startedMs) / 1000)} s) ==`);
+const tool = (file, args, options) => command(process.execPath, [`node_modules/${file}`, ...args], options);
+const finish = () => {
+  if (totals.failures.length > 0) console.log(`\nfailed:\n${totals.failures.map((name) => `  ${name}`).join('\n')}`);
+  console.log(`\n${totals.line()}`);
+  process.exit(totals.failed > 0 ? 1 : 0);
+};
+
+heading('setup');
+const setup = await command(process.execPath, ['scripts/setup.mjs'], { limitS: 600 });
+const build = await tool('typescript/bin/tsc', ['-p', 'tsconfig.build.json']);
+if (setup.status !== 0 || build.status !== 0) {
+  totals.addStep('setup', setup);
+  totals.addStep('build', build);
+  finish();
+}
+
+if (runs('gate')) {
+  heading('gate');
+  totals.addStep('format', await tool('prettier/bin/prettier.cjs', ['--check', '--log-level=warn', '.']));
+  totals.addStep('clang-format', await command(process.execPath, ['scripts/clang-format.mjs']), {
+    status: 2,
+    reason: 'clang-format 14 is not installed; nothing else depends on it',
+  });
+  totals.addStep('lint', await tool('eslint/bin/eslint.js', ['.']));
+  totals.addStep('types', await tool('typescript/bin/tsc', ['-p', 'tsconfig.json']));
+}
+
+if (runs('unit')) {
+  heading('unit');
+  totals.addGroup('unit', await vitestGroup('unit', { limitS: 300 }), { promised: false });
+}
+
+const access = kvmAccess();
+if (runs('kvm')) {
+  heading(access.usable ? `kvm, on ${access.path}` : `kvm, inside the embedded host: ${access.reason}`);
+  const counts = access.usable ? await vitestGroup('kvm', { limitS: 480 }) : await embeddedKvmGroup({ limitS: 900 });
+  totals.addGroup('kvm', counts, { promised: true });
+}
+
+if (runs('guest')) {
+  heading('guest');
+  totals.addGroup('guest', await vitestGroup('guest', { limitS: 1200 }), { promised: true });
+}
+
+if (runs('user') && process.getuid?.() === 0 && access.usable) {
+  heading('as an ordinary user');
+  await asOrdinaryUser(access.path, async (user) => {
+    totals.addGroup('user: kvm', await vitestGroup('kvm', { limitS: 480, ...user }), { promised: true });
+    const filters = ['test/guest/run-command.test.ts'];
+    totals.addGroup('user: guest', await vitestGroup('guest', { limitS: 480, filters, ...user }), { promised: true });
+  });
+}
+
+finish();
