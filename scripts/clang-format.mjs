@@ -16,7 +16,9 @@ if (major !== String(WANTED_MAJOR)) {
   process.exit(2);
 }
 
-const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], { encoding: 'utf8' })
+const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
+  encoding: 'utf8',
+})
   .split('\0')
   .filter((file) => /^(native|guest|bench|test)\/.*\.(c|cc|cpp|h|hpp)$/.test(file));
 if (files.length === 0) process.exit(0);
