@@ -47,6 +47,7 @@ export const SegmentType = {
   DATA_READ_WRITE_ACCESSED: 0x3,
   CODE_EXECUTE_READ_ACCESSED: 0xb,
   LDT: 0x2,
+  TSS_AVAILABLE: 0x9,
   TSS_BUSY: 0xb,
 } as const;
 

@@ -2,7 +2,7 @@
  * The one error of this room: an image that cannot be used, with its name, its fault and a cure.
  * Also the opening of image files, since a missing file or a directory is the commonest fault of all.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { VmmError } from '../base/errors.js';
 
 /** ERR_KERNEL_IMAGE: `what` is the file or thing as the user named it, `fault` what is wrong with it. */
@@ -36,7 +36,8 @@ export function openImage(role: string, path: string): ImageFile {
   const label = `${role} '${path}'`;
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    // Without O_NONBLOCK the open of a FIFO would wait for a writer that may never come.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
     throw imageError(label, openFault(cause), `give the path of a readable ${role} file`, cause);
   }
