@@ -84,6 +84,13 @@ export class Kvm {
     return new Vm(await this.#native.createVmAsync(0));
   }
 
+  /** While held, this environment's event loop does not end: a guest's exits may still come. Counted. */
+  holdEventLoop(hold: boolean): void {
+    const { runtime } = loadBinding().dispatcher;
+    if (hold) runtime.ref();
+    else runtime.unref();
+  }
+
   close(): void {
     this.#native.close();
   }

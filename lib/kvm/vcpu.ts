@@ -234,6 +234,12 @@ export class Vcpu {
     this.#native.ioctl('KVM_SET_VCPU_EVENTS', kvmVcpuEvents.encode(events));
   }
 
+  /** True when an NMI is injected or pending. */
+  hasPendingNmi(): boolean {
+    const { nmi } = this.getEvents();
+    return nmi.pending !== 0 || nmi.injected !== 0;
+  }
+
   /** One of abi MpState. */
   getMpState(): number {
     return kvmMpState.decode(this.#native.ioctl('KVM_GET_MP_STATE')).mp_state;

@@ -85,7 +85,9 @@ export class MachineConsole {
           resolve(match);
         } else if (this.#ended) {
           finish();
-          reject(new VmmError('ERR_STATE', `the machine ended before its console showed ${pattern}: ${this.#lastLines()}`));
+          reject(
+            new VmmError('ERR_STATE', `the machine ended before its console showed ${pattern}: ${this.#lastLines()}`),
+          );
         }
       };
       const timer = setTimeout(() => {

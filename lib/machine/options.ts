@@ -75,7 +75,8 @@ const MIN_MEMORY = MiB;
  * @throws TypeError for wrong names and types, RangeError for values out of bounds.
  */
 export function checkMachineOptions(options: MachineOptions): MachineConfig {
-  if (typeof options !== 'object' || options === null) throw new TypeError('Machine.create: an options object is wanted');
+  if (typeof options !== 'object' || options === null)
+    throw new TypeError('Machine.create: an options object is wanted');
   checkOptionNames('Machine.create', options, NAMES);
   const name = options.name ?? 'vm';
   if (typeof name !== 'string' || !/^[A-Za-z0-9][\w.-]{0,62}$/.test(name)) {
@@ -100,7 +101,8 @@ export function checkMemory(memory: number | string): number {
   if (bytes < MIN_MEMORY) throw new RangeError(`memory: ${formatSize(bytes)} is less than ${formatSize(MIN_MEMORY)}`);
   if (bytes % PAGE_SIZE !== 0) throw new RangeError(`memory: ${bytes} bytes is not a multiple of ${PAGE_SIZE}`);
   const host = totalmem();
-  if (bytes > host) throw new RangeError(`memory: ${formatSize(bytes)} is more than this host has, ${formatSize(host)}`);
+  if (bytes > host)
+    throw new RangeError(`memory: ${formatSize(bytes)} is more than this host has, ${formatSize(host)}`);
   return bytes;
 }
 

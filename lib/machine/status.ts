@@ -28,7 +28,8 @@ export interface EndStatus {
 
 const hex = (value: bigint | number, digits = 16): string => `0x${value.toString(16).padStart(digits, '0')}`;
 
-const bytesText = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
+const bytesText = (bytes: Uint8Array): string =>
+  Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
 
 /** Registers in the order in which people look for them, four a line. */
 export function formatRegisters(regs: KvmRegs): string {

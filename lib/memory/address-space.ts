@@ -52,7 +52,9 @@ export class AddressSpace implements GuestMemory {
         hugePages: options.hugePages ?? true,
       });
     } catch (cause) {
-      throw new VmmError('ERR_GUEST_MEMORY', `${formatSize(this.sizeBytes)} of guest memory could not be had`, { cause });
+      throw new VmmError('ERR_GUEST_MEMORY', `${formatSize(this.sizeBytes)} of guest memory could not be had`, {
+        cause,
+      });
     }
     const chunks: Chunk[] = [];
     let offset = 0;
@@ -107,6 +109,11 @@ export class AddressSpace implements GuestMemory {
     this.markDirty(gpa, length);
   }
 
+  /** All RAM as at power-on: zero. */
+  clear(): void {
+    for (const range of this.ranges) this.fill(range.gpa, 0, range.sizeBytes);
+  }
+
   /**
    * A view of guest memory, without a copy, for devices and loaders: what is written through it must be followed by
    * `markDirty`. The guest may change it at any moment: copy first, check the copy, use the copy.
@@ -125,7 +132,7 @@ export class AddressSpace implements GuestMemory {
     this.#eachOffset(gpa, length, (offset, size) => {
       const last = Math.floor((offset + size - 1) / PAGE_SIZE);
       for (let page = Math.floor(offset / PAGE_SIZE); page <= last; page++) {
-        Atomics.or(this.#dirty, Math.floor(page / 32), 1 << page % 32);
+        Atomics.or(this.#dirty, Math.floor(page / 32), 1 << (page % 32));
       }
     });
   }

@@ -1,0 +1,178 @@
+/**
+ * One power cycle of a machine: the KVM machine with its CPUs, memory slots, interrupt routing, bus and chipset, and the
+ * boot image loaded. A reset that restarts makes a new board on the same memory. `machine.ts` owns it and its life;
+ * the board itself decides nothing.
+ */
+import { Cap, IDENTITY_MAP_ADDRESS, Irqchip, MpState, TSS_ADDRESS } from '../abi/kvm.js';
+import { AbortError, VmmError } from '../base/errors.js';
+import { buildAcpi, cpuidForVcpu, initialMsrs, loadBoot, type CpuState } from '../boot/index.js';
+import { AddressBus, type DeviceFault } from '../bus/index.js';
+import { PcChipset } from '../chipset/index.js';
+import { Kvm, type GsiRoute, type Vcpu, type VcpuExit, type Vm } from '../kvm/index.js';
+import type { AddressSpace } from '../memory/index.js';
+import { attachExitLoop } from './exit-loop.js';
+import type { MachineConfig } from './options.js';
+
+/** What a board tells its machine. */
+export interface BoardListener {
+  onFatalExit(vcpu: Vcpu, exit: VcpuExit): void;
+  onFault(fault: DeviceFault): void;
+  onRunFailure(vcpu: Vcpu, errno: number): void;
+  onPowerOff(): void;
+  onReset(): void;
+  onPanic(): void;
+  onDebugExit(code: number): void;
+  onConsoleOutput(bytes: Uint8Array): void;
+}
+
+export class Board {
+  readonly vm: Vm;
+  readonly vcpus: readonly Vcpu[];
+  readonly ports: AddressBus;
+  readonly mmio: AddressBus;
+  readonly chipset: PcChipset;
+  #closing: Promise<void> | undefined;
+
+  private constructor(parts: { vm: Vm; vcpus: Vcpu[]; ports: AddressBus; mmio: AddressBus; chipset: PcChipset }) {
+    this.vm = parts.vm;
+    this.vcpus = parts.vcpus;
+    this.ports = parts.ports;
+    this.mmio = parts.mmio;
+    this.chipset = parts.chipset;
+  }
+
+  /**
+   * Builds everything; what was built is closed again when a later step fails.
+   *
+   * @throws KvmError, SystemError, VmmError ERR_KERNEL_IMAGE, AbortError.
+   */
+  static async create(
+    kvm: Kvm,
+    config: MachineConfig,
+    memory: AddressSpace,
+    listener: BoardListener,
+    signal?: AbortSignal,
+  ): Promise<Board> {
+    const vm = await kvm.createVm();
+    try {
+      signalCheck(signal);
+      if (vm.checkExtension(Cap.SET_TSS_ADDR) > 0) vm.setTssAddress(TSS_ADDRESS);
+      if (vm.checkExtension(Cap.SET_IDENTITY_MAP_ADDR) > 0) vm.setIdentityMapAddress(IDENTITY_MAP_ADDRESS);
+      // The controllers come before the first vCPU, so that each gets its local APIC in the kernel.
+      vm.createIrqchip();
+      vm.createPit();
+      vm.setGsiRouting(pcRouting());
+      await memory.attach(vm);
+      signalCheck(signal);
+
+      const ports = new AddressBus({ space: 'port', clock: config.clock, logger: config.logger });
+      const mmio = new AddressBus({ space: 'mmio', clock: config.clock, logger: config.logger });
+      const chipset = new PcChipset({
+        ports,
+        clock: config.clock,
+        logger: config.logger,
+        irqLine: (gsi) => ({ set: (high) => vm.setIrqLine(gsi, high) }),
+        fast: {
+          publish: (port, value) => vm.publishPort(port, value),
+          withdraw: (port) => vm.withdrawPort(port),
+          post: (port, on) => vm.postPort(port, on),
+          ignore: (port, on) => vm.ignorePort(port, on),
+        },
+        memory,
+        debugExit: config.debugExit,
+        listener,
+      });
+
+      const vcpus = Array.from({ length: config.cpus }, (_, id) =>
+        vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
+      );
+      const board = new Board({ vm, vcpus, ports, mmio, chipset });
+      const entry = loadBoot(memory, config.boot, { cpus: config.cpus });
+      if (entry.kind !== 'flat') buildAcpi(memory, { cpus: config.cpus, contributors: chipset.acpi });
+      setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
+      attachExitLoop(vm, vcpus, { ports, mmio, listener });
+      return board;
+    } catch (error) {
+      await vm.close();
+      throw error;
+    }
+  }
+
+  resume(): void {
+    for (const vcpu of this.vcpus) vcpu.resume();
+  }
+
+  /** Every vCPU out of KVM_RUN, its pending access completed, and parked. */
+  async park(): Promise<void> {
+    await Promise.all(this.vcpus.map((vcpu) => vcpu.park()));
+    this.vm.drainCoalesced();
+  }
+
+  /**
+   * Parks every vCPU at the machine's end. Those in an exit are not waited for: they are out of the guest already, and
+   * the exit of one of them may be the end itself, which nobody will complete.
+   */
+  async halt(): Promise<void> {
+    await Promise.all(
+      this.vcpus.map((vcpu) => {
+        const parked = vcpu.park();
+        return vcpu.state === 'exit' ? undefined : parked;
+      }),
+    );
+    this.vm.drainCoalesced();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.vm.close();
+    return this.#closing;
+  }
+}
+
+function signalCheck(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new AbortError(signal);
+}
+
+/**
+ * A PC's wiring: ISA interrupts reach the PICs and the IO-APIC, and IRQ 0 the IO-APIC's pin 2 as the MADT says; pins 16
+ * to 23 are the IO-APIC's alone.
+ */
+export function pcRouting(): GsiRoute[] {
+  const routes: GsiRoute[] = [];
+  for (let gsi = 0; gsi < 24; gsi++) {
+    if (gsi < 8) routes.push({ gsi, chip: Irqchip.PIC_MASTER, pin: gsi });
+    else if (gsi < 16) routes.push({ gsi, chip: Irqchip.PIC_SLAVE, pin: gsi - 8 });
+    // The PICs' cascade sits on IRQ 2, so IRQ 0 can have the pin.
+    if (gsi === 0) routes.push({ gsi, chip: Irqchip.IOAPIC, pin: 2 });
+    else if (gsi !== 2) routes.push({ gsi, chip: Irqchip.IOAPIC, pin: gsi });
+  }
+  return routes;
+}
+
+function setUpCpus(kvm: Kvm, vcpus: readonly Vcpu[], state: CpuState, flat: boolean): void {
+  const supported = kvm.supportedCpuid();
+  for (const vcpu of vcpus) {
+    vcpu.setCpuid(cpuidForVcpu(supported, { id: vcpu.id, count: vcpus.length }));
+    const sregs = vcpu.getSregs();
+    if (vcpu.id === 0) {
+      vcpu.setSregs({ ...sregs, ...state.sregs });
+      vcpu.setRegs(state.regs);
+    } else if (vcpu.getMpState() !== MpState.UNINITIALIZED) {
+      vcpu.setMpState(MpState.UNINITIALIZED);
+    }
+    if (!flat) writeBootMsrs(kvm, vcpu);
+  }
+}
+
+/** Writes the MSRs that firmware would; those this KVM does not know are left out, others must be taken. */
+function writeBootMsrs(kvm: Kvm, vcpu: Vcpu): void {
+  const known = new Set(kvm.msrIndices());
+  for (const entry of initialMsrs()) {
+    if (entry.optional && !known.has(entry.index)) continue;
+    try {
+      vcpu.writeMsrs([entry]);
+    } catch (cause) {
+      if (entry.optional) continue;
+      throw new VmmError('ERR_KVM_CAPABILITY', `MSR 0x${entry.index.toString(16)} was refused`, { cause });
+    }
+  }
+}
