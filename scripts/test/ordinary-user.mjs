@@ -6,7 +6,7 @@
  * run is killed. Where the checkout or this Node lies in a folder that `nobody` may not enter, a copy is tested.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import os, { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
@@ -24,7 +24,7 @@ const asNobody = (program, args, options = {}) =>
  */
 export async function asOrdinaryUser(kvmPath, use) {
   const home = mkdtempSync(path.join(tmpdir(), 'vivarium-user-'));
-  chmodSync(home, 0o711);
+  chownSync(home, NOBODY, NOBODY);
   let node;
   try {
     for (const name of ['cache', 'runtime', 'tmp']) {
