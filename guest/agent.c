@@ -17,8 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <linux/close_range.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -830,6 +832,8 @@ int main(void) {
   int null_fd = open("/dev/null", O_RDWR);
   while (null_fd >= 0 && null_fd < 3) null_fd = dup(null_fd);
   if (null_fd >= 3) close(null_fd);
+  /* Whatever our parent left open is not for our children. */
+  syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
 
   sigset_t taken;
   sigemptyset(&taken);

@@ -125,11 +125,12 @@ export class AgentClient {
     };
     const frame = encodeStart(id, request);
     this.#nextSession = id === 0xffffffff ? 1 : id + 1;
-    const session: AgentSession = new AgentSession(id, frame, options, {
+    const session = new AgentSession(id, frame, options, {
       send: (bytes) => this.#send(bytes),
       onGone: (gone) => this.#sessions.delete(gone.id),
     });
     this.#sessions.set(id, session);
+    session.begin();
     return { result: session.result, kill: (signal) => session.kill(signal) };
   }
 

@@ -112,6 +112,7 @@ export class AgentSession {
   readonly #signal: AbortSignal | undefined;
   readonly #stdout: Output;
   readonly #stderr: Output;
+  readonly #start: { readonly frame: Uint8Array; readonly stdin: Readable | undefined };
   #resolve!: (result: RunResult) => void;
   #reject!: (error: Error) => void;
   #settled = false;
@@ -141,9 +142,15 @@ export class AgentSession {
       this.#reject = reject;
     });
     this.#signal?.addEventListener('abort', this.#onAbort, { once: true });
-    this.#send(startFrame);
-    if (options.stdin === undefined) this.#endStdin();
-    else this.#attachStdin(options.stdin);
+    this.#start = { frame: startFrame, stdin: options.stdin };
+  }
+
+  /** Sends the start frame. Apart from the constructor, since an answer may come before it returns. */
+  begin(): void {
+    this.#send(this.#start.frame);
+    if (this.#settled || this.#exit !== undefined) return;
+    if (this.#start.stdin === undefined) this.#endStdin();
+    else this.#attachStdin(this.#start.stdin);
   }
 
   /** Sends a signal to the child's process group. */
