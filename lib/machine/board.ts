@@ -83,6 +83,10 @@ export class Board {
         listener,
       });
 
+      for (const { firstPort, portCount, device } of config.portDevices) {
+        ports.add({ first: firstPort, length: portCount }, device);
+      }
+
       const vcpus = Array.from({ length: config.cpus }, (_, id) =>
         vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
       );

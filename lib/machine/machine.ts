@@ -52,7 +52,7 @@ export class Machine implements AsyncDisposable {
 
   readonly #config: MachineConfig;
   readonly #kvm: Kvm;
-  readonly #space: AddressSpace;
+  #space: AddressSpace;
   readonly #panic: PanicWatch;
   #board!: Board;
   #halt: HaltDetector | undefined;
@@ -74,8 +74,8 @@ export class Machine implements AsyncDisposable {
     this.#space = space;
     this.memory = {
       sizeBytes: space.sizeBytes,
-      read: (gpa, length) => space.read(gpa, length),
-      write: (gpa, bytes) => space.write(gpa, bytes),
+      read: (gpa, length) => this.#space.read(gpa, length),
+      write: (gpa, bytes) => this.#space.write(gpa, bytes),
     };
     this.console = new MachineConsole(
       (bytes) => this.#board.chipset.consoleInput(bytes),
@@ -106,7 +106,7 @@ export class Machine implements AsyncDisposable {
         throw new RangeError(`cpus: ${config.cpus} are more than this KVM allows, ${kvm.maxVcpus()}`);
       }
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
-      space = new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking });
+      space = makeSpace(config);
       const machine = new Machine(config, kvm, space);
       machine.#board = await Board.create(kvm, config, space, machine.#listener(), call.signal);
       return machine;
@@ -288,7 +288,7 @@ export class Machine implements AsyncDisposable {
     void this.#inTurn(() => this.#restart());
   }
 
-  /** The same machine from power-on: a new board on the same, cleared memory. */
+  /** The same machine from power-on: a new board on new memory, which is zero. */
   async #restart(): Promise<void> {
     if (!this.#still()) return;
     this.#halt?.stop();
@@ -296,7 +296,8 @@ export class Machine implements AsyncDisposable {
     this.#panic.reset();
     await this.#board.close();
     try {
-      this.#space.clear();
+      this.#space.close();
+      this.#space = makeSpace(this.#config);
       this.#board = await Board.create(this.#kvm, this.#config, this.#space, this.#listener());
     } catch (cause) {
       const error = cause instanceof VmmError ? cause : new VmmError('ERR_SYSTEM', 'the restart failed', { cause });
@@ -359,6 +360,10 @@ export class Machine implements AsyncDisposable {
     this.#holdsLoop = hold;
     this.#kvm.holdEventLoop(hold);
   }
+}
+
+function makeSpace(config: MachineConfig): AddressSpace {
+  return new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking });
 }
 
 /** Tells the guest's watchdogs that the host stopped it; a guest without kvmclock has nowhere to be told. */

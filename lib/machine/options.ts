@@ -7,6 +7,7 @@ import { checkInteger, checkOptionNames } from '../base/options.js';
 import { silentLogger, type Logger } from '../base/logger.js';
 import { formatSize, MiB, PAGE_SIZE, parseSize } from '../base/units.js';
 import { hostClock, type Clock } from '../base/clock.js';
+import type { BusDevice } from '../bus/index.js';
 
 /** A Linux kernel: bzImage or vmlinux (found out by its magic), or a multiboot ELF file. */
 export interface KernelBoot {
@@ -49,8 +50,17 @@ export interface MachineOptions {
   readonly onReset?: 'end' | 'restart';
   /** Guest memory as a memfd instead of anonymous memory. Default 'anonymous'. */
   readonly memoryBacking?: 'anonymous' | 'memfd';
+  /** Devices of the user's own in port space, each at a range that no device of the machine has. */
+  readonly portDevices?: readonly PortDevice[];
   readonly logger?: Logger;
   readonly clock?: Clock;
+}
+
+/** A device of the user's own and its place. What it throws ends the machine with reason 'failed', and nothing else. */
+export interface PortDevice {
+  readonly firstPort: number;
+  readonly portCount: number;
+  readonly device: BusDevice;
 }
 
 /** The checked and completed options. */
@@ -62,11 +72,23 @@ export interface MachineConfig {
   readonly debugExit: boolean;
   readonly onReset: 'end' | 'restart';
   readonly memoryBacking: 'anonymous' | 'memfd';
+  readonly portDevices: readonly PortDevice[];
   readonly logger: Logger;
   readonly clock: Clock;
 }
 
-const NAMES = ['name', 'cpus', 'memory', 'boot', 'debugExit', 'onReset', 'memoryBacking', 'logger', 'clock'] as const;
+const NAMES = [
+  'name',
+  'cpus',
+  'memory',
+  'boot',
+  'debugExit',
+  'onReset',
+  'memoryBacking',
+  'portDevices',
+  'logger',
+  'clock',
+] as const;
 const MIN_MEMORY = MiB;
 
 /**
@@ -90,6 +112,7 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
     debugExit: checkBoolean('debugExit', options.debugExit ?? false),
     onReset: checkChoice('onReset', options.onReset ?? 'end', ['end', 'restart']),
     memoryBacking: checkChoice('memoryBacking', options.memoryBacking ?? 'anonymous', ['anonymous', 'memfd']),
+    portDevices: checkPortDevices(options.portDevices ?? []),
     logger: options.logger ?? silentLogger,
     clock: options.clock ?? hostClock,
   };
@@ -130,6 +153,19 @@ function checkBoot(boot: BootOptions): BootOptions {
     throw new TypeError('boot: one of { kernel }, { flat, address, mode } and { multiboot } is wanted');
   }
   return boot;
+}
+
+function checkPortDevices(devices: readonly PortDevice[]): readonly PortDevice[] {
+  if (!Array.isArray(devices)) throw new TypeError('portDevices: an array is wanted');
+  for (const [index, entry] of devices.entries()) {
+    const name = `portDevices[${index}]`;
+    checkOptionNames(name, entry, ['firstPort', 'portCount', 'device']);
+    checkInteger(`${name}.firstPort`, entry.firstPort, 0, 0xffff);
+    checkInteger(`${name}.portCount`, entry.portCount, 1, 0x10000 - entry.firstPort);
+    const device: unknown = entry.device;
+    if (typeof device !== 'object' || device === null) throw new TypeError(`${name}.device: a device is wanted`);
+  }
+  return devices;
 }
 
 function checkText(name: string, value: unknown): void {

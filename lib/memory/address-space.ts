@@ -109,11 +109,6 @@ export class AddressSpace implements GuestMemory {
     this.markDirty(gpa, length);
   }
 
-  /** All RAM as at power-on: zero. */
-  clear(): void {
-    for (const range of this.ranges) this.fill(range.gpa, 0, range.sizeBytes);
-  }
-
   /**
    * A view of guest memory, without a copy, for devices and loaders: what is written through it must be followed by
    * `markDirty`. The guest may change it at any moment: copy first, check the copy, use the copy.
