@@ -65,7 +65,9 @@ export default tseslint.config(
       '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
       // A device or a listener may do nothing on purpose, and a callback may hand on what a void function gives.
       '@typescript-eslint/no-empty-function': 'off',
-      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/no-confusing-void-expression': 'off',
+      // Texts here are ASCII where they are spread into bytes.
+      '@typescript-eslint/no-misused-spread': ['error', { allow: ['string'] }],
       // Numbers, bigints and booleans read well in a template; objects do not.
       '@typescript-eslint/restrict-template-expressions': [
         'error',
@@ -77,7 +79,6 @@ export default tseslint.config(
       '@typescript-eslint/no-non-null-assertion': 'off',
       // Checks of what JavaScript callers hand in look needless to the types. They are not.
       '@typescript-eslint/no-unnecessary-condition': 'off',
-      // The values of a state can change behind an await, which this rule does not see.
       '@typescript-eslint/no-unnecessary-type-assertion': 'error',
       '@typescript-eslint/no-floating-promises': 'error',
       '@typescript-eslint/no-misused-promises': ['error', { checksVoidReturn: { arguments: false } }],
