@@ -188,7 +188,9 @@ export class DebianPackages {
         const base = formatDeb822Sources(releaseSources(this.#sources, this.codename));
         const backports = formatDeb822Sources(backportsSources(this.#sources, this.codename));
         const stamp = join(this.#folder, 'updated');
-        if ((await freshStamp(stamp)) === base + backports) return;
+        // The folder's own path is in apt.conf: a copied cache starts anew.
+        const stampText = [this.#folder, base, backports].join('\n');
+        if ((await freshStamp(stamp)) === stampText) return;
         for (const folder of ['lists/partial', 'archives/partial', 'sources']) {
           await mkdir(join(this.#folder, folder), { recursive: true });
         }
@@ -205,7 +207,7 @@ export class DebianPackages {
           await rm(join(this.#folder, 'sources/backports.sources'));
           await runTool('apt-get', args, { signal, cure: NETWORK_CURE });
         }
-        await writeFile(stamp, base + backports);
+        await writeFile(stamp, stampText);
       },
       { signal },
     );

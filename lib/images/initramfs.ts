@@ -56,7 +56,7 @@ export async function defaultInitramfs(
         { path: 'bin/busybox', type: 'file', mode: 0o755, data: await readFile(tool.path) },
         ...appletLinks(tool.applets),
         { path: 'bin/vivarium-agent', type: 'file', mode: 0o755, data: await readFile(agent.path) },
-        ...(modules === undefined ? [] : await moduleEntries(modules.path, modules.release)),
+        ...(modules === undefined ? [] : await moduleEntries(modules.path, modules.release, tool.path)),
       ]);
       await writeFile(join(folder, 'initramfs.cpio'), archive);
     },
@@ -81,6 +81,18 @@ function baseEntries(): CpioEntry[] {
     { path: 'dev/null', type: 'character', major: 1, minor: 3, mode: 0o666 },
     text('etc/passwd', 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n'),
     text('etc/group', 'root:x:0:\nnogroup:x:65534:\n'),
+    // One `mount -a` instead of a process for each.
+    text(
+      'etc/fstab',
+      [
+        'sysfs /sys sysfs defaults 0 0',
+        'devtmpfs /dev devtmpfs defaults 0 0',
+        'devpts /dev/pts devpts gid=5,mode=620,ptmxmode=666 0 0',
+        'tmpfs /dev/shm tmpfs mode=1777 0 0',
+        'tmpfs /run tmpfs mode=755 0 0',
+        '',
+      ].join('\n'),
+    ),
     text('etc/hosts', '127.0.0.1 localhost\n'),
     // Busybox's acpid runs this when the ACPI power button is pressed; init powers off on SIGUSR2.
     text('etc/acpi/PWRF/00000080', '#!/bin/sh\nkill -USR2 1\n', 0o755),
@@ -97,7 +109,7 @@ function appletLinks(applets: readonly string[]): CpioEntry[] {
 }
 
 /** The modules under their own paths, unpacked, and a modules.dep of just these, so that modprobe works in the guest. */
-async function moduleEntries(modulesPath: string, release: string): Promise<CpioEntry[]> {
+async function moduleEntries(modulesPath: string, release: string, busyboxPath: string): Promise<CpioEntry[]> {
   const index = await ModuleIndex.read(modulesPath);
   const order = index.loadOrder(GUEST_MODULES);
   const root = `lib/modules/${release}`;
@@ -106,7 +118,7 @@ async function moduleEntries(modulesPath: string, release: string): Promise<Cpio
     order.map(async ({ path }): Promise<CpioEntry> => ({
       path: `${root}/${plain(path)}`,
       type: 'file',
-      data: await readModule(join(modulesPath, path)),
+      data: await readModule(join(modulesPath, path), busyboxPath),
     })),
   );
   const dep = order.map(({ name }) => {

@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { VmmError } from '../base/errors.js';
+import { busybox } from './busybox.js';
 
 /** A kernel's modules: names (with _ for -) to their path below the modules folder and what they depend on. */
 export class ModuleIndex {
@@ -64,16 +65,20 @@ export class ModuleIndex {
   }
 }
 
-/** The bytes of a module as insmod(2) wants them: .ko as it is, .ko.xz and .ko.zst unpacked by the system's tools. */
-export async function readModule(path: string): Promise<Uint8Array> {
-  if (path.endsWith('.ko')) return readFile(path);
-  const tool = path.endsWith('.xz') ? 'xz' : path.endsWith('.zst') ? 'zstd' : path.endsWith('.gz') ? 'gzip' : undefined;
-  if (tool === undefined) throw new VmmError('ERR_SETUP', `${path}: unknown compression of a kernel module`);
-  return unpackedBy(tool, path);
-}
+/** Busybox's applets that unpack a module to stdout, by the file's ending. */
+const UNPACKERS: Readonly<Record<string, string>> = { xz: 'xzcat', gz: 'zcat' };
 
-async function unpackedBy(tool: string, path: string): Promise<Uint8Array> {
-  const child = spawn(tool, ['-dc', path], { stdio: ['ignore', 'pipe', 'pipe'] });
+/**
+ * The bytes of a module as init_module(2) wants them: a .ko as it is, a compressed one unpacked by busybox (the cache's by default).
+ *
+ * @throws VmmError ERR_SETUP for a compression that busybox does not know, or a damaged file.
+ */
+export async function readModule(path: string, busyboxPath?: string): Promise<Uint8Array> {
+  const ending = /\.ko(?:\.(\w+))?$/.exec(path)?.[1];
+  if (ending === undefined) return readFile(path);
+  const applet = UNPACKERS[ending];
+  if (applet === undefined) throw new VmmError('ERR_SETUP', `${path}: unknown compression of a kernel module`);
+  const child = spawn(busyboxPath ?? (await busybox()).path, [applet, path], { stdio: ['ignore', 'pipe', 'pipe'] });
   const chunks: Buffer[] = [];
   let words = '';
   child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -85,7 +90,7 @@ async function unpackedBy(tool: string, path: string): Promise<Uint8Array> {
     });
     child.once('close', resolve);
   });
-  if (code !== 0) throw new VmmError('ERR_SETUP', `${path} can't be unpacked by ${tool}: ${words.trim()}`);
+  if (code !== 0) throw new VmmError('ERR_SETUP', `${path} can't be unpacked: ${words.trim()}`);
   return Buffer.concat(chunks);
 }
 
