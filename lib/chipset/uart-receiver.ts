@@ -1,0 +1,75 @@
+/**
+ * What feeds a UART's receiver FIFO from the host: an unbounded queue with a high-water mark, and the pace.
+ * serial-16550.ts asks it for bytes whenever its FIFO has room; it must not be asked while the guest does not listen.
+ *
+ * The pace: Linux empties the receiver inside the interrupt, into a buffer of 64 KiB that another task empties, and loses what
+ * does not fit. So after a burst the receiver stays silent for as long as the guest took to empty the burst, which
+ * leaves it at least half of its time, whatever its speed.
+ */
+import type { Clock, Timer } from '../base/clock.js';
+import { ByteQueue } from './byte-queue.js';
+
+/** Bytes fed without a pause, 32 FIFOs full. */
+const BURST_BYTES = 512;
+const MIN_PAUSE_NS = 50_000n;
+const MAX_PAUSE_NS = 50_000_000n;
+
+export class UartReceiver {
+  /** Called when at most half the high-water mark waits again, after a `push` that answered false. */
+  onDrain: (() => void) | undefined;
+
+  readonly #clock: Clock;
+  readonly #highWaterBytes: number;
+  readonly #onReady: () => void;
+  readonly #queue = new ByteQueue();
+  #wantsDrain = false;
+  #burstLeft = BURST_BYTES;
+  #burstStartNs = 0n;
+  #pause: Timer | undefined;
+
+  /** `onReady` is called when a pause ends with bytes waiting. */
+  constructor(clock: Clock, highWaterBytes: number, onReady: () => void) {
+    this.#clock = clock;
+    this.#highWaterBytes = highWaterBytes;
+    this.#onReady = onReady;
+  }
+
+  get length(): number {
+    return this.#queue.length;
+  }
+
+  /** Queues a copy; false from the high-water mark on. */
+  push(bytes: Uint8Array): boolean {
+    this.#queue.push(bytes);
+    if (this.#queue.length < this.#highWaterBytes) return true;
+    this.#wantsDrain = true;
+    return false;
+  }
+
+  /** The next byte for the FIFO, or -1: none waits, or the guest is given a pause. `fifoIsEmpty` says that a burst is over. */
+  next(fifoIsEmpty: boolean): number {
+    if (this.#pause !== undefined || this.#queue.length === 0) return -1;
+    if (this.#burstLeft === 0) {
+      if (fifoIsEmpty) this.#startPause();
+      return -1;
+    }
+    if (this.#burstLeft === BURST_BYTES) this.#burstStartNs = this.#clock.nowNs();
+    this.#burstLeft--;
+    const byte = this.#queue.shift();
+    if (this.#wantsDrain && this.#queue.length <= this.#highWaterBytes / 2) {
+      this.#wantsDrain = false;
+      this.onDrain?.();
+    }
+    return byte;
+  }
+
+  #startPause(): void {
+    const tookNs = this.#clock.nowNs() - this.#burstStartNs;
+    const pauseNs = tookNs < MIN_PAUSE_NS ? MIN_PAUSE_NS : tookNs > MAX_PAUSE_NS ? MAX_PAUSE_NS : tookNs;
+    this.#pause = this.#clock.setTimer(pauseNs, () => {
+      this.#pause = undefined;
+      this.#burstLeft = BURST_BYTES;
+      this.#onReady();
+    });
+  }
+}
