@@ -3,7 +3,7 @@
  * Each has a time limit, after which its whole process group is ended and counted as a failure.
  */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
@@ -100,34 +100,42 @@ export class Totals {
   }
 }
 
-const FAILED_GROUP = (reason) => ({ passed: 0, failed: 1, skipped: 0, failures: [reason], skips: [] });
-
 /** Runs one vitest project and gives its counts; a run that leaves no counts is one failure. */
-export async function vitestGroup(project, { filters = [], limitS, env = {}, cwd = ROOT, uid, gid } = {}) {
+export function vitestGroup(project, { filters = [], limitS, env = {}, cwd = ROOT, uid, gid } = {}) {
+  return counted(
+    (countsEnv) =>
+      command(process.execPath, vitestArguments(project, filters), {
+        limitS,
+        cwd,
+        uid,
+        gid,
+        env: { ...env, ...countsEnv },
+      }),
+    { uid, gid },
+  );
+}
+
+/**
+ * The counts that a run of vitest leaves.
+ *
+ * @param {(countsEnv: Record<string, string>) => Promise<{ status: number, timedOut: boolean }>} run
+ */
+export async function counted(run, { uid, gid } = {}) {
   const folder = mkdtempSync(path.join(tmpdir(), 'vivarium-counts-'));
   const countsFile = path.join(folder, 'counts.json');
   try {
-    if (uid !== undefined) {
-      const { chownSync } = await import('node:fs');
-      chownSync(folder, uid, gid);
-    }
-    const run = await command(process.execPath, vitestArguments(project, filters), {
-      limitS,
-      cwd,
-      uid,
-      gid,
-      env: { ...env, VIVARIUM_TEST_COUNTS: countsFile },
-    });
+    if (uid !== undefined) chownSync(folder, uid, gid);
+    const { status, timedOut } = await run({ VIVARIUM_TEST_COUNTS: countsFile });
     let counts;
     try {
       counts = JSON.parse(readFileSync(countsFile, 'utf8'));
     } catch {
-      return FAILED_GROUP(run.timedOut ? 'time limit' : `vitest ended with status ${run.status} and left no counts`);
+      return oneFailure(timedOut ? 'time limit' : `vitest ended with status ${status} and left no counts`);
     }
-    if (counts.passed + counts.failed + counts.skipped === 0) return FAILED_GROUP('no tests found');
-    if (run.status !== 0 && counts.failed === 0) {
+    if (counts.passed + counts.failed + counts.skipped === 0) return oneFailure('no tests found');
+    if (status !== 0 && counts.failed === 0) {
       counts.failed++;
-      counts.failures.push(`vitest ended with status ${run.status}`);
+      counts.failures.push(`vitest ended with status ${status}`);
     }
     return counts;
   } finally {
@@ -148,4 +156,8 @@ export function vitestArguments(project, filters = []) {
     '--reporter=./scripts/test/reporter.mjs',
     ...filters,
   ];
+}
+
+function oneFailure(reason) {
+  return { passed: 0, failed: 1, skipped: 0, failures: [reason], skips: [] };
 }
