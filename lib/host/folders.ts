@@ -1,0 +1,61 @@
+/**
+ * Where things of the embedded host lie: the package this file belongs to, the user's runtime folder with the socket,
+ * the lock and the log. Makes folders for this user alone; holds no policy.
+ */
+import { existsSync } from 'node:fs';
+import { chmod, lstat, mkdir } from 'node:fs/promises';
+import { dirname, isAbsolute, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { VmmError } from '../base/errors.js';
+import { cacheRoot } from '../images/cache.js';
+
+/** The folder of the package, seen from lib/host or dist/host alike. */
+export const PACKAGE_ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+
+/** A file of the built package. @throws VmmError ERR_SETUP when the package is not built. */
+export function builtFile(...names: string[]): string {
+  const path = join(PACKAGE_ROOT, 'dist', ...names);
+  if (existsSync(path)) return path;
+  throw new VmmError('ERR_SETUP', `${path} is missing: vivarium is not built`, { cure: 'npm run build' });
+}
+
+export interface HostFolders {
+  /** Socket, lock, log; for this user alone. */
+  readonly runtime: string;
+  readonly socket: string;
+  readonly lock: string;
+  readonly log: string;
+}
+
+/** Longest path that a UNIX socket's address holds (sun_path, unix(7)), less its NUL and a draft's suffix. */
+const MAX_SOCKET_PATH_BYTES = 96;
+
+/**
+ * $XDG_RUNTIME_DIR/vivarium where there is such a folder, otherwise a folder of the cache; made if need be.
+ *
+ * @throws VmmError ERR_SETUP when the folder belongs to another user or can't be made, or its path is too long.
+ */
+export async function hostFolders(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<HostFolders> {
+  const xdg = env['XDG_RUNTIME_DIR'];
+  const base = xdg !== undefined && isAbsolute(xdg) && existsSync(xdg) ? join(xdg, 'vivarium') : cacheRoot(env);
+  const runtime = join(base, 'host-run');
+  try {
+    await mkdir(runtime, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new VmmError('ERR_SETUP', `${runtime} can't be made: ${(error as Error).message}`, { cause: error });
+  }
+  const found = await lstat(runtime);
+  if (!found.isDirectory() || found.uid !== process.getuid?.()) {
+    throw new VmmError('ERR_SETUP', `${runtime} is not a folder of this user`);
+  }
+  await chmod(runtime, 0o700);
+  const socket = join(runtime, 'host.sock');
+  if (Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES) {
+    throw new VmmError('ERR_SETUP', `${socket} is too long for the address of a socket`, {
+      cure: 'set XDG_RUNTIME_DIR or XDG_CACHE_HOME to a shorter path',
+    });
+  }
+  return { runtime, socket, lock: join(runtime, 'host.lock'), log: join(runtime, 'host.log') };
+}
