@@ -16,7 +16,7 @@ export interface ImageFile {
   readonly label: string;
   readonly path: string;
   readonly sizeBytes: number;
-  /** For loaders that hand reads to native code. */
+  /** For loaders that hand reads to native code; -1 for bytes in memory. */
   readonly fd: number;
   readonly stat: { readonly dev: bigint; readonly ino: bigint; readonly mtimeNs: bigint; readonly ctimeNs: bigint };
   /** Exactly `length` bytes at `offset`. @throws VmmError ERR_KERNEL_IMAGE when the file ends before. */
@@ -69,6 +69,14 @@ function openFault(cause: unknown): string {
   }
 }
 
+function truncated(label: string, sizeBytes: number, wantedBytes: number): VmmError {
+  return imageError(
+    label,
+    `the file is truncated: it has ${sizeBytes} bytes, and at least ${wantedBytes} are wanted`,
+    'fetch or copy it again',
+  );
+}
+
 class OpenImage implements ImageFile {
   readonly label: string;
   readonly path: string;
@@ -87,7 +95,7 @@ class OpenImage implements ImageFile {
 
   read(offset: number, length: number): Uint8Array {
     // A length taken from a hostile header is held against the file before anything is allocated.
-    if (offset + length > this.sizeBytes) throw this.#truncated(offset + length);
+    if (offset + length > this.sizeBytes) throw truncated(this.label, this.sizeBytes, offset + length);
     const target = new Uint8Array(length);
     this.readInto(offset, target);
     return target;
@@ -101,17 +109,9 @@ class OpenImage implements ImageFile {
       } catch (cause) {
         throw imageError(this.label, 'it cannot be read', 'check the disk that it is on', cause);
       }
-      if (count === 0) throw this.#truncated(offset + target.length);
+      if (count === 0) throw truncated(this.label, this.sizeBytes, offset + target.length);
       done += count;
     }
-  }
-
-  #truncated(wantedBytes: number): VmmError {
-    return imageError(
-      this.label,
-      `the file is truncated: it has ${this.sizeBytes} bytes, and at least ${wantedBytes} are wanted`,
-      'fetch or copy it again',
-    );
   }
 
   close(): void {
@@ -119,4 +119,22 @@ class OpenImage implements ImageFile {
     this.#open = false;
     closeSync(this.fd);
   }
+}
+
+/** Bytes that are in memory already, as an image. */
+export function memoryImage(label: string, bytes: Uint8Array): ImageFile {
+  const read = (offset: number, length: number): Uint8Array => {
+    if (offset + length > bytes.length) throw truncated(label, bytes.length, offset + length);
+    return bytes.subarray(offset, offset + length);
+  };
+  return {
+    label,
+    path: '',
+    sizeBytes: bytes.length,
+    fd: -1,
+    stat: { dev: 0n, ino: 0n, mtimeNs: 0n, ctimeNs: 0n },
+    read: (offset, length) => read(offset, length).slice(),
+    readInto: (offset, target) => target.set(read(offset, target.length)),
+    close: () => undefined,
+  };
 }
