@@ -19,10 +19,8 @@ export const Cr4 = {
 } as const;
 
 export const Efer = {
-  SCE: 1n << 0n,
   LME: 1n << 8n,
   LMA: 1n << 10n,
-  NXE: 1n << 11n,
 } as const;
 
 export const Rflags = {
@@ -54,15 +52,16 @@ export const SegmentType = {
 /** MSRs by their name in the manual's volume 4. */
 export const Msr = {
   IA32_TSC: 0x10,
-  IA32_SYSENTER_CS: 0x174,
-  IA32_SYSENTER_ESP: 0x175,
-  IA32_SYSENTER_EIP: 0x176,
   IA32_MISC_ENABLE: 0x1a0,
-  IA32_PAT: 0x277,
   IA32_MTRR_DEF_TYPE: 0x2ff,
-  STAR: 0xc000_0081,
-  LSTAR: 0xc000_0082,
-  CSTAR: 0xc000_0083,
-  SYSCALL_MASK: 0xc000_0084,
-  KERNEL_GS_BASE: 0xc000_0102,
 } as const;
+
+/** IA32_MISC_ENABLE. */
+export const MiscEnable = {
+  FAST_STRING: 1n << 0n,
+  BTS_UNAVAILABLE: 1n << 11n,
+  PEBS_UNAVAILABLE: 1n << 12n,
+} as const;
+
+/** IA32_MTRR_DEF_TYPE (volume 3A, 12.11.2.1). */
+export const MtrrDefType = { WRITE_BACK: 6n, ENABLE: 1n << 11n } as const;
