@@ -236,6 +236,16 @@ describe('AddressBus', () => {
     expect(device.log).toHaveLength(1);
   });
 
+  it('counts offsets of a further range from where it is told', () => {
+    const ports = bus();
+    const device = new Bytes('a');
+    ports.add({ first: 0x60, length: 1 }, device);
+    ports.add({ first: 0x64, length: 1 }, device, { firstOffset: 4 });
+    void ports.access(0x64, 1, 1, true, Uint8Array.of(9));
+    void ports.access(0x60, 1, 1, true, Uint8Array.of(8));
+    expect(device.log).toEqual(['w1@4=9', 'w1@0=8']);
+  });
+
   it('never throws and always fills a read, whatever the access', () => {
     fc.assert(
       fc.property(

@@ -34,10 +34,14 @@ export interface AddOptions {
    * others and goes before them. The reset register needs it: port 0xCF9 in the middle of PCI's 32-bit port 0xCF8.
    */
   readonly wholeAccessOnly?: boolean;
+  /** The offset that the device sees at the range's first address: for a device at several ranges. Default 0. */
+  readonly firstOffset?: number;
 }
 
 interface Slot extends AddressRange {
   readonly device: BusDevice;
+  /** The address at which the device's offset would be 0. */
+  readonly base: number;
   readonly maxSize: number;
   reads: number;
   writes: number;
@@ -73,7 +77,8 @@ export class AddressBus {
     if (first + length > LIMITS[this.#space]) {
       throw new RangeError(`${device.name}: ${describe(range)} ends beyond ${this.#space} space`);
     }
-    const slot: Slot = { first, length, device, maxSize: device.maxSize ?? 8, reads: 0, writes: 0 };
+    const base = first - (options.firstOffset ?? 0);
+    const slot: Slot = { first, length, device, base, maxSize: device.maxSize ?? 8, reads: 0, writes: 0 };
     const clash = (options.wholeAccessOnly === true ? this.#overlays : this.#slots).insert(slot);
     if (clash) {
       throw new RangeError(
@@ -98,7 +103,7 @@ export class AddressBus {
     if (slot === undefined || size > slot.maxSize || !isAccessSize(size)) {
       return this.#accessSplit(address, size, count, isWrite, data);
     }
-    const offset = address - slot.first;
+    const offset = address - slot.base;
     if (isWrite) slot.writes++;
     else slot.reads++;
     if (count === 1) return this.#once(slot, offset, size, isWrite, data, 0);
@@ -122,7 +127,7 @@ export class AddressBus {
       new DataView(data.buffer).setBigUint64(0, BigInt(value), true);
       return this.#accessSplit(address, size, 1, true, data.subarray(0, size));
     }
-    const offset = address - slot.first;
+    const offset = address - slot.base;
     slot.writes++;
     try {
       const done = slot.device.write(offset, size, value);
@@ -212,7 +217,7 @@ export class AddressBus {
         if (!isWrite) data.fill(0xff, position, position + part.size);
         return undefined;
       }
-      const offset = address + part.position - slot.first;
+      const offset = address + part.position - slot.base;
       if (isWrite) slot.writes++;
       else slot.reads++;
       return this.#once(slot, offset, part.size as AccessSize, isWrite, data, position);
@@ -250,7 +255,7 @@ export class AddressBus {
 
   #fault(slot: Slot, offset: number, isWrite: boolean, cause: unknown): DeviceFault {
     this.#faults++;
-    return { kind: 'fault', device: slot.device.name, cause, address: slot.first + offset, isWrite };
+    return { kind: 'fault', device: slot.device.name, cause, address: slot.base + offset, isWrite };
   }
 }
 
