@@ -91,6 +91,17 @@ export class Cache {
     }
   }
 
+  /** The keys of the entries of this name that are there and whole, newest first. */
+  async keys(name: string): Promise<string[]> {
+    const files = await readdir(join(this.path, name)).catch((): string[] => []);
+    const keys = files.filter((file) => file !== 'current' && this.peek(name, file) !== undefined);
+    const ages = await Promise.all(keys.map(async (key) => (await stat(join(this.path, name, key))).mtimeMs));
+    return keys
+      .map((key, index) => ({ key, mtimeMs: ages[index] ?? 0 }))
+      .sort((a, b) => b.mtimeMs - a.mtimeMs)
+      .map(({ key }) => key);
+  }
+
   async setCurrent(name: string, key: string): Promise<void> {
     checkName(key);
     const draft = join(this.path, name, `.current.${randomBytes(6).toString('hex')}`);

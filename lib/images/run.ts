@@ -3,6 +3,7 @@
  * No shell, stdin closed, the C locale, and an error that carries the tool's own last words.
  */
 import { spawn } from 'node:child_process';
+import type { Readable } from 'node:stream';
 import { AbortError, VmmError } from '../base/errors.js';
 
 export interface ToolOptions {
@@ -36,8 +37,7 @@ export async function runTool(file: string, args: readonly string[], options: To
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
     if (options.onLine !== undefined) {
-      child.stdout.on('data', lineSplitter(options.onLine));
-      child.stderr.on('data', lineSplitter(options.onLine));
+      for (const stream of [child.stdout, child.stderr]) splitLines(stream, options.onLine);
     }
     const outcome = await new Promise<{ code: number | null; end: NodeJS.Signals | null } | Error>((resolve) => {
       child.once('error', resolve);
@@ -75,11 +75,14 @@ function lastWords(stderr: string, stdout: string): string {
   return lines === '' ? '' : `:\n  ${lines}`;
 }
 
-function lineSplitter(onLine: (line: string) => void): (text: string) => void {
+function splitLines(stream: Readable, onLine: (line: string) => void): void {
   let rest = '';
-  return (text) => {
+  stream.on('data', (text: string) => {
     const lines = (rest + text).split(/\r?\n|\r/);
     rest = lines.pop() ?? '';
     for (const line of lines) onLine(line);
-  };
+  });
+  stream.on('end', () => {
+    if (rest !== '') onLine(rest);
+  });
 }

@@ -9,8 +9,8 @@ import { ROOT } from './stamp.mjs';
 export async function embeddedHostIsNeeded() {
   if (!existsSync('/dev/kvm')) return { needed: true, reason: '/dev/kvm is not there' };
   try {
-    const { probeHost } = await import('../../dist/host/probe.js');
-    const answer = await probeHost();
+    const { probeKvm } = await import('../../dist/host/probe.js');
+    const answer = await probeKvm();
     return { needed: !answer.linuxGuests, reason: answer.reason };
   } catch (error) {
     return { needed: true, reason: error.message };
