@@ -3,7 +3,7 @@
  */
 export { Machine } from './machine/index.js';
 export type {
-  BootOptions,
+  BootImage,
   CallOptions,
   EndReason,
   EndStatus,

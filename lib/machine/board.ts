@@ -5,25 +5,17 @@
  */
 import { Cap, IDENTITY_MAP_ADDRESS, Irqchip, MpState, TSS_ADDRESS } from '../abi/kvm.js';
 import { AbortError, VmmError } from '../base/errors.js';
+import { PAGE_SIZE } from '../base/units.js';
 import { buildAcpi, cpuidForVcpu, initialMsrs, loadBoot, type CpuState } from '../boot/index.js';
-import { AddressBus, type DeviceFault } from '../bus/index.js';
-import { PcChipset } from '../chipset/index.js';
-import { Kvm, type GsiRoute, type Vcpu, type VcpuExit, type Vm } from '../kvm/index.js';
+import { AddressBus } from '../bus/index.js';
+import { PcChipset, type ChipsetListener } from '../chipset/index.js';
+import { type GsiRoute, type Kvm, type Vcpu, type Vm } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
-import { attachExitLoop } from './exit-loop.js';
+import { attachExitLoop, type ExitLoopListener } from './exit-loop.js';
 import type { MachineConfig } from './options.js';
 
 /** What a board tells its machine. */
-export interface BoardListener {
-  onFatalExit(vcpu: Vcpu, exit: VcpuExit): void;
-  onFault(fault: DeviceFault): void;
-  onRunFailure(vcpu: Vcpu, errno: number): void;
-  onPowerOff(): void;
-  onReset(): void;
-  onPanic(): void;
-  onDebugExit(code: number): void;
-  onConsoleOutput(bytes: Uint8Array): void;
-}
+export type BoardListener = ExitLoopListener & ChipsetListener;
 
 export class Board {
   readonly vm: Vm;
@@ -91,7 +83,12 @@ export class Board {
         vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
       );
       const board = new Board({ vm, vcpus, ports, mmio, chipset });
-      const entry = loadBoot(memory, config.boot, { cpus: config.cpus });
+      const entry = await loadBoot(memory, config.boot, {
+        reserved: [{ gpa: IDENTITY_MAP_ADDRESS, sizeBytes: TSS_ADDRESS - IDENTITY_MAP_ADDRESS + 3 * PAGE_SIZE }],
+        memoryIsZero: true,
+      });
+      signalCheck(signal);
+      for (const note of entry.notes) config.logger.log('info', note);
       if (entry.kind !== 'flat') buildAcpi(memory, { cpus: config.cpus, contributors: chipset.acpi });
       setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
       attachExitLoop(vm, vcpus, { ports, mmio, listener });
@@ -127,7 +124,10 @@ export class Board {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.vm.close();
+    if (!this.#closing) {
+      this.chipset.close();
+      this.#closing = this.vm.close();
+    }
     return this.#closing;
   }
 }
@@ -154,8 +154,9 @@ export function pcRouting(): GsiRoute[] {
 
 function setUpCpus(kvm: Kvm, vcpus: readonly Vcpu[], state: CpuState, flat: boolean): void {
   const supported = kvm.supportedCpuid();
+  const tscDeadline = kvm.checkExtension(Cap.TSC_DEADLINE_TIMER) > 0;
   for (const vcpu of vcpus) {
-    vcpu.setCpuid(cpuidForVcpu(supported, { id: vcpu.id, count: vcpus.length }));
+    vcpu.setCpuid(cpuidForVcpu(supported, { id: vcpu.id, count: vcpus.length, tscDeadline }));
     const sregs = vcpu.getSregs();
     if (vcpu.id === 0) {
       vcpu.setSregs({ ...sregs, ...state.sregs });

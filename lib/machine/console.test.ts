@@ -11,7 +11,7 @@ async function readAll(console: MachineConsole): Promise<string> {
 
 describe('MachineConsole', () => {
   it('gives every reader everything, from the start, until the machine ends', async () => {
-    const console = new MachineConsole(() => undefined);
+    const console = new MachineConsole(() => true);
     console.receive(bytes('one '));
     const first = readAll(console);
     console.receive(bytes('two '));
@@ -26,7 +26,7 @@ describe('MachineConsole', () => {
 
   it('types text as UTF-8', () => {
     const typed: Uint8Array[] = [];
-    const console = new MachineConsole((data) => typed.push(data));
+    const console = new MachineConsole((data) => typed.push(data) > 0);
     console.write('ä\n');
     console.write(new Uint8Array([0, 255]));
     expect(typed.map((data) => [...data])).toEqual([
@@ -36,7 +36,7 @@ describe('MachineConsole', () => {
   });
 
   it('finds a text that is there, one that comes, and one that comes in pieces', async () => {
-    const console = new MachineConsole(() => undefined);
+    const console = new MachineConsole(() => true);
     console.receive(bytes('boot\n'));
     expect((await console.waitFor(/boot/)).index).toBe(0);
     const login = console.waitFor(/(\w+) login:/);
@@ -46,7 +46,7 @@ describe('MachineConsole', () => {
   });
 
   it('finds a text after more output than it keeps in view', async () => {
-    const console = new MachineConsole(() => undefined);
+    const console = new MachineConsole(() => true);
     const found = console.waitFor(/needle/);
     const hay = bytes('x'.repeat(100_000));
     for (let round = 0; round < 40; round++) console.receive(hay);
@@ -57,7 +57,7 @@ describe('MachineConsole', () => {
   });
 
   it('says why waiting was in vain', async () => {
-    const console = new MachineConsole(() => undefined);
+    const console = new MachineConsole(() => true);
     console.receive(bytes('last words\n'));
     await expect(console.waitFor(/never/, { timeoutMs: 1 })).rejects.toMatchObject({
       code: 'ERR_TIMEOUT',
@@ -71,10 +71,26 @@ describe('MachineConsole', () => {
     await expect(late).rejects.toMatchObject({ code: 'ERR_STATE' });
   });
 
+  it('tells a writer to wait until the guest has taken its input, or has ended', async () => {
+    const console = new MachineConsole(() => false);
+    expect(console.write('a')).toBe(false);
+    let drained = 0;
+    const first = console.drained().then(() => drained++);
+    await Promise.resolve();
+    expect(drained).toBe(0);
+    console.inputDrained();
+    await first;
+    expect(console.write('b')).toBe(false);
+    const second = console.drained();
+    console.end();
+    await second;
+    expect(console.write('c')).toBe(true);
+  });
+
   it('holds the guest while a reader is behind, and lets it go when it has caught up', async () => {
     const held: boolean[] = [];
     const console = new MachineConsole(
-      () => undefined,
+      () => true,
       (holding) => held.push(holding),
     );
     const reader = console.output[Symbol.asyncIterator]();

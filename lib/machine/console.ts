@@ -25,7 +25,9 @@ export interface WaitForOptions {
 }
 
 export class MachineConsole {
-  readonly #input: (bytes: Uint8Array) => void;
+  readonly #input: (bytes: Uint8Array) => boolean;
+  #drainWaiters: (() => void)[] = [];
+  #full = false;
   readonly #onHolding: (holding: boolean) => void;
   readonly #readers = new Set<Reader>();
   readonly #watchers = new Set<(added: string) => void>();
@@ -35,15 +37,34 @@ export class MachineConsole {
   #ended = false;
   #holding = false;
 
-  /** `input` takes what is written for the guest; `onHolding` is told when readers fall behind, and when they are back. */
-  constructor(input: (bytes: Uint8Array) => void, onHolding: (holding: boolean) => void = () => undefined) {
+  /** `input` takes what is written for the guest, and answers false when it has enough for now; `onHolding` is told when readers fall behind, and when they are back. */
+  constructor(input: (bytes: Uint8Array) => boolean, onHolding: (holding: boolean) => void = () => undefined) {
     this.#input = input;
     this.#onHolding = onHolding;
   }
 
-  /** Types at the console. Text is sent as UTF-8. */
-  write(data: Uint8Array | string): void {
-    this.#input(typeof data === 'string' ? new TextEncoder().encode(data) : data);
+  /**
+   * Types at the console. Text is sent as UTF-8. False says that much is waiting for the guest: the data was taken, but
+   * the caller should go on only after `drained()`.
+   */
+  write(data: Uint8Array | string): boolean {
+    if (this.#ended) return true;
+    this.#full = !this.#input(typeof data === 'string' ? new TextEncoder().encode(data) : data);
+    return !this.#full;
+  }
+
+  /** Resolves when the guest has taken most of what was written, or the machine has ended. */
+  drained(): Promise<void> {
+    if (!this.#full || this.#ended) return Promise.resolve();
+    return new Promise((resolve) => this.#drainWaiters.push(resolve));
+  }
+
+  /** From the serial port: it takes input again. */
+  inputDrained(): void {
+    this.#full = false;
+    const waiters = this.#drainWaiters;
+    this.#drainWaiters = [];
+    for (const resolve of waiters) resolve();
   }
 
   /** The guest's output from the start (at most the last MiB of what came before), ending with the machine. */
@@ -123,6 +144,7 @@ export class MachineConsole {
   /** The machine has ended: readers end after what is left, waiters fail. */
   end(): void {
     this.#ended = true;
+    this.inputDrained();
     for (const reader of this.#readers) reader.wake?.();
     for (const look of [...this.#watchers]) look('');
   }

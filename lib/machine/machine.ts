@@ -108,7 +108,7 @@ export class Machine implements AsyncDisposable {
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
       space = makeSpace(config);
       const machine = new Machine(config, kvm, space);
-      machine.#board = await Board.create(kvm, config, space, machine.#listener(), call.signal);
+      machine.#use(await Board.create(kvm, config, space, machine.#listener(), call.signal));
       return machine;
     } catch (error) {
       space?.close();
@@ -256,13 +256,18 @@ export class Machine implements AsyncDisposable {
         }),
       onPowerOff: () => this.#end({ reason: 'poweroff' }),
       onReset: () => this.#onReset(),
-      onPanic: () => this.#panic.panicked('pvpanic: the guest reported a panic'),
+      onPanic: (kind) => this.#panic.panicked(`the guest reported by pvpanic: ${kind}`),
       onDebugExit: (code) => this.#end({ reason: 'debug-exit', code }),
       onConsoleOutput: (bytes) => {
         this.#panic.look(bytes);
         this.console.receive(bytes);
       },
     };
+  }
+
+  #use(board: Board): void {
+    board.chipset.onConsoleDrain = () => this.console.inputDrained();
+    this.#board = board;
   }
 
   #onFatalExit(vcpu: Vcpu, exit: VcpuExit): void {
@@ -298,7 +303,7 @@ export class Machine implements AsyncDisposable {
     try {
       this.#space.close();
       this.#space = makeSpace(this.#config);
-      this.#board = await Board.create(this.#kvm, this.#config, this.#space, this.#listener());
+      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener()));
     } catch (cause) {
       const error = cause instanceof VmmError ? cause : new VmmError('ERR_SYSTEM', 'the restart failed', { cause });
       this.#end({ reason: 'failed', detail: `the restart failed: ${error.message}`, error });

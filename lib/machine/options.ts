@@ -7,34 +7,8 @@ import { checkInteger, checkOptionNames } from '../base/options.js';
 import { silentLogger, type Logger } from '../base/logger.js';
 import { formatSize, MiB, PAGE_SIZE, parseSize } from '../base/units.js';
 import { hostClock, type Clock } from '../base/clock.js';
+import type { BootImage } from '../boot/index.js';
 import type { BusDevice } from '../bus/index.js';
-
-/** A Linux kernel: bzImage or vmlinux (found out by its magic), or a multiboot ELF file. */
-export interface KernelBoot {
-  readonly kernel: string;
-  readonly initrd?: string;
-  readonly cmdline?: string;
-  /** Where unpacked kernels are kept. Without it a compressed kernel unpacks itself in the guest. */
-  readonly cacheDir?: string;
-}
-
-/** Raw bytes, put at an address and entered: see docs/flat-images.md. */
-export interface FlatBoot {
-  /** The bytes, or a file that holds them. */
-  readonly flat: Uint8Array | string;
-  readonly address: number;
-  readonly entry?: number;
-  readonly mode: 'real16' | 'protected32' | 'long64';
-}
-
-/** A multiboot 1 image with its modules. */
-export interface MultibootBoot {
-  readonly multiboot: string;
-  readonly modules?: readonly (string | { readonly path: string; readonly cmdline?: string })[];
-  readonly cmdline?: string;
-}
-
-export type BootOptions = KernelBoot | FlatBoot | MultibootBoot;
 
 export interface MachineOptions {
   /** Shown in errors, logs and thread names. Default 'vm'. */
@@ -43,7 +17,7 @@ export interface MachineOptions {
   readonly cpus?: number;
   /** Guest RAM: bytes, or text such as '256MiB'. At least 1 MiB, a multiple of 4 KiB. Default 256 MiB. */
   readonly memory?: number | string;
-  readonly boot: BootOptions;
+  readonly boot: BootImage;
   /** A byte written to port 0xf4 ends the machine with reason 'debug-exit'. Default false. */
   readonly debugExit?: boolean;
   /** What a reset by the guest does. Default 'end'. */
@@ -68,7 +42,7 @@ export interface MachineConfig {
   readonly name: string;
   readonly cpus: number;
   readonly memoryBytes: number;
-  readonly boot: BootOptions;
+  readonly boot: BootImage;
   readonly debugExit: boolean;
   readonly onReset: 'end' | 'restart';
   readonly memoryBacking: 'anonymous' | 'memfd';
@@ -129,14 +103,14 @@ export function checkMemory(memory: number | string): number {
   return bytes;
 }
 
-function checkBoot(boot: BootOptions): BootOptions {
+function checkBoot(boot: BootImage): BootImage {
   if (typeof boot !== 'object' || boot === null) {
     throw new TypeError('boot: one of { kernel }, { flat, address, mode } and { multiboot } is wanted');
   }
   if ('kernel' in boot) {
-    checkOptionNames('boot', boot, ['kernel', 'initrd', 'cmdline', 'cacheDir']);
+    checkOptionNames('boot', boot, ['kernel', 'initrd', 'cmdline', 'cacheDir', 'entry']);
     checkText('boot.kernel', boot.kernel);
-    if (boot.initrd !== undefined) checkText('boot.initrd', boot.initrd);
+    if (boot.initrd !== undefined) checkInitrd(boot.initrd);
     if (boot.cmdline !== undefined) checkText('boot.cmdline', boot.cmdline);
   } else if ('flat' in boot) {
     checkOptionNames('boot', boot, ['flat', 'address', 'entry', 'mode']);
@@ -153,6 +127,12 @@ function checkBoot(boot: BootOptions): BootOptions {
     throw new TypeError('boot: one of { kernel }, { flat, address, mode } and { multiboot } is wanted');
   }
   return boot;
+}
+
+function checkInitrd(initrd: unknown): void {
+  for (const part of Array.isArray(initrd) ? (initrd as unknown[]) : [initrd]) {
+    if (!(part instanceof Uint8Array)) checkText('boot.initrd', part);
+  }
 }
 
 function checkPortDevices(devices: readonly PortDevice[]): readonly PortDevice[] {
