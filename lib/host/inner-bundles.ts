@@ -2,12 +2,12 @@
  * Builds of vivarium inside the embedded host: unpacked once into memory, each with one worker that has its modules
  * loaded and waits for a job, so that a command starts at once. Several builds live beside one another.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { spawn, type ChildProcess, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { VmmError } from '../base/errors.js';
-import type { BundleReference } from './messages.js';
+import type { BundleReference, SessionRequest } from './messages.js';
 
 /** Builds that are kept: while one is worked on, the last and the one before. */
 const KEPT_BUNDLES = 2;
@@ -68,15 +68,28 @@ export class Bundles {
     return spare.worker;
   }
 
-  /** A script of the user's, for which `import 'vivarium'` means this build. */
-  async spawnScript(bundle: BundleReference, argv: readonly string[], cwd: string, env: NodeJS.ProcessEnv) {
-    const folder = await this.folder(bundle);
-    const hooks = join(folder, 'dist', 'host', 'script-hooks.js');
-    return spawn('/bin/node', ['--import', hooks, ...argv], {
-      cwd,
-      env: { ...innerEnvironment(folder), ...env },
-      stdio: ['pipe', 'pipe', 'pipe'],
-    });
+  /**
+   * Starts a script of the user's, for which `import 'vivarium'` means this build: a file that is run where it lies,
+   * with hooks that resolve the name, or a text, which becomes a module of the package and needs none (they cost a second).
+   */
+  async spawnScript(
+    request: SessionRequest,
+    draftName: string,
+  ): Promise<{ child: ChildProcessWithoutNullStreams; draft?: string }> {
+    const folder = await this.folder(request.bundle);
+    const options = {
+      cwd: request.cwd,
+      env: { ...innerEnvironment(folder), ...request.env },
+      stdio: ['pipe', 'pipe', 'pipe'] as ['pipe', 'pipe', 'pipe'],
+    };
+    if (request.source === undefined) {
+      const hooks = join(folder, 'dist', 'host', 'script-hooks.js');
+      return { child: spawn('/bin/node', ['--import', hooks, ...request.argv], options) };
+    }
+    mkdirSync(join(folder, 'scripts'), { recursive: true });
+    const draft = join(folder, 'scripts', `${draftName}.mjs`);
+    writeFileSync(draft, request.source);
+    return { child: spawn('/bin/node', [draft, ...request.argv], options), draft };
   }
 
   #spawnWorker(folder: string): WorkerProcess {
@@ -130,6 +143,7 @@ function innerEnvironment(bundleFolder: string): NodeJS.ProcessEnv {
   return {
     PATH: '/bin:/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin',
     HOME: '/root',
+    TZ: 'UTC',
     TMPDIR: '/run/tmp',
     XDG_RUNTIME_DIR: '/run/user',
     VIVARIUM_HOST: 'embedded',

@@ -3,7 +3,7 @@
  * script of the user's, whose plain pipes are made frames here. Tells the other side exactly once how it ended.
  */
 import type { ChildProcess } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Duplex } from 'node:stream';
 import { VmmError } from '../base/errors.js';
@@ -30,6 +30,8 @@ export class InnerSession {
   readonly #context: InnerSessionContext;
   #child: ChildProcess | undefined;
   #ended = false;
+  /** The file of a script that was given as text. */
+  #draft: string | undefined;
   #killTimer: NodeJS.Timeout | undefined;
   /** Where frames from outside go; until the process is there they wait. */
   #deliver: ((frame: Frame) => void) | undefined;
@@ -86,13 +88,8 @@ export class InnerSession {
   }
 
   async #startScript(): Promise<void> {
-    const argv = this.#request.source === undefined ? this.#request.argv : this.#writeSource(this.#request.source);
-    const child = await this.#context.bundles.spawnScript(
-      this.#request.bundle,
-      argv,
-      this.#request.cwd,
-      this.#request.env,
-    );
+    const { child, draft } = await this.#context.bundles.spawnScript(this.#request, `session-${this.#id}`);
+    this.#draft = draft;
     if (this.#ended) return void child.kill('SIGKILL');
     this.#child = child;
     const send = (frame: Frame): void => this.#context.link.send(frame);
@@ -126,15 +123,6 @@ export class InnerSession {
     else if (message.type === 'broken') (message.stream === STDOUT ? stdout : stderr).breakPipe();
   }
 
-  /** A script given as text becomes a module of its own; relative imports then mean nothing. */
-  #writeSource(source: string): string[] {
-    const folder = `/run/vivarium/scripts/${this.#id}`;
-    mkdirSync(folder, { recursive: true });
-    const path = `${folder}/script.mjs`;
-    writeFileSync(path, source);
-    return [path, ...this.#request.argv];
-  }
-
   #open(deliver: (frame: Frame) => void): void {
     this.#deliver = deliver;
   }
@@ -149,7 +137,7 @@ export class InnerSession {
     if (this.#ended) return;
     this.#ended = true;
     clearTimeout(this.#killTimer);
-    rmSync(`/run/vivarium/scripts/${this.#id}`, { recursive: true, force: true });
+    if (this.#draft !== undefined) rmSync(this.#draft, { force: true });
     this.#context.link.sendMessage(this.#id, message);
     this.#context.onEnd();
   }

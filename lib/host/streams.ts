@@ -10,7 +10,7 @@ import { creditFrame, dataFrame, endFrame, type Frame } from './frames.js';
 /** Bytes of one stream that may be under way: several times what the link carries in one round trip. */
 export const WINDOW_BYTES = 512 * 1024;
 /** One data frame holds at most this, so that sessions take turns on the link. */
-export const DATA_FRAME_BYTES = 32 * 1024;
+export const DATA_FRAME_BYTES = 64 * 1024;
 
 export interface FrameStreamOptions {
   readonly session: number;
