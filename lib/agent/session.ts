@@ -237,7 +237,7 @@ export class AgentSession {
     // A terminal that went away reads as an error: for the child it is the end of its input.
     stdin.on('error', this.#onStdinEnd);
     if (stdin.readableEnded || stdin.destroyed) this.#onStdinEnd();
-    else stdin.pause();
+    else this.#pumpStdin();
   }
 
   #detachStdin(): void {

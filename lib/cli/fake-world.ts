@@ -1,0 +1,230 @@
+/**
+ * A machine, a world and the streams of a command without any of them being real, for tests of the commands: the test
+ * plays the guest. Console and channel behave as the real ones do, as far as a command can see.
+ */
+import { PassThrough, Writable } from 'node:stream';
+import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js';
+import { ManualClock } from '../base/clock.js';
+import type { CommandIo, CommandSignal } from '../base/command-io.js';
+import { AbortError, VmmError } from '../base/errors.js';
+import type { EndStatus } from '../machine/status.js';
+import type { HostChoice, RunMachine, RunMachineOptions, RunWorld } from './world.js';
+
+/** A stream that keeps what it is given. */
+export class Collected extends Writable {
+  #chunks: Buffer[] = [];
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    this.#chunks.push(Buffer.from(chunk));
+    done();
+  }
+
+  get bytes(): Buffer {
+    return Buffer.concat(this.#chunks);
+  }
+
+  get text(): string {
+    return this.bytes.toString();
+  }
+
+  /** The objects of `--json`. */
+  get events(): Record<string, unknown>[] {
+    return this.text
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+}
+
+export interface FakeIoOptions {
+  readonly terminal?: boolean;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly stdout?: Writable;
+  readonly cwd?: string;
+}
+
+/** Streams and terminal of a command, in the test's hand. */
+export class FakeIo implements CommandIo {
+  readonly stdin = new PassThrough();
+  readonly collected = new Collected();
+  readonly stdout: Writable;
+  readonly stderr = new Collected();
+  readonly stdinIsTerminal: boolean;
+  readonly stdoutIsTerminal: boolean;
+  readonly stderrIsTerminal: boolean;
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** Every change of the terminal's mode. */
+  readonly rawModes: boolean[] = [];
+  readonly #takers = new Set<(signal: CommandSignal) => void>();
+
+  constructor(options: FakeIoOptions = {}) {
+    this.stdinIsTerminal = this.stdoutIsTerminal = this.stderrIsTerminal = options.terminal ?? false;
+    this.env = options.env ?? {};
+    this.stdout = options.stdout ?? this.collected;
+    this.cwd = options.cwd ?? '/';
+  }
+
+  terminalSize(): { columns: number; rows: number } | undefined {
+    return this.stdoutIsTerminal ? { columns: 100, rows: 30 } : undefined;
+  }
+
+  onResize(): () => void {
+    return () => undefined;
+  }
+
+  setRawMode(on: boolean): void {
+    this.rawModes.push(on);
+  }
+
+  onSignal(callback: (signal: CommandSignal) => void): () => void {
+    this.#takers.add(callback);
+    return () => void this.#takers.delete(callback);
+  }
+
+  /** Whether a signal would be taken; otherwise it would end the process. */
+  get takesSignals(): boolean {
+    return this.#takers.size > 0;
+  }
+
+  signal(signal: CommandSignal): void {
+    for (const taker of [...this.#takers]) taker(signal);
+  }
+}
+
+export class FakeMachine implements RunMachine {
+  readonly options: RunMachineOptions;
+  readonly channel = new FakeChannel();
+  readonly agent: FakeAgent;
+  readonly calls: string[] = [];
+  typed = '';
+  readonly #output = new PassThrough();
+  #text = '';
+  #end!: (status: EndStatus) => void;
+  readonly #ended: Promise<EndStatus>;
+  onStart: (() => void) | undefined;
+  onPowerButton: (() => void) | undefined;
+
+  constructor(options: RunMachineOptions, onProcess: (process: FakeProcess) => void) {
+    this.options = options;
+    this.agent = new FakeAgent(this.channel, onProcess);
+    this.#ended = new Promise((resolve) => (this.#end = resolve));
+  }
+
+  readonly console = ((machine: FakeMachine) => ({
+    write(data: Uint8Array | string): void {
+      machine.typed += Buffer.from(data).toString('latin1');
+    },
+    get output(): AsyncIterable<Uint8Array> {
+      return machine.#output as AsyncIterable<Uint8Array>;
+    },
+    get text(): string {
+      return machine.#text;
+    },
+  }))(this);
+
+  /** The guest prints. */
+  print(text: string | Uint8Array): void {
+    this.#output.write(text);
+    this.#text += Buffer.from(text).toString();
+  }
+
+  /** The guest ends. */
+  end(status: EndStatus): void {
+    this.#output.end();
+    this.#end(status);
+  }
+
+  start(): Promise<void> {
+    this.calls.push('start');
+    this.onStart?.();
+    return Promise.resolve();
+  }
+
+  async stop(options: { signal?: AbortSignal } = {}): Promise<EndStatus> {
+    this.calls.push('stop');
+    this.onPowerButton?.();
+    return new Promise((resolve, reject) => {
+      options.signal?.addEventListener('abort', () => reject(new AbortError(options.signal)), { once: true });
+      void this.#ended.then(resolve);
+    });
+  }
+
+  kill(): Promise<EndStatus> {
+    this.end({ reason: 'killed' });
+    return this.#ended;
+  }
+
+  wait(): Promise<EndStatus> {
+    return this.#ended;
+  }
+
+  async close(): Promise<void> {
+    this.calls.push('close');
+    await this.kill();
+  }
+}
+
+/** A world whose guest is played by `guest`, called when the machine starts. */
+export class FakeWorld implements RunWorld {
+  readonly clock = new ManualClock();
+  inside = false;
+  choice: HostChoice = { host: 'native', reason: 'it runs Linux' };
+  machine: FakeMachine | undefined;
+  /** Thrown by createMachine. */
+  createError: Error | undefined;
+  readonly forwarded: string[][] = [];
+  onForward: (signal: AbortSignal) => Promise<number> = () => Promise.resolve(0);
+  onProcess: (process: FakeProcess) => void = () => undefined;
+  readonly #guest: (machine: FakeMachine) => void;
+
+  constructor(guest: (machine: FakeMachine) => void = () => undefined) {
+    this.#guest = guest;
+  }
+
+  chooseHost(): Promise<HostChoice> {
+    return Promise.resolve(this.choice);
+  }
+
+  defaultKernel() {
+    return Promise.resolve({ path: '/cache/vmlinuz', release: '6.1.0-fake', image: undefined });
+  }
+
+  describeKernel(path: string) {
+    return Promise.resolve({ path, release: undefined, image: undefined });
+  }
+
+  defaultInitramfs() {
+    return Promise.resolve('/cache/initramfs.cpio');
+  }
+
+  createMachine(options: RunMachineOptions): Promise<RunMachine> {
+    if (this.createError !== undefined) return Promise.reject(this.createError);
+    const machine = new FakeMachine(options, (process) => this.onProcess(process));
+    machine.onStart = () => queueMicrotask(() => this.#guest(machine));
+    this.machine = machine;
+    return Promise.resolve(machine);
+  }
+
+  innerPath(path: string): string {
+    return `/host${path}`;
+  }
+
+  forward(argv: readonly string[], _io: CommandIo, _log: unknown, signal: AbortSignal): Promise<number> {
+    this.forwarded.push([...argv]);
+    return Promise.race([
+      this.onForward(signal),
+      new Promise<never>((_resolve, reject) =>
+        signal.addEventListener('abort', () => reject(new AbortError(signal)), { once: true }),
+      ),
+    ]);
+  }
+}
+
+/** A write error as a closed pipe gives it. */
+export function brokenPipe(): Writable {
+  return new Writable({
+    write: (_chunk, _encoding, done) =>
+      done(Object.assign(new VmmError('ERR_SYSTEM', 'write EPIPE'), { code: 'EPIPE' })),
+  });
+}

@@ -1,0 +1,141 @@
+/**
+ * The grammar of the command line: commands, options, help, and what is said of a mistake in them. It parses only;
+ * what the commands do is given to it as functions.
+ */
+import { Command, CommanderError } from 'commander';
+import type { CommandIo } from '../base/command-io.js';
+import { nearest } from '../base/options.js';
+import type { RawRunOptions } from './run-options.js';
+import { UsageError } from './usage-error.js';
+
+export interface Actions {
+  run(options: RawRunOptions, command: readonly string[] | undefined): Promise<number>;
+  doctor(options: { json: boolean }): Promise<number>;
+}
+
+/**
+ * Parses and acts; the exit status. Help and version are printed on stdout and give 0.
+ *
+ * @throws UsageError for a command line that is none.
+ */
+export async function runProgram(
+  argv: readonly string[],
+  io: CommandIo,
+  version: string,
+  actions: Actions,
+): Promise<number> {
+  // Everything after the first -- is the guest's, and no option parser's.
+  const split = argv.indexOf('--');
+  const ours = split < 0 ? argv : argv.slice(0, split);
+  const command = split < 0 ? undefined : argv.slice(split + 1);
+
+  let status = 0;
+  const program = new Command('vivarium')
+    .description('Runs real Linux guests on KVM.')
+    .version(version, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .helpCommand(false)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void io.stdout.write(text),
+      // Mistakes are said by whoever catches the error, in one place.
+      writeErr: () => undefined,
+      getOutHelpWidth: () => io.terminalSize()?.columns ?? 80,
+    });
+  program
+    .command('run')
+    .usage('[options] [-- COMMAND...]')
+    .summary('boot a Linux guest, or run a COMMAND in one')
+    .description(
+      'Boots a Linux guest with its console on this terminal; Ctrl-] leaves. With a COMMAND: runs it in the default ' +
+        'initramfs, with this stdin, stdout and stderr, and exits with its status.',
+    )
+    .option('--kernel <file>', "bzImage, vmlinux or multiboot ELF (default: Debian's cloud kernel)")
+    .option('--initrd <file>', "initramfs (default: busybox with the kernel's virtio modules)")
+    .option('--cmdline <text>', "replaces the kernel's command line")
+    .option('--append <text>', 'adds to the command line')
+    .option('--cpus <n>', 'virtual CPUs', '1')
+    .option('--memory <size>', 'guest memory', '256M')
+    .option('--kvm <host>', 'auto, native or embedded', 'auto')
+    .option('--timeout <seconds>', 'ends the run after this time, everything included, with status 124')
+    .option('--quiet', 'no progress on stderr')
+    .option('--json', 'events on stderr, one object a line')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText(
+      'after',
+      `
+Exit status: the COMMAND's own, 127 when it is not found in the guest; without one 0 when the guest powered off,
+rebooted or halted. 124: the time of --timeout is over. 125: vivarium failed, or an option is wrong. 126: the guest
+crashed. 128+n: ended by signal n.`,
+    )
+    .action(async (options: RawRunOptions) => {
+      status = await actions.run(options, command);
+    });
+  program
+    .command('doctor')
+    .summary('what this machine can do, and how to cure each lack')
+    .description(
+      'Tells what this machine can do, with one line on how to cure each lack. Status 0 when guests can run.',
+    )
+    .option('--json', 'as one JSON object')
+    .helpOption('-h, --help', 'print this help')
+    .action(async (options: { json?: boolean }) => {
+      if (command !== undefined) throw new UsageError('doctor: there is nothing to put after --');
+      status = await actions.doctor({ json: options.json ?? false });
+    });
+
+  if (ours.length === 0) throw new UsageError('a command is wanted: run or doctor; vivarium --help tells more');
+  try {
+    await program.parseAsync([...ours], { from: 'user' });
+    return status;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return 0;
+    throw new UsageError(explain(error, ours, program));
+  }
+}
+
+/** What commander says, with the nearest right name and where to read more. */
+function explain(error: CommanderError, argv: readonly string[], program: Command): string {
+  const [first = ''] = argv;
+  const command = program.commands.find((known) => known.name() === first);
+  // Commander puts its own suggestion on a second line.
+  const message = (error.message.replace(/^error: /, '').split('\n')[0] ?? '').replace(/\.$/, '');
+  const more = `vivarium ${command === undefined ? '' : `${first} `}--help tells more`;
+  if (error.code === 'commander.unknownOption') {
+    const name = /'(--?[^'=]*)/.exec(message)?.[1] ?? '';
+    const names = (command ?? program).options
+      .flatMap((option) => [option.long, option.short])
+      .concat('--help', '--version');
+    return `${message}${didYouMean(name, names)}; ${more}`;
+  }
+  if (error.code === 'commander.unknownCommand') {
+    const names = program.commands.map((known) => known.name());
+    return `${message}${didYouMean(first, names)}; ${more}`;
+  }
+  if (error.code === 'commander.excessArguments') {
+    const stray = strayArgument(argv.slice(1), command);
+    const hint = first === 'run' ? `; a COMMAND stands after --, as in: vivarium run -- ${stray ?? 'COMMAND'}` : '';
+    return `${first}: ${stray === undefined ? 'too many arguments' : `what is '${stray}'?`}${hint}`;
+  }
+  return `${message}; ${more}`;
+}
+
+function didYouMean(name: string, known: readonly (string | undefined)[]): string {
+  const near = nearest(
+    name,
+    known.filter((candidate): candidate is string => candidate !== undefined),
+  );
+  return near === undefined ? '' : `; did you mean '${near}'?`;
+}
+
+/** The first argument that is no option and no option's value. */
+function strayArgument(argv: readonly string[], command: Command | undefined): string | undefined {
+  for (let index = 0; index < argv.length; index++) {
+    const argument = argv[index] ?? '';
+    if (!argument.startsWith('-')) return argument;
+    const option = command?.options.find((known) => known.long === argument || known.short === argument);
+    if (option?.required === true) index++;
+  }
+  return undefined;
+}

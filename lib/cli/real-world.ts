@@ -1,0 +1,170 @@
+/**
+ * The commands' world joined to the other rooms. Each room is loaded when it is first used, since loading costs a
+ * command that needs little of it, most of all inside the embedded host.
+ */
+import { statfs } from 'node:fs/promises';
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { hostClock } from '../base/clock.js';
+import type { CommandIo } from '../base/command-io.js';
+import { VmmError } from '../base/errors.js';
+import type { Worlds } from './main-command.js';
+import type { KernelImage } from '../images/kernel.js';
+import type { DoctorWorld, KvmFacts } from './doctor.js';
+import type { HostChoice, KernelChoice, RunWorld } from './world.js';
+
+/** The world of a command on the user's own machine. */
+export const outerWorlds: Worlds = {
+  run: (io) => Promise.resolve(runWorld(io, false)),
+  doctor: (io) => Promise.resolve(doctorWorld(io)),
+};
+
+/** The world of a command inside the embedded host. */
+export const innerWorlds: Worlds = {
+  run: (io) => Promise.resolve(runWorld(io, true)),
+  doctor: (io) => Promise.resolve(doctorWorld(io)),
+};
+
+function runWorld(io: CommandIo, inside: boolean): RunWorld {
+  return {
+    clock: hostClock,
+    inside,
+    chooseHost,
+    async defaultKernel(log, signal) {
+      const { defaultKernel } = await import('../images/kernel.js');
+      return kernelChoice(await defaultKernel({ log, signal }));
+    },
+    async describeKernel(path) {
+      const { bzImageRelease } = await import('../images/kernel.js');
+      const release = await bzImageRelease(path);
+      const modulesPath = release === undefined ? undefined : join('/lib/modules', release);
+      const image: Pick<KernelImage, 'key' | 'release' | 'modulesPath'> | undefined =
+        release !== undefined && modulesPath !== undefined && existsSync(join(modulesPath, 'modules.dep'))
+          ? { key: `own-${release}`, release, modulesPath }
+          : undefined;
+      return { path, release, image };
+    },
+    async defaultInitramfs(kernel, log, signal) {
+      const { defaultInitramfs } = await import('../images/initramfs.js');
+      return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
+    },
+    async createMachine({ cpus, memoryBytes, kernel, initrd, cmdline, logger }, signal) {
+      const [{ Machine }, { cacheRoot }] = await Promise.all([
+        import('../machine/index.js'),
+        import('../images/cache.js'),
+      ]);
+      const boot = {
+        kernel,
+        ...(initrd === undefined ? {} : { initrd }),
+        cmdline,
+        cacheDir: join(cacheRoot(io.env), 'unpacked-kernels'),
+      };
+      return Machine.create({ cpus, memory: memoryBytes, boot, logger }, { signal });
+    },
+    innerPath: (path, cwd) => {
+      if (toInner === undefined) throw new VmmError('ERR_STATE', 'the embedded host was not chosen');
+      return toInner(path, cwd);
+    },
+    async forward(argv, commandIo, log, signal) {
+      const { runInEmbeddedHost } = await import('../host/index.js');
+      return runInEmbeddedHost(argv, commandIo, { log, signal });
+    },
+  };
+}
+
+/** Loaded with the choice of the embedded host; path translation itself is synchronous. */
+let toInner: ((path: string, cwd: string) => string) | undefined;
+
+async function chooseHost(wish: 'auto' | 'native' | 'embedded'): Promise<HostChoice> {
+  const choice = await decide(wish);
+  if (choice.host === 'embedded') toInner = (await import('../host/index.js')).toInnerPath;
+  return choice;
+}
+
+async function decide(wish: 'auto' | 'native' | 'embedded'): Promise<HostChoice> {
+  if (wish === 'embedded') return { host: 'embedded', reason: 'asked for by --kvm embedded' };
+  const { probeKvm } = await import('../host/probe.js');
+  const facts = await probeKvm();
+  if (facts.linuxGuests) return { host: 'native', reason: facts.reason };
+  if (wish === 'auto') return { host: 'embedded', reason: facts.reason };
+  throw new VmmError('ERR_LINUX_NEEDS_EMBEDDED_HOST', `--kvm native: ${facts.reason}`, {
+    cure: facts.cure ?? 'leave --kvm out: the embedded KVM host runs Linux guests',
+  });
+}
+
+function kernelChoice(image: KernelImage): KernelChoice {
+  return { path: image.path, release: image.release, image };
+}
+
+function doctorWorld(io: CommandIo): DoctorWorld {
+  return {
+    nodeVersion: process.version,
+    async addonProblem() {
+      const { Kvm } = await import('../kvm/index.js');
+      try {
+        Kvm.open().close();
+      } catch (error) {
+        if (error instanceof VmmError && error.code === 'ERR_ADDON_MISSING') {
+          const why = error.cause instanceof Error ? error.cause.message.split('\n')[0] : undefined;
+          return why ?? error.message;
+        }
+      }
+      return undefined;
+    },
+    async kvm(): Promise<KvmFacts> {
+      const { probeKvm } = await import('../host/probe.js');
+      return probeKvm();
+    },
+    async qemu() {
+      const { locateQemu } = await import('../host/qemu.js');
+      try {
+        return await locateQemu(io.env);
+      } catch {
+        return undefined;
+      }
+    },
+    async cached() {
+      const { Cache, cacheRoot } = await import('../images/cache.js');
+      const cache = new Cache(cacheRoot(io.env));
+      // Whole entries only; the last by name is as good as any to be named.
+      const any = (name: string): string | undefined =>
+        listFolder(join(cache.path, name))
+          .map((key) => cache.peek(name, key))
+          .filter((path) => path !== undefined)
+          .at(-1);
+      return {
+        kernel: cache.current('kernel-cloud'),
+        initramfs: any('initramfs'),
+        hostImage: any('host-image'),
+      };
+    },
+    async cacheFolder() {
+      const { cacheRoot } = await import('../images/cache.js');
+      const path = cacheRoot(io.env);
+      // The deepest ancestor that is there says how much room there is, and whether it can be made.
+      let there = path;
+      while (!existsSync(there)) there = dirname(there);
+      const { bavail, bsize } = await statfs(there);
+      return { path, freeBytes: bavail * bsize, writable: isWritable(there) };
+    },
+  };
+}
+
+function listFolder(path: string): string[] {
+  try {
+    return readdirSync(path)
+      .filter((name) => !name.startsWith('.') && name !== 'current')
+      .sort();
+  } catch {
+    return [];
+  }
+}
+
+function isWritable(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}

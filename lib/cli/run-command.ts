@@ -1,0 +1,319 @@
+/**
+ * `vivarium run`: from checked options to an exit status. It chooses the host; on a native one (or inside the embedded
+ * one) it makes the machine, joins console or command, and waits for whichever end comes first; otherwise it forwards
+ * the whole command into the embedded host. Whatever happens the machine is closed and the terminal given back.
+ */
+import type { CommandIo } from '../base/command-io.js';
+import { AbortError, VmmError } from '../base/errors.js';
+import { formatSize } from '../base/units.js';
+import type { EndStatus } from '../machine/status.js';
+import { checkImageFile } from './check-files.js';
+import { openCommand } from './command-session.js';
+import { openConsole, type ConsoleSession } from './console-session.js';
+import { ExitStatus, statusOfChild, statusOfMachine, statusOfSignal } from './exit-status.js';
+import { Interruption } from './interruption.js';
+import { kernelCommandLine } from './kernel-cmdline.js';
+import { flushed } from './pump-output.js';
+import { Reporter } from './reporter.js';
+import type { RunOptions } from './run-options.js';
+import type { KernelChoice, RunMachine, RunWorld } from './world.js';
+
+/** How much of the console is shown with a crash. */
+const QUOTED_CONSOLE_CHARS = 8000;
+/** How long the guest may take to power off after the first Ctrl-C; the second needs no such time. */
+const POWER_OFF_MS = 60_000;
+
+/** The files of a run, found and checked. */
+interface Images {
+  readonly kernel: string;
+  readonly initrd: string;
+}
+
+/** What a run came to: its status, and why. */
+interface Outcome {
+  readonly status: number;
+  readonly reason: string;
+  readonly fields?: Readonly<Record<string, unknown>>;
+}
+
+export async function runCommand(options: RunOptions, io: CommandIo, world: RunWorld): Promise<number> {
+  const report = new Reporter(io, world.clock, options);
+  const { interruption, choose } = begin(options, io, world, report);
+  let outcome: Outcome;
+  let forwarded = false;
+  try {
+    outcome = await choose(async (host) => {
+      if (host === 'native') return runHere(options, io, world, report, interruption);
+      forwarded = true;
+      return forward(options, io, world, report, interruption);
+    });
+  } catch (error) {
+    outcome = outcomeOfFailure(error, interruption, options, report);
+    forwarded = false;
+  } finally {
+    interruption.dispose();
+  }
+  // The process inside has told its own end.
+  if (!forwarded) report.event('exit', { status: outcome.status, reason: outcome.reason, ...outcome.fields });
+  await Promise.all([flushed(io.stdout), flushed(io.stderr)]);
+  return outcome.status;
+}
+
+function begin(options: RunOptions, io: CommandIo, world: RunWorld, report: Reporter) {
+  const start = {
+    cpus: options.cpus,
+    memoryBytes: options.memoryBytes,
+    ...(options.command === undefined ? {} : { command: options.command }),
+  };
+  if (!world.inside) report.event('start', start);
+  const interruption = new Interruption(io, world.clock, { timeoutMs: options.timeoutMs });
+  const choose = async (go: (host: 'native' | 'embedded') => Promise<Outcome>): Promise<Outcome> => {
+    // The user's own files first: what is wrong with them has nothing to do with the host.
+    checkFiles(options, io.cwd);
+    if (world.inside) return go('native');
+    const { host, reason } = await world.chooseHost(options.kvm, interruption.signal);
+    const text = `${host === 'native' ? "this machine's KVM" : 'the embedded KVM host'}: ${reason}`;
+    report.event(
+      'host',
+      { host, reason },
+      host === 'native' ? { progress: `using ${text}` } : { notice: `using ${text}` },
+    );
+    return go(host);
+  };
+  return { interruption, choose };
+}
+
+function checkFiles(options: RunOptions, cwd: string): { kernel: string | undefined; initrd: string | undefined } {
+  const check = (option: string, path: string | undefined): string | undefined =>
+    path === undefined ? undefined : checkImageFile(option, path, cwd, options.memoryBytes);
+  return { kernel: check('--kernel', options.kernel), initrd: check('--initrd', options.initrd) };
+}
+
+async function findImages(
+  options: RunOptions,
+  io: CommandIo,
+  world: RunWorld,
+  report: Reporter,
+  signal: AbortSignal,
+): Promise<Images> {
+  const own = checkFiles(options, io.cwd);
+  const log = report.logger();
+  if (own.kernel !== undefined && own.initrd !== undefined) {
+    report.event('images', { kernel: own.kernel, initrd: own.initrd });
+    return { kernel: own.kernel, initrd: own.initrd };
+  }
+  const kernel: KernelChoice =
+    own.kernel === undefined ? await world.defaultKernel(log, signal) : await world.describeKernel(own.kernel);
+  const initrd = own.initrd ?? (await world.defaultInitramfs(kernel, log, signal));
+  const { path, release } = kernel;
+  report.event(
+    'images',
+    { kernel: path, ...(release === undefined ? {} : { release }), initrd },
+    { progress: `kernel ${release ?? path}, ${options.cpus} CPU, ${formatSize(options.memoryBytes)}` },
+  );
+  return { kernel: path, initrd };
+}
+
+async function runHere(
+  options: RunOptions,
+  io: CommandIo,
+  world: RunWorld,
+  report: Reporter,
+  interruption: Interruption,
+): Promise<Outcome> {
+  const { signal } = interruption;
+  const images = await findImages(options, io, world, report, signal);
+  const cmdline = kernelCommandLine(options, options.command === undefined ? io.terminalSize() : undefined);
+  const { cpus, memoryBytes } = options;
+  const machine = await world.createMachine({ cpus, memoryBytes, ...images, cmdline, logger: report.logger() }, signal);
+  try {
+    if (signal.aborted) throw new AbortError(signal);
+    report.event('boot', { host: world.inside ? 'embedded' : 'native', cmdline });
+    return options.command === undefined
+      ? await onConsole(machine, io, report, interruption)
+      : await withCommand(machine, options.command, io, world, report, interruption);
+  } finally {
+    await machine.close();
+  }
+}
+
+/** The console until the guest ends, or something ends it. */
+async function onConsole(
+  machine: RunMachine,
+  io: CommandIo,
+  report: Reporter,
+  interruption: Interruption,
+): Promise<Outcome> {
+  let console: ConsoleSession | undefined;
+  try {
+    report.raw = io.stdinIsTerminal;
+    console = openConsole(machine, io, (event) => {
+      report.raw = false;
+      interruption.end({ kind: event });
+    });
+    askBySignal(interruption, report, () => powerButton(machine, interruption));
+    await machine.start();
+    const end = await untilEnd(machine, interruption);
+    // A reader that takes its time gets the rest; an interrupted run waits for nobody.
+    if (!interruption.signal.aborted) await Promise.race([console.outputDone, aborted(interruption.signal)]);
+    console.close();
+    report.raw = false;
+    if (end === undefined) throw new AbortError(interruption.signal);
+    return outcomeOfGuest(end, machine, report, interruption, { consoleWasShown: true });
+  } finally {
+    console?.close();
+    report.raw = false;
+  }
+}
+
+/** The command's end, or the guest's before it. */
+async function withCommand(
+  machine: RunMachine,
+  command: readonly string[],
+  io: CommandIo,
+  world: RunWorld,
+  report: Reporter,
+  interruption: Interruption,
+): Promise<Outcome> {
+  const { signal } = interruption;
+  const session = openCommand({ machine, command, io, report, wallMs: () => world.clock.wallMs(), signal });
+  session.end.catch(() => undefined);
+  askBySignal(interruption, report, () => {
+    session.askToEnd();
+    powerButton(machine, interruption);
+  });
+  try {
+    await machine.start();
+    const end = await session.end;
+    if (end.by === 'guest') {
+      return outcomeOfGuest(end.end, machine, report, interruption, { consoleWasShown: false });
+    }
+    const { status, outputError } = end.result;
+    const fields = { child: status, ...(outputError === undefined ? {} : { outputError: outputError.message }) };
+    if (status.kind === 'not-started') {
+      const why =
+        status.errno === 2 ? 'not found in the guest' : `can't be executed in the guest (errno ${status.errno})`;
+      report.warning(
+        'command-not-started',
+        { command: command[0], errno: status.errno },
+        `${command[0] ?? ''}: ${why}`,
+      );
+    }
+    // The first Ctrl-C asked for this end, whatever the command made of it.
+    const asked = interruption.asked;
+    if (asked !== undefined)
+      return { status: statusOfSignal(asked), reason: 'signal', fields: { signal: asked, ...fields } };
+    return { status: statusOfChild(status), reason: 'command', fields };
+  } catch (error) {
+    // A guest that never gets as far as its agent has said why on its console.
+    if (!(error instanceof AbortError) || interruption.cause?.kind === 'timeout') quoteConsole(machine, report);
+    throw error;
+  }
+}
+
+function askBySignal(interruption: Interruption, report: Reporter, ask: () => void): void {
+  interruption.onAsk = () => {
+    report.event('power-button', {}, { notice: 'asked the guest to power off; once more ends it at once' });
+    ask();
+  };
+}
+
+function powerButton(machine: RunMachine, interruption: Interruption): void {
+  machine.stop({ timeoutMs: POWER_OFF_MS, signal: interruption.signal }).catch((error: unknown) => {
+    if (error instanceof VmmError && error.code === 'ERR_TIMEOUT')
+      interruption.end({ kind: 'signal', signal: 'SIGINT' });
+  });
+}
+
+/** How the machine ended; undefined when the run was ended first. */
+async function untilEnd(machine: RunMachine, interruption: Interruption): Promise<EndStatus | undefined> {
+  return Promise.race([machine.wait(), aborted(interruption.signal)]);
+}
+
+function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
+  });
+}
+
+function quoteConsole(machine: RunMachine, report: Reporter): void {
+  const text = machine.console.text.slice(-QUOTED_CONSOLE_CHARS);
+  report.quote("the guest's console", text);
+}
+
+function outcomeOfGuest(
+  end: EndStatus,
+  machine: RunMachine,
+  report: Reporter,
+  interruption: Interruption,
+  { consoleWasShown }: { consoleWasShown: boolean },
+): Outcome {
+  const detail = end.detail === undefined ? {} : { detail: end.detail };
+  const status = statusOfMachine(end);
+  if (status !== ExitStatus.OK) {
+    const what = { crash: 'the guest crashed', panic: "the guest's kernel panicked", failed: 'the machine failed' };
+    const title = what[end.reason as keyof typeof what] ?? `the machine ended: ${end.reason}`;
+    if (!consoleWasShown) quoteConsole(machine, report);
+    report.warning(
+      'guest-failed',
+      { reason: end.reason, ...detail },
+      `${title}: ${end.detail ?? 'nothing more is known'}`,
+    );
+  } else if (interruption.asked !== undefined) {
+    const signal = interruption.asked;
+    return { status: statusOfSignal(signal), reason: 'signal', fields: { signal, guest: end.reason } };
+  } else if (!consoleWasShown) {
+    report.event(
+      'guest-ended',
+      { guest: end.reason },
+      { notice: `the guest ended (${end.reason}) before the command did` },
+    );
+  }
+  return { status, reason: end.reason, fields: detail };
+}
+
+function outcomeOfFailure(error: unknown, interruption: Interruption, options: RunOptions, report: Reporter): Outcome {
+  const { cause } = interruption;
+  if (cause !== undefined && (error instanceof AbortError || interruption.signal.aborted)) {
+    switch (cause.kind) {
+      case 'timeout': {
+        const seconds = (options.timeoutMs ?? 0) / 1000;
+        report.warning('timeout', { seconds }, `--timeout ${seconds}: the time is over`);
+        return { status: ExitStatus.TIMEOUT, reason: 'timeout' };
+      }
+      case 'signal':
+        return { status: statusOfSignal(cause.signal), reason: 'signal', fields: { signal: cause.signal } };
+      case 'closed-output':
+        return { status: statusOfSignal('SIGPIPE'), reason: 'closed-output' };
+      case 'left':
+        report.event('left', {}, { notice: 'left the console; the guest is ended' });
+        return { status: ExitStatus.OK, reason: 'left' };
+    }
+  }
+  report.failure(error);
+  return { status: ExitStatus.FAILURE, reason: 'failure' };
+}
+
+/** The same command inside the embedded host: images are found here, where the network and the user's cache are. */
+async function forward(
+  options: RunOptions,
+  io: CommandIo,
+  world: RunWorld,
+  report: Reporter,
+  interruption: Interruption,
+): Promise<Outcome> {
+  const images = await findImages(options, io, world, report, interruption.signal);
+  const inner = (path: string): string => world.innerPath(path, io.cwd);
+  const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
+  argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes));
+  if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
+  if (options.append !== undefined) argv.push(`--append=${options.append}`);
+  if (options.quiet) argv.push('--quiet');
+  if (options.json) argv.push('--json');
+  if (options.command !== undefined) argv.push('--', ...options.command);
+  // From here on signals are the inner process's; the time is still ours.
+  interruption.dropSignals();
+  const status = await world.forward(argv, io, report.logger(), interruption.signal);
+  return { status, reason: 'forwarded' };
+}

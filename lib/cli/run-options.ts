@@ -1,0 +1,91 @@
+/**
+ * The options of `run`, from the texts of the command line to checked values. Only what can be known without looking
+ * at this machine is checked here; every error names the option.
+ */
+import { parseSize } from '../base/units.js';
+import { UsageError } from './usage-error.js';
+
+export type HostWish = 'auto' | 'native' | 'embedded';
+
+export interface RunOptions {
+  readonly kernel: string | undefined;
+  readonly initrd: string | undefined;
+  /** Replaces the default command line. */
+  readonly cmdline: string | undefined;
+  readonly append: string | undefined;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly kvm: HostWish;
+  readonly timeoutMs: number | undefined;
+  readonly quiet: boolean;
+  readonly json: boolean;
+  /** What runs in the guest; undefined for the console. */
+  readonly command: readonly string[] | undefined;
+}
+
+/** As the option parser gives them. */
+export interface RawRunOptions {
+  readonly kernel?: string;
+  readonly initrd?: string;
+  readonly cmdline?: string;
+  readonly append?: string;
+  readonly cpus?: string;
+  readonly memory?: string;
+  readonly kvm?: string;
+  readonly timeout?: string;
+  readonly quiet?: boolean;
+  readonly json?: boolean;
+}
+
+const HOST_WISHES: readonly HostWish[] = ['auto', 'native', 'embedded'];
+/** What a timer holds (24 days). */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
+/** @throws UsageError, or a RangeError or TypeError that names the option. */
+export function parseRunOptions(raw: RawRunOptions, command: readonly string[] | undefined): RunOptions {
+  if (command?.length === 0) throw new UsageError('after -- a COMMAND is wanted');
+  if (command !== undefined && raw.initrd !== undefined) {
+    throw new UsageError('--initrd: a COMMAND runs in the default initramfs, so there is no place for another');
+  }
+  return {
+    kernel: path('--kernel', raw.kernel),
+    initrd: path('--initrd', raw.initrd),
+    cmdline: raw.cmdline,
+    append: raw.append,
+    cpus: wholeNumber('--cpus', raw.cpus ?? '1'),
+    memoryBytes: parseSize(raw.memory ?? '256M', '--memory'),
+    kvm: hostWish(raw.kvm ?? 'auto'),
+    timeoutMs: raw.timeout === undefined ? undefined : timeout(raw.timeout),
+    quiet: raw.quiet ?? false,
+    json: raw.json ?? false,
+    command,
+  };
+}
+
+function path(option: string, value: string | undefined): string | undefined {
+  if (value === '') throw new UsageError(`${option}: the name of a file is wanted`);
+  if (value?.includes('\0')) throw new UsageError(`${option}: a name with a NUL in it`);
+  return value;
+}
+
+function wholeNumber(option: string, text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new UsageError(`${option}: '${text}' is not a whole number`);
+  const value = Number(text);
+  if (value === 0) throw new UsageError(`${option}: at least 1 is wanted`);
+  return value;
+}
+
+function hostWish(text: string): HostWish {
+  const wish = HOST_WISHES.find((known) => known === text);
+  if (wish === undefined) throw new UsageError(`--kvm: '${text}' is none of ${HOST_WISHES.join(', ')}`);
+  return wish;
+}
+
+function timeout(text: string): number {
+  const milliseconds = Number(text) * 1000;
+  if (!/^\d+(\.\d+)?$/.test(text) || milliseconds <= 0) {
+    throw new UsageError(`--timeout: '${text}' is not a number of seconds above 0`);
+  }
+  if (milliseconds > MAX_TIMEOUT_MS) throw new UsageError(`--timeout: ${text} seconds are more than 24 days`);
+  return Math.ceil(milliseconds);
+}

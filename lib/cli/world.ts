@@ -1,0 +1,64 @@
+/**
+ * What `run` and `doctor` need of the rest of vivarium, as interfaces: commands see these, tests give fakes, and
+ * real-world.ts joins them to the other rooms, loading each only when it is used.
+ */
+import type { ChannelHostEnd } from '../chipset/channel-port.js';
+import type { Clock } from '../base/clock.js';
+import type { CommandIo } from '../base/command-io.js';
+import type { Logger } from '../base/logger.js';
+import type { EndStatus } from '../machine/status.js';
+
+/** The part of a Machine that the command uses. */
+export interface RunMachine {
+  readonly console: {
+    write(data: Uint8Array | string): void;
+    readonly output: AsyncIterable<Uint8Array>;
+    /** The output kept so far. */
+    readonly text: string;
+  };
+  readonly channel: ChannelHostEnd;
+  start(): Promise<void>;
+  /** Presses the power button and waits. */
+  stop(options: { timeoutMs?: number; signal?: AbortSignal }): Promise<EndStatus>;
+  kill(): Promise<EndStatus>;
+  wait(): Promise<EndStatus>;
+  close(): Promise<void>;
+}
+
+export interface RunMachineOptions {
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly kernel: string;
+  readonly initrd: string | undefined;
+  readonly cmdline: string;
+  readonly logger: Logger;
+}
+
+export interface KernelChoice {
+  readonly path: string;
+  readonly release: string | undefined;
+  /** What the initramfs is built from; opaque to the command. */
+  readonly image: unknown;
+}
+
+export interface HostChoice {
+  readonly host: 'native' | 'embedded';
+  /** Why, in half a sentence. */
+  readonly reason: string;
+}
+
+export interface RunWorld {
+  readonly clock: Clock;
+  /** True in a process inside the embedded host: there is nothing to choose, and the outer process has checked. */
+  readonly inside: boolean;
+  chooseHost(wish: 'auto' | 'native' | 'embedded', signal: AbortSignal): Promise<HostChoice>;
+  defaultKernel(log: Logger, signal: AbortSignal): Promise<KernelChoice>;
+  /** A kernel of the user's own: what can be told of it for the initramfs. */
+  describeKernel(path: string): Promise<KernelChoice>;
+  defaultInitramfs(kernel: KernelChoice, log: Logger, signal: AbortSignal): Promise<string>;
+  createMachine(options: RunMachineOptions, signal: AbortSignal): Promise<RunMachine>;
+  /** The path that means the same file inside the embedded host. */
+  innerPath(path: string, cwd: string): string;
+  /** Runs the command inside the embedded host with these streams; its exit status. */
+  forward(argv: readonly string[], io: CommandIo, log: Logger, signal: AbortSignal): Promise<number>;
+}
