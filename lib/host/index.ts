@@ -14,6 +14,7 @@ export {
 export { serveCommand, type RunCommand } from './worker.js';
 export { toInnerPath, toOuterPath } from './paths.js';
 export { findQemu } from './qemu.js';
+export { linuxSupport, probeKvm, type KvmReport, type ProbeOptions } from './probe.js';
 export type { HostStatus } from './messages.js';
 
 /** The user's embedded KVM host: one for all that user's machines, started on demand, kept warm for a while. */
