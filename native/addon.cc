@@ -1,0 +1,49 @@
+// The addon's exports (NativeAddon of lib/kvm/native.ts), and the state of each environment that loads it.
+#include "bindings/arguments.h"
+#include "bindings/environment.h"
+#include "bindings/event_fd_wrap.h"
+#include "bindings/memory_wrap.h"
+#include "bindings/napi.h"
+#include "bindings/runtime_wrap.h"
+#include "bindings/struct_sizes.h"
+#include "bindings/system_wrap.h"
+#include "bindings/vcpu_wrap.h"
+#include "bindings/views.h"
+#include "bindings/vm_wrap.h"
+
+namespace vivarium {
+namespace {
+
+Napi::Value initialize(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    Environment& environment = Environment::of(info.Env());
+    if (environment.initialized()) throw Napi::Error::New(info.Env(), "initialize() was called before");
+    if (!info[0].IsFunction()) throwType("errorFactory: a function is wanted");
+    if (!info[1].IsFunction()) throwType("onDoorbell: a function is wanted");
+    environment.initialize(info[0].As<Napi::Function>(), info[1].As<Napi::Function>());
+    return environment.runtimeClass.New({});
+  });
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto* environment = new Environment(env);
+  env.SetInstanceData<Environment>(environment);
+  environment->runtimeClass = Napi::Persistent(RuntimeWrap::define(env));
+  environment->vmClass = Napi::Persistent(VmWrap::define(env));
+  environment->vcpuClass = Napi::Persistent(VcpuWrap::define(env));
+  defineConstant(exports, "structSizes", structSizes(env));
+  exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
+  exports.Set("System", SystemWrap::define(env));
+  exports.Set("Memory", MemoryWrap::define(env));
+  exports.Set("EventFd", EventFdWrap::define(env));
+  return exports;
+}
+
+}  // namespace
+}  // namespace vivarium
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  return vivarium::init(env, exports);
+}
+
+NODE_API_MODULE(vivarium, Init)

@@ -1,0 +1,80 @@
+// The life of an environment. Its cleanup hook is registered again after the doorbell was made: hooks run last first,
+// and the threads must have ended before Node takes the doorbell away.
+#include "bindings/environment.h"
+
+#include <algorithm>
+
+namespace vivarium {
+
+Environment::Environment(Napi::Env env)
+    : counters(std::make_shared<Counters>()), runtime(std::make_shared<Runtime>(counters)), env_(env) {
+  napi_add_env_cleanup_hook(env_, cleanUp, this);
+}
+
+Environment& Environment::of(Napi::Env env) {
+  return *env.GetInstanceData<Environment>();
+}
+
+void Environment::initialize(Napi::Function errorFactory, Napi::Function onDoorbell) {
+  Napi::Env env(env_);
+  errorFactory_ = Napi::Persistent(errorFactory);
+  const napi_status status =
+      napi_create_threadsafe_function(env_, onDoorbell, nullptr, Napi::String::New(env, "vivarium doorbell"), 0, 1,
+                                      nullptr, nullptr, nullptr, nullptr, &doorbell_);
+  if (status != napi_ok) throw Napi::Error::New(env);
+  napi_unref_threadsafe_function(env_, doorbell_);
+  runtime->ready->onDoorbell(
+      [doorbell = doorbell_] { napi_call_threadsafe_function(doorbell, nullptr, napi_tsfn_nonblocking); });
+  napi_remove_env_cleanup_hook(env_, cleanUp, this);
+  napi_add_env_cleanup_hook(env_, cleanUp, this);
+}
+
+void Environment::addMachine(const std::shared_ptr<Machine>& machine) {
+  std::erase_if(machines_, [](const std::weak_ptr<Machine>& row) { return row.expired(); });
+  machines_.push_back(machine);
+}
+
+void Environment::ref() {
+  if (references_++ == 0) napi_ref_threadsafe_function(env_, doorbell_);
+}
+
+void Environment::unref() {
+  if (references_ == 0) throwRange("unref() without a ref()");
+  if (--references_ == 0) napi_unref_threadsafe_function(env_, doorbell_);
+}
+
+Napi::Error Environment::error(Napi::Env env, const Failure& failure) const {
+  if (errorFactory_.IsEmpty()) return Napi::Error::New(env, failure.what());
+  const char* kind = "ioctl";
+  switch (failure.kind()) {
+    case FailureKind::kIoctl: break;
+    case FailureKind::kSyscall: kind = "syscall"; break;
+    case FailureKind::kClosed: kind = "closed"; break;
+    case FailureKind::kState: kind = "state"; break;
+    case FailureKind::kCapability: kind = "capability"; break;
+  }
+  const Napi::Value detail =
+      failure.detail().empty() ? env.Undefined() : Napi::String::New(env, failure.detail()).As<Napi::Value>();
+  const Napi::Value made = errorFactory_.Call({
+      Napi::String::New(env, kind),
+      Napi::String::New(env, failure.name()),
+      Napi::String::New(env, errnoName(failure.errnoNumber())),
+      Napi::Number::New(env, failure.errnoNumber()),
+      detail,
+  });
+  return Napi::Error(env, made);
+}
+
+void Environment::cleanUp(void* data) {
+  auto* self = static_cast<Environment*>(data);
+  self->runtime->ready->onDoorbell(nullptr);
+  std::vector<std::shared_ptr<Machine>> machines;
+  for (const auto& row : self->machines_) {
+    if (auto machine = row.lock()) machines.push_back(std::move(machine));
+  }
+  for (const auto& machine : machines) machine->beginClose();
+  for (const auto& machine : machines) machine->finishClose();
+  self->runtime->events->stop();
+}
+
+}  // namespace vivarium

@@ -1,0 +1,59 @@
+// See views.h. The list knows its buffers weakly; a collected one is forgotten when the list has doubled.
+#include "bindings/views.h"
+
+#include <algorithm>
+
+#include "core/failure.h"
+
+namespace vivarium {
+
+Views::~Views() {
+  for (const View& view : views_) napi_delete_reference(env_, view.weak);
+}
+
+Napi::Value Views::create(const std::shared_ptr<Mapping>& mapping, uint8_t* data, size_t length) {
+  Napi::Env env(env_);
+  if (length == 0) return Napi::ArrayBuffer::New(env, 0);
+  auto hold = std::make_shared<Hold>(Hold{mapping});
+  auto* hint = new std::shared_ptr<Hold>(hold);
+  napi_value buffer;
+  const napi_status status = napi_create_external_arraybuffer(
+      env_, data, length, [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Hold>*>(hint); }, hint,
+      &buffer);
+  if (status != napi_ok) {
+    delete hint;
+    throw Napi::Error::New(env);
+  }
+  if (views_.size() >= tidyAt_) forgetCollected();
+  napi_ref weak;
+  if (napi_create_reference(env_, buffer, 0, &weak) != napi_ok) throw Napi::Error::New(env);
+  views_.push_back(View{weak, hold});
+  return Napi::Value(env_, buffer);
+}
+
+void Views::forgetCollected() {
+  std::erase_if(views_, [this](const View& view) {
+    if (!view.hold.expired()) return false;
+    napi_delete_reference(env_, view.weak);
+    return true;
+  });
+  tidyAt_ = std::max<size_t>(16, views_.size() * 2);
+}
+
+void Views::detach() {
+  for (const View& view : views_) {
+    napi_value buffer = nullptr;
+    if (napi_get_reference_value(env_, view.weak, &buffer) == napi_ok && buffer != nullptr &&
+        napi_detach_arraybuffer(env_, buffer) == napi_ok) {
+      if (const auto hold = view.hold.lock()) hold->mapping.reset();
+    }
+    napi_delete_reference(env_, view.weak);
+  }
+  views_.clear();
+}
+
+void defineConstant(Napi::Object object, const char* name, Napi::Value value) {
+  object.DefineProperty(Napi::PropertyDescriptor::Value(name, value, napi_enumerable));
+}
+
+}  // namespace vivarium

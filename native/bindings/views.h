@@ -1,0 +1,43 @@
+// ArrayBuffers over native memory. Each holds its mapping as long as JavaScript holds the buffer; detach() empties all
+// of them (length 0) and lets the mapping go at once. Two buffers over one mapping are fine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "bindings/napi.h"
+#include "core/mapping.h"
+
+namespace vivarium {
+
+class Views {
+ public:
+  explicit Views(Napi::Env env) : env_(env) {}
+  ~Views();
+  Views(const Views&) = delete;
+  Views& operator=(const Views&) = delete;
+
+  // [data, data + length) lies inside the mapping.
+  Napi::Value create(const std::shared_ptr<Mapping>& mapping, uint8_t* data, size_t length);
+  void detach();
+
+ private:
+  struct Hold {
+    std::shared_ptr<Mapping> mapping;
+  };
+  struct View {
+    napi_ref weak;
+    std::weak_ptr<Hold> hold;
+  };
+  void forgetCollected();
+
+  napi_env env_;
+  std::vector<View> views_;
+  size_t tidyAt_ = 16;
+};
+
+// Defines a property that can't be changed, so that the buffer lives as long as the object.
+void defineConstant(Napi::Object object, const char* name, Napi::Value value);
+
+}  // namespace vivarium

@@ -1,0 +1,25 @@
+// Reads what KVM_GET_STATS_FD offers: every counter of a VM or of a vCPU by its name.
+// The descriptor of it is opened when the object is made, so that counters can be read while a vCPU runs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/fd.h"
+
+namespace vivarium {
+
+struct Stat {
+  std::string name;
+  // One value, or the buckets of a histogram.
+  std::vector<uint64_t> values;
+};
+
+// An invalid Fd where this KVM has no such statistics.
+Fd openStats(int fd);
+
+// @throws Failure kCapability when `statsFd` is not valid, kSyscall when it can't be read.
+std::vector<Stat> readStats(const Fd& statsFd);
+
+}  // namespace vivarium

@@ -1,0 +1,52 @@
+// One vCPU's descriptor and its kvm_run mapping. Issues ioctls; knows nothing of threads (thread/vcpu_runner does).
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/fd.h"
+#include "core/mapping.h"
+#include "kvm/ioctl_table.h"
+#include "kvm/stats.h"
+
+namespace vivarium {
+
+class Vcpu {
+ public:
+  // KVM_CREATE_VCPU on the VM's descriptor, and the mapping of kvm_run.
+  Vcpu(const CountersPtr& counters, int vmFd, uint32_t id, size_t mmapBytes);
+
+  uint32_t id() const { return id_; }
+  int fd() const { return fd_.get(); }
+  kvm_run* run() const { return reinterpret_cast<kvm_run*>(mapping_->data()); }
+  const std::shared_ptr<Mapping>& mapping() const { return mapping_; }
+
+  // The structure at `bytes` has the size of the row.
+  int structIoctl(const StructIoctl& row, void* bytes) const;
+  int valueIoctl(const ValueIoctl& row, unsigned long argument) const;
+  // KVM_GET_DEVICE_ATTR and KVM_SET_DEVICE_ATTR of an attribute that is a u64: KVM_VCPU_TSC_OFFSET.
+  uint64_t deviceAttr(uint32_t group, uint64_t attribute) const;
+  void setDeviceAttr(uint32_t group, uint64_t attribute, uint64_t value) const;
+
+  // The size of KVM_GET_XSAVE2 for this VM, at least 4096.
+  size_t xsaveBytes(int vmFd) const;
+  void getXsave(std::span<uint8_t> bytes) const;
+  void setXsave(std::span<uint8_t> bytes) const;
+  const Fd& statsFd() const { return statsFd_; }
+
+  // Closes the descriptors; the mapping goes with its last user. No thread may be in KVM_RUN.
+  void close();
+
+ private:
+  uint32_t id_;
+  Fd fd_;
+  Fd statsFd_;
+  std::shared_ptr<Mapping> mapping_;
+  Counted counted_;
+};
+
+}  // namespace vivarium

@@ -1,0 +1,132 @@
+// Producers stand under one mutex (several vCPUs, and the epoll thread that drains); the consumer is JavaScript alone.
+// The counters run freely and every index is taken modulo the capacity, so that nothing JavaScript writes into the
+// shared words can lead outside of the ring.
+#include "thread/posted_ring.h"
+
+#include <linux/kvm.h>
+
+#include <chrono>
+#include <cstring>
+
+namespace vivarium {
+namespace {
+
+constexpr size_t kHeadOffset = 0;
+constexpr size_t kTailOffset = 64;
+constexpr size_t kWaitersOffset = 68;
+
+// struct kvm_coalesced_mmio_ring: first, last, entries. Spelled out, since the header's flexible array has another
+// offset in C++ than in C.
+constexpr size_t kCoalescedEntriesOffset = 8;
+constexpr uint32_t kCoalescedEntries = (4096 - kCoalescedEntriesOffset) / sizeof(kvm_coalesced_mmio);
+static_assert(sizeof(kvm_coalesced_mmio) == 24);
+
+// A bound for the case that JavaScript moved TAIL without the ordering that shows it WAITERS.
+constexpr auto kLookAgain = std::chrono::milliseconds(10);
+
+}  // namespace
+
+PostedRing::PostedRing(const CountersPtr& counters, std::shared_ptr<ReadyQueue> ready)
+    : ready_(std::move(ready)),
+      source_(ready_->newSource()),
+      memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes)) {}
+
+std::atomic_ref<uint32_t> PostedRing::controlWord(size_t offset) const {
+  return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(control() + offset));
+}
+
+void PostedRing::attachCoalesced(std::shared_ptr<Mapping> runMapping, size_t offset) {
+  const std::lock_guard lock(mutex_);
+  if (coalesced_ != nullptr || offset + 4096 > runMapping->size()) return;
+  runMapping_ = std::move(runMapping);
+  coalesced_ = runMapping_->data() + offset;
+}
+
+bool PostedRing::putLocked(const PostedEntry& entry) {
+  if (head_ - controlWord(kTailOffset).load(std::memory_order_acquire) >= kCapacity) return false;
+  std::memcpy(entries() + (head_ % kCapacity) * sizeof entry, &entry, sizeof entry);
+  head_++;
+  controlWord(kHeadOffset).store(head_, std::memory_order_release);
+  return true;
+}
+
+bool PostedRing::waitForRoomLocked(std::unique_lock<std::mutex>& lock, const std::atomic<uint32_t>& requests,
+                                   uint32_t stop) {
+  const auto waiters = controlWord(kWaitersOffset);
+  waiters.fetch_add(1, std::memory_order_seq_cst);
+  bool stopped = false;
+  while (head_ - controlWord(kTailOffset).load(std::memory_order_seq_cst) >= kCapacity) {
+    if ((requests.load(std::memory_order_acquire) & stop) != 0) {
+      stopped = true;
+      break;
+    }
+    room_.wait_for(lock, kLookAgain);
+  }
+  waiters.fetch_sub(1, std::memory_order_seq_cst);
+  return !stopped;
+}
+
+bool PostedRing::post(const PostedEntry& entry, const std::atomic<uint32_t>& requests, uint32_t stop) {
+  std::unique_lock lock(mutex_);
+  while (!putLocked(entry)) {
+    ready_->put(source_);
+    if (!waitForRoomLocked(lock, requests, stop)) return false;
+  }
+  lock.unlock();
+  ready_->put(source_);
+  return true;
+}
+
+uint32_t PostedRing::moveCoalescedLocked(bool* left) {
+  *left = false;
+  if (coalesced_ == nullptr) return 0;
+  const std::atomic_ref<uint32_t> first(*reinterpret_cast<uint32_t*>(coalesced_));
+  const std::atomic_ref<uint32_t> last(*reinterpret_cast<uint32_t*>(coalesced_ + 4));
+  uint32_t moved = 0;
+  for (;;) {
+    const uint32_t index = first.load(std::memory_order_relaxed);
+    if (index == last.load(std::memory_order_acquire)) return moved;
+    if (index >= kCoalescedEntries) return moved;  // KVM never writes such an index
+    kvm_coalesced_mmio from;
+    std::memcpy(&from, coalesced_ + kCoalescedEntriesOffset + index * sizeof from, sizeof from);
+    PostedEntry entry{from.phys_addr, 0, from.len, from.pio != 0 ? 0u : 1u};
+    std::memcpy(&entry.value, from.data, std::min<size_t>(from.len, sizeof from.data));
+    if (!putLocked(entry)) {
+      *left = true;
+      return moved;
+    }
+    moved++;
+    first.store((index + 1) % kCoalescedEntries, std::memory_order_release);
+  }
+}
+
+bool PostedRing::drain(const std::atomic<uint32_t>& requests, uint32_t stop) {
+  std::unique_lock lock(mutex_);
+  bool any = false;
+  for (;;) {
+    bool left;
+    any = moveCoalescedLocked(&left) > 0 || any;
+    if (!left) break;
+    ready_->put(source_);
+    if (!waitForRoomLocked(lock, requests, stop)) return false;
+  }
+  lock.unlock();
+  if (any) ready_->put(source_);
+  return true;
+}
+
+uint32_t PostedRing::drainWithoutWaiting() {
+  std::unique_lock lock(mutex_);
+  bool left;
+  const uint32_t moved = moveCoalescedLocked(&left);
+  lock.unlock();
+  if (moved > 0 || left) ready_->put(source_);
+  return moved;
+}
+
+void PostedRing::wakeWaiters() {
+  const std::lock_guard lock(mutex_);
+  room_.notify_all();
+}
+
+}  // namespace vivarium
