@@ -38,10 +38,8 @@ const finish = () => {
 
 heading('setup');
 const setup = await command(process.execPath, ['scripts/setup.mjs'], { limitS: 600 });
-const build = await tool('typescript/bin/tsc', ['-p', 'tsconfig.build.json']);
-if (setup.status !== 0 || build.status !== 0) {
+if (setup.status !== 0) {
   totals.addStep('setup', setup);
-  totals.addStep('build', build);
   finish();
 }
 

@@ -7,37 +7,59 @@ import { writeFileSync } from 'node:fs';
 import process from 'node:process';
 
 export default class CountReporter {
+  #running = new Set();
+  #soFar = empty();
+
+  onTestCaseReady(test) {
+    this.#running.add(nameOf(test));
+    this.#save({ ...this.#soFar, running: [...this.#running] });
+  }
+
+  onTestCaseResult(test) {
+    this.#running.delete(nameOf(test));
+    add(this.#soFar, test);
+  }
+
   onTestRunEnd(modules, unhandledErrors) {
-    const counts = { passed: 0, failed: 0, skipped: 0, failures: [], skips: [] };
+    const counts = empty();
     for (const module of modules) {
-      for (const error of module.errors()) {
-        counts.failed++;
-        counts.failures.push(`${module.relativeModuleId}: ${error.message}`);
-      }
-      for (const test of module.children.allTests()) {
-        const result = test.result();
-        const name = `${module.relativeModuleId}: ${test.fullName}`;
-        if (result.state === 'passed') {
-          counts.passed++;
-        } else if (result.state === 'skipped') {
-          counts.skipped++;
-          counts.skips.push({ name, reason: result.note ?? 'no reason given' });
-        } else {
-          counts.failed++;
-          counts.failures.push(result.state === 'pending' ? `${name} (never ended)` : name);
-        }
-      }
+      for (const error of module.errors()) fail(counts, `${module.relativeModuleId}: ${error.message}`);
       for (const suite of module.children.allSuites()) {
-        for (const error of suite.errors()) {
-          counts.failed++;
-          counts.failures.push(`${module.relativeModuleId}: ${suite.fullName}: ${error.message}`);
-        }
+        for (const error of suite.errors()) fail(counts, `${nameOf(suite)}: ${error.message}`);
       }
+      for (const test of module.children.allTests()) add(counts, test);
     }
-    for (const error of unhandledErrors) {
-      counts.failed++;
-      counts.failures.push(`unhandled: ${error.message}`);
-    }
+    for (const error of unhandledErrors) fail(counts, `unhandled: ${error.message}`);
+    this.#save(counts);
+  }
+
+  /** While tests run, the file says what is known so far and which tests run, for the case that this run is ended. */
+  #save(counts) {
     if (process.env.VIVARIUM_TEST_COUNTS) writeFileSync(process.env.VIVARIUM_TEST_COUNTS, JSON.stringify(counts));
   }
+}
+
+function empty() {
+  return { passed: 0, failed: 0, skipped: 0, failures: [], skips: [] };
+}
+
+function add(counts, test) {
+  const result = test.result();
+  if (result.state === 'passed') {
+    counts.passed++;
+  } else if (result.state === 'skipped') {
+    counts.skipped++;
+    counts.skips.push({ name: nameOf(test), reason: result.note ?? 'no reason given' });
+  } else {
+    fail(counts, result.state === 'pending' ? `${nameOf(test)} (never ended)` : nameOf(test));
+  }
+}
+
+function fail(counts, text) {
+  counts.failed++;
+  counts.failures.push(text);
+}
+
+function nameOf(entity) {
+  return `${entity.module.relativeModuleId}: ${entity.fullName}`;
 }

@@ -132,6 +132,12 @@ export async function counted(run, { uid, gid } = {}) {
     } catch {
       return oneFailure(timedOut ? 'time limit' : `vitest ended with status ${status} and left no counts`);
     }
+    if (counts.running !== undefined) {
+      counts.failed++;
+      counts.failures.push(
+        `ended (${timedOut ? 'time limit' : `status ${status}`}) during: ${counts.running.join('; ')}`,
+      );
+    }
     if (counts.passed + counts.failed + counts.skipped === 0) return oneFailure('no tests found');
     if (status !== 0 && counts.failed === 0) {
       counts.failed++;
