@@ -20,7 +20,7 @@ export function assemble(name: string, address: number, defines: Record<string, 
     execFileSync('ld', [
       '-m',
       'elf_x86_64',
-      `-Ttext=${address}`,
+      `-Ttext=0x${address.toString(16)}`,
       '-e',
       String(address),
       '--oformat',
