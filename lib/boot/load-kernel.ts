@@ -38,7 +38,7 @@ export async function bootKernel(memory: GuestMemory, boot: KernelBoot, shape: R
           if (boot.initrd !== undefined && typeof boot.initrd !== 'string') {
             throw imageError(file.label, 'a multiboot kernel takes its initrd as a file', 'give the path of a file');
           }
-          const modules = boot.initrd === undefined ? [] : [boot.initrd];
+          const modules = typeof boot.initrd === 'string' ? [boot.initrd] : [];
           return bootMultiboot(memory, file, header, { modules, cmdline: boot.cmdline ?? '' }, shape);
         }
       }
