@@ -1,6 +1,6 @@
 /**
- * Registers of ACPI's fixed hardware, as in ACPI 6.5, section 4.8.3 (PM1 and the PM timer), and what this machine puts into its
- * FADT and its \_S5 for them. Ports are in ports.ts.
+ * Registers of ACPI's fixed hardware, as in ACPI 6.5, section 4.8.3 (PM1 and the PM timer), and what this machine puts
+ * into its FADT and its \_S5 for them. Ports are in ports.ts.
  */
 
 /** PM1 status and enable bits share their places (tables 4.11 and 4.12). */

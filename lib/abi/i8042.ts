@@ -1,6 +1,6 @@
 /**
- * The PC's keyboard controller, as in the IBM PS/2 hardware interface technical reference (keyboard and auxiliary device
- * controller) and linux/drivers/input/serio/i8042.h, and the few commands of an AT keyboard that a probe sends.
+ * The PC's keyboard controller, as in the IBM PS/2 hardware interface technical reference (keyboard and auxiliary
+ * device controller) and linux/drivers/input/serio/i8042.h, and the few commands of an AT keyboard that a probe sends.
  */
 
 export const I8042Status = {

@@ -1,6 +1,6 @@
 /**
- * The map from addresses to devices: one for ports, one for memory-mapped registers. The machine's exit loop hands it an
- * exit as KVM tells it (address, size, count, a view of the data), and it calls the devices and fills the view in.
+ * The map from addresses to devices: one for ports, one for memory-mapped registers. The machine's exit loop hands it
+ * an exit as KVM tells it (address, size, count, a view of the data), and it calls the devices and fills the view in.
  * Unclaimed reads answer all ones and unclaimed writes are dropped, as on a bus with pull-ups. It never throws on
  * behalf of a guest or a device: a device that throws or rejects is answered as a DeviceFault.
  */
@@ -30,8 +30,8 @@ export interface AddressBusOptions {
 
 export interface AddOptions {
   /**
-   * Only accesses that lie wholly inside the range reach the device, never a part of a wider one; such a range may lie over
-   * others and goes before them. The reset register needs it: port 0xCF9 in the middle of PCI's 32-bit port 0xCF8.
+   * Only accesses that lie wholly inside the range reach the device, never a part of a wider one; such a range may lie
+   * over others and goes before them. The reset register needs it: port 0xCF9 in the middle of PCI's 32-bit port 0xCF8.
    */
   readonly wholeAccessOnly?: boolean;
   /** The offset that the device sees at the range's first address: for a device at several ranges. Default 0. */
@@ -95,8 +95,8 @@ export class AddressBus {
   }
 
   /**
-   * One exit: `count` accesses of `size` bytes at the same address, their data in `data` (little endian, size * count bytes).
-   * Reads are answered in place. `data` must stay valid until the result is there.
+   * One exit: `count` accesses of `size` bytes at the same address, their data in `data` (little endian, size * count
+   * bytes). Reads are answered in place. `data` must stay valid until the result is there.
    */
   access(address: number, size: number, count: number, isWrite: boolean, data: Uint8Array): AccessResult {
     const slot = this.#claim(address, size);
@@ -203,8 +203,8 @@ export class AddressBus {
   }
 
   /**
-   * An access that no single device takes whole: it goes, lowest address first, in the largest naturally aligned parts that a
-   * device takes. A 16-bit cycle to an 8-bit ISA device is two 8-bit cycles (IEEE P996, data bus conversion).
+   * An access that no single device takes whole: it goes, lowest address first, in the largest naturally aligned parts
+   * that a device takes. A 16-bit cycle to an 8-bit ISA device is two 8-bit cycles (IEEE P996, data bus conversion).
    */
   #accessSplit(address: number, size: number, count: number, isWrite: boolean, data: Uint8Array): AccessResult {
     const parts = this.#split(address, size);

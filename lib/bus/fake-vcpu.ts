@@ -1,6 +1,7 @@
 /**
- * The port side of a vCPU without KVM, for unit tests and fuzzers of device models: `in` and `out` go through published, posted
- * and ignored ports as the addon's run loop does, else to the bus. It counts what would have left the guest for JavaScript.
+ * The port side of a vCPU without KVM, for unit tests and fuzzers of device models: `in` and `out` go through
+ * published, posted and ignored ports as the addon's run loop does, else to the bus. It counts what would have left the
+ * guest for JavaScript.
  */
 import type { AddressBus } from './address-bus.js';
 import type { FastRegisters } from './device.js';

@@ -1,7 +1,7 @@
 /**
- * What the chipset's devices say of themselves in the DSDT: names, ports and interrupts under \_SB, built with the AML encoder of
- * lib/boot. Fixed hardware (power button, PM timer) is the FADT's; the keyboard controller is left out on purpose, so
- * that Linux does not probe it.
+ * What the chipset's devices say of themselves in the DSDT: names, ports and interrupts under \_SB, built with the AML
+ * encoder of lib/boot. Fixed hardware (power button, PM timer) is the FADT's; the keyboard controller is left out on
+ * purpose, so that Linux does not probe it.
  */
 import { GuestChannel } from '../abi/guest-channel.js';
 import { Gsi, Port, UART_PORT_COUNT } from '../abi/ports.js';

@@ -1,7 +1,7 @@
 /**
- * The keyboard controller at ports 0x60 and 0x64: the reset pulse that kernels fall back on, A20 for old loaders, and answers to a
- * driver's probe, with a keyboard that nobody types on and no auxiliary device. The FADT and the DSDT do not name it, so
- * a Linux with ACPI does not probe at all. It reports a reset and never performs one.
+ * The keyboard controller at ports 0x60 and 0x64: the reset pulse that kernels fall back on, A20 for old loaders, and
+ * answers to a driver's probe, with a keyboard that nobody types on and no auxiliary device. The FADT and the DSDT do
+ * not name it, so a Linux with ACPI does not probe at all. It reports a reset and never performs one.
  */
 import { I8042Answer, I8042Command, I8042Control, I8042OutputPort, I8042Status } from '../abi/i8042.js';
 import type { AccessSize, BusDevice, InterruptLine } from '../bus/device.js';

@@ -1,6 +1,6 @@
 /**
- * The chipset room: the fixed devices of this PC, made and put on the port bus at once. The machine room calls this alone; what
- * the guest does that concerns a machine comes back through the listener, after the serial ports' output.
+ * The chipset room: the fixed devices of this PC, made and put on the port bus at once. The machine room calls this
+ * alone; what the guest does that concerns a machine comes back through the listener, after the serial ports' output.
  */
 import { RateLimit, type Logger } from '../base/logger.js';
 import type { Clock } from '../base/clock.js';

@@ -1,6 +1,6 @@
 /**
- * An AT keyboard that nobody types on: it answers what a driver's probe sends, so that the probe ends at once instead of in a
- * timeout. i8042.ts stands before it.
+ * An AT keyboard that nobody types on: it answers what a driver's probe sends, so that the probe ends at once instead
+ * of in a timeout. i8042.ts stands before it.
  */
 import { KeyboardAnswer, KeyboardCommand } from '../abi/i8042.js';
 

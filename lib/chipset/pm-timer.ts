@@ -1,7 +1,7 @@
 /**
- * The ACPI power management timer: a free-running 32-bit counter at 3.579545 MHz (ACPI 6.5, section 4.8.3.3), computed from the
- * clock when it is read. TMR_STS follows each change of the counter's top bit. A host timer runs only while the
- * guest wants that event's interrupt; Linux never does.
+ * The ACPI power management timer: a free-running 32-bit counter at 3.579545 MHz (ACPI 6.5, section 4.8.3.3), computed
+ * from the clock when it is read. TMR_STS follows each change of the counter's top bit. A host timer runs only while
+ * the guest wants that event's interrupt; Linux never does.
  */
 import { PM_TIMER_HZ } from '../abi/acpi-pm.js';
 import type { Clock, Timer } from '../base/clock.js';

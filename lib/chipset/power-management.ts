@@ -1,7 +1,7 @@
 /**
- * ACPI fixed power management: PM1a event and control blocks, the GPE0 block and the system control interrupt, as in ACPI
- * 6.5, section 4.8. The machine is always in ACPI mode (the FADT's SMI_CMD is 0), so SCI_EN reads as 1.
- * It reports soft off to the machine and never ends anything by itself.
+ * ACPI fixed power management: PM1a event and control blocks, the GPE0 block and the system control interrupt, as in
+ * ACPI 6.5, section 4.8. The machine is always in ACPI mode (the FADT's SMI_CMD is 0), so SCI_EN reads as 1. It reports
+ * soft off to the machine and never ends anything by itself.
  *
  *   powerButton() -> PWRBTN_STS -> (PWRBTN_EN) -> SCI -> guest writes SLP_TYP = S5 and SLP_EN -> onPowerOff()
  */

@@ -1,6 +1,6 @@
 /**
- * How the MC146818 writes a date into its registers: BCD or binary, 12 or 24 hours, as register B says, with the PC's century
- * byte. Pure: dates are milliseconds since 1970, UTC; rtc-cmos.ts has the time and the registers.
+ * How the MC146818 writes a date into its registers: BCD or binary, 12 or 24 hours, as register B says, with the PC's
+ * century byte. Pure: dates are milliseconds since 1970, UTC; rtc-cmos.ts has the time and the registers.
  */
 import { RTC_ALARM_ANY, RTC_PM, RtcB, RtcRegister } from '../abi/rtc.js';
 

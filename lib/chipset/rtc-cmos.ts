@@ -1,7 +1,8 @@
 /**
- * The CMOS clock: an MC146818 with 128 bytes behind ports 0x70 and 0x71, showing the host's date in UTC and raising IRQ 8 for
- * its periodic, alarm and update interrupts (lib/abi/rtc.ts has the data sheet). Nothing ticks: the date is computed when it
- * is read, flags when they are looked at, and one host timer runs while an enabled interrupt has yet to come.
+ * The CMOS clock: an MC146818 with 128 bytes behind ports 0x70 and 0x71, showing the host's date in UTC and raising IRQ
+ * 8 for its periodic, alarm and update interrupts (lib/abi/rtc.ts has the data sheet). Nothing ticks: the date is
+ * computed when it is read, flags when they are looked at, and one host timer runs while an enabled interrupt has yet
+ * to come.
  */
 import { RTC_OSCILLATOR_HZ, RTC_VALID, RtcA, RtcB, RtcC, RtcRegister } from '../abi/rtc.js';
 import type { Clock, Timer } from '../base/clock.js';

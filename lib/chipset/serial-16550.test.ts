@@ -262,6 +262,18 @@ describe('Serial16550, as Linux sees it', () => {
     expect(rig.in(5) & 1).toBe(1);
   });
 
+  it('gives a polling guest no pauses', () => {
+    const rig = new Rig();
+    rig.uart.receive(new Uint8Array(5000).fill(0x55));
+    for (let polls = 0; polls < 20; polls++) rig.in(5);
+    let count = 0;
+    while ((rig.in(5) & 1) !== 0) {
+      expect(rig.in(0)).toBe(0x55);
+      count++;
+    }
+    expect(count).toBe(5000);
+  });
+
   it('stops input while RTS is off (crtscts)', () => {
     const rig = new Rig().open();
     rig.out(4, 0x09);

@@ -324,8 +324,8 @@ export class Serial16550 implements BusDevice {
   }
 
   /**
-   * Input waits, but the guest does not listen: Linux reads and throws away the receiver when it opens a port, before it
-   * enables the interrupt.
+   * Input waits, but the guest does not listen: Linux reads and throws away the receiver when it opens a port, before
+   * it enables the interrupt.
    */
   get #inputIsHeldBack(): boolean {
     const { ier, polling } = this.#state;
@@ -338,7 +338,7 @@ export class Serial16550 implements BusDevice {
     // DTR without RTS is a driver that asks to wait (crtscts).
     if ((mcr & (UartMcr.DTR | UartMcr.RTS)) === UartMcr.DTR) return;
     while (fifo.length < this.#depthBytes) {
-      const byte = this.#receiver.next(fifo.length === 0);
+      const byte = this.#receiver.next(fifo.length === 0, !polling);
       if (byte < 0) return;
       fifo.push(byte);
     }

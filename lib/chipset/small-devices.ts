@@ -1,6 +1,6 @@
 /**
- * Devices of one register: reset control, pvpanic, debug exit, and the ports that only cost time. Each reports what the guest
- * did to a callback of the machine and decides nothing.
+ * Devices of one register: reset control, pvpanic, debug exit, and the ports that only cost time. Each reports what the
+ * guest did to a callback of the machine and decides nothing.
  */
 import { RESET_CPU } from '../abi/acpi-pm.js';
 import { PVPANIC_EVENTS, PvpanicEvent } from '../abi/pvpanic.js';
@@ -96,7 +96,9 @@ export class DebugExit implements BusDevice {
   }
 }
 
-/** Ports written to for the microsecond that it took on a real bus. They are ignored natively; here what gets through. */
+/**
+ * Ports written to for the microsecond that it took on a real bus. They are ignored natively; here what gets through.
+ */
 export class DelayPort implements BusDevice {
   readonly name: string;
   readonly maxSize = 1;

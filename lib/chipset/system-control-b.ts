@@ -1,7 +1,7 @@
 /**
- * Port 0x61, system control port B of the PC/AT: gate and output of the PIT's channel 2, the speaker, and the refresh toggle that
- * old delay loops count. KVM answers this port itself where its PIT is made with KVM_PIT_SPEAKER_DUMMY; this device is
- * for a machine without that. It does not own the PIT.
+ * Port 0x61, system control port B of the PC/AT: gate and output of the PIT's channel 2, the speaker, and the refresh
+ * toggle that old delay loops count. KVM answers this port itself where its PIT is made with KVM_PIT_SPEAKER_DUMMY;
+ * this device is for a machine without that. It does not own the PIT.
  */
 import type { AccessSize, BusDevice } from '../bus/device.js';
 

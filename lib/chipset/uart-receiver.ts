@@ -2,9 +2,10 @@
  * What feeds a UART's receiver FIFO from the host: an unbounded queue with a high-water mark, and the pace.
  * serial-16550.ts asks it for bytes whenever its FIFO has room; it must not be asked while the guest does not listen.
  *
- * The pace: Linux empties the receiver inside the interrupt, into a buffer of 64 KiB that another task empties, and loses what
- * does not fit. So after a burst the receiver stays silent for as long as the guest took to empty the burst, which
- * leaves it at least half of its time, whatever its speed.
+ * The pace: Linux empties the receiver inside the interrupt, into a buffer of 64 KiB that another task empties, and
+ * loses what does not fit. So after a burst the receiver stays silent for as long as the guest took to empty the burst,
+ * which leaves it at least half of its time, whatever its speed. A guest that polls takes each byte itself and needs no
+ * pause.
  */
 import type { Clock, Timer } from '../base/clock.js';
 import { ByteQueue } from './byte-queue.js';
@@ -46,21 +47,30 @@ export class UartReceiver {
     return false;
   }
 
-  /** The next byte for the FIFO, or -1: none waits, or the guest is given a pause. `fifoIsEmpty` says that a burst is over. */
-  next(fifoIsEmpty: boolean): number {
-    if (this.#pause !== undefined || this.#queue.length === 0) return -1;
-    if (this.#burstLeft === 0) {
-      if (fifoIsEmpty) this.#startPause();
-      return -1;
-    }
-    if (this.#burstLeft === BURST_BYTES) this.#burstStartNs = this.#clock.nowNs();
-    this.#burstLeft--;
+  /**
+   * The next byte for the FIFO, or -1: none waits, or the guest is given a pause. `fifoIsEmpty` says that a burst is
+   * over.
+   */
+  next(fifoIsEmpty: boolean, paced: boolean): number {
+    if (this.#queue.length === 0) return -1;
+    if (paced && !this.#mayFeed(fifoIsEmpty)) return -1;
     const byte = this.#queue.shift();
     if (this.#wantsDrain && this.#queue.length <= this.#highWaterBytes / 2) {
       this.#wantsDrain = false;
       this.onDrain?.();
     }
     return byte;
+  }
+
+  #mayFeed(fifoIsEmpty: boolean): boolean {
+    if (this.#pause !== undefined) return false;
+    if (this.#burstLeft === 0) {
+      if (fifoIsEmpty) this.#startPause();
+      return false;
+    }
+    if (this.#burstLeft === BURST_BYTES) this.#burstStartNs = this.#clock.nowNs();
+    this.#burstLeft--;
+    return true;
   }
 
   #startPause(): void {

@@ -1,6 +1,6 @@
 /**
- * What a UART sends, gathered into pieces for the host's sink: a guest writes byte by byte, the sink gets a piece for each
- * turn of the event loop. While the host can't take more (pause), a small amount is held, and then the guest is
+ * What a UART sends, gathered into pieces for the host's sink: a guest writes byte by byte, the sink gets a piece for
+ * each turn of the event loop. While the host can't take more (pause), a small amount is held, and then the guest is
  * told to wait by a transmitter that is not empty; it must not grow past that, whatever the guest does.
  */
 
