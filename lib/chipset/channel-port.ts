@@ -9,6 +9,7 @@ import type { Logger, RateLimit } from '../base/logger.js';
 import { GuestChannel, GuestChannelValue, TransferPage } from '../abi/guest-channel.js';
 import { PAGE_SIZE } from '../base/units.js';
 import { ByteQueue } from './byte-queue.js';
+import { gather, readSegments, scatter, totalBytes, type Segment } from './channel-transfer.js';
 
 export interface ChannelPortOptions {
   /** Tells the guest to look: the machine puts GuestChannelValue.RING_BYTE into COM2's receiver. */
@@ -220,30 +221,17 @@ export class ChannelPort implements BusDevice, ChannelHostEnd {
   }
 
   #receiveInto(memory: GuestMemory, segments: readonly Segment[]): number {
-    let moved = 0;
-    for (const { gpa, length } of segments) {
-      const count = Math.min(length, this.#toGuest.length);
-      if (count === 0) continue;
-      const bytes = new Uint8Array(count);
-      this.#takeForGuest(bytes);
-      memory.write(gpa, bytes);
-      moved += count;
-    }
-    return moved;
+    const bytes = new Uint8Array(Math.min(totalBytes(segments), this.#toGuest.length));
+    this.#takeForGuest(bytes);
+    scatter(memory, segments, bytes);
+    return bytes.length;
   }
 
   #sendFrom(memory: GuestMemory, segments: readonly Segment[]): number {
-    const asked = segments.reduce((sum, segment) => sum + segment.length, 0);
-    const bytes = new Uint8Array(Math.min(asked, this.#state.creditBytes));
-    let done = 0;
-    for (const { gpa, length } of segments) {
-      const count = Math.min(length, bytes.length - done);
-      if (count === 0) continue;
-      memory.readInto(gpa, bytes.subarray(done, done + count));
-      done += count;
-    }
+    const bytes = new Uint8Array(Math.min(totalBytes(segments), this.#state.creditBytes));
+    gather(memory, segments, bytes);
     this.#takeFromGuest(bytes);
-    return done;
+    return bytes.length;
   }
 
   #takeForGuest(target: Uint8Array): void {
@@ -296,32 +284,5 @@ export class ChannelPort implements BusDevice, ChannelHostEnd {
   }
 }
 
-interface Segment {
-  readonly gpa: number;
-  readonly length: number;
-}
-
 const MAX_CREDIT_BYTES = 0x7fffffff;
 const ALL_ONES: Readonly<Record<number, number>> = { 1: 0xff, 2: 0xffff, 4: 0xffffffff };
-
-/** The segments of a transfer page, or undefined when one of them is not to be used. */
-function readSegments(memory: GuestMemory, page: Uint8Array): Segment[] | undefined {
-  const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
-  const count = view.getUint32(TransferPage.COUNT, true);
-  if (count === 0 || count > GuestChannelValue.MAX_SEGMENTS) return undefined;
-  const segments: Segment[] = [];
-  let sum = 0;
-  for (let index = 0; index < count; index++) {
-    const at = TransferPage.SEGMENTS + index * TransferPage.SEGMENT_STRIDE;
-    const address = view.getBigUint64(at + TransferPage.SEGMENT_GPA, true);
-    const length = view.getUint32(at + TransferPage.SEGMENT_LENGTH, true);
-    sum += length;
-    if (address > MAX_ADDRESS || sum > GuestChannelValue.MAX_TRANSFER_BYTES) return undefined;
-    const gpa = Number(address);
-    if (!memory.contains(gpa, length)) return undefined;
-    segments.push({ gpa, length });
-  }
-  return segments;
-}
-
-const MAX_ADDRESS = 2n ** 52n - 1n;

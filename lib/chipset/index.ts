@@ -15,11 +15,12 @@ import { ChannelPort, type ChannelHostEnd } from './channel-port.js';
 import { I8042, I8042_COMMAND_OFFSET } from './i8042.js';
 import { PmTimer } from './pm-timer.js';
 import { GPE0_OFFSET, PM1A_PORT_COUNT, PowerManagement } from './power-management.js';
-import { RtcCmos } from './rtc-cmos.js';
+import { RTC_BYTES, RtcCmos } from './rtc-cmos.js';
 import { Serial16550 } from './serial-16550.js';
 import { DebugExit, DelayPort, type PanicKind, Pvpanic, ResetControl } from './small-devices.js';
 import { SystemControlB, type TimerChannel2 } from './system-control-b.js';
 
+export { RTC_BYTES };
 export type { ChannelHostEnd } from './channel-port.js';
 export type { PanicKind } from './small-devices.js';
 export type { TimerChannel2 } from './system-control-b.js';
@@ -46,6 +47,8 @@ export interface PcChipsetOptions {
   /** Port 0xf4 ends the machine. */
   readonly debugExit: boolean;
   readonly listener: ChipsetListener;
+  /** CMOS memory that outlives this power cycle: RTC_BYTES. */
+  readonly cmos?: Uint8Array;
   /** Given where the PIT does not answer port 0x61 itself (KVM_PIT_SPEAKER_DUMMY). */
   readonly timer2?: TimerChannel2;
 }
@@ -95,7 +98,12 @@ export class PcChipset {
     this.com2 = serial('com2', Port.COM2, Gsi.COM2, () => undefined);
 
     this.rtc = add(
-      new RtcCmos({ irq: irqLine(Gsi.RTC), clock, memory: memorySizes(options.memory) }),
+      new RtcCmos({
+        irq: irqLine(Gsi.RTC),
+        clock,
+        memory: memorySizes(options.memory),
+        ...(options.cmos ? { bytes: options.cmos } : {}),
+      }),
       Port.RTC_INDEX,
       2,
     );

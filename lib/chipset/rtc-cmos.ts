@@ -15,9 +15,12 @@ export interface RtcCmosOptions {
   readonly clock: Clock;
   /** RAM below and from 4 GiB on, for the size bytes that PC firmware leaves. */
   readonly memory: { readonly belowFourGiBBytes: number; readonly aboveFourGiBBytes: number };
+  /** The 128 bytes that a battery keeps. Default: new ones, as after a change of battery. */
+  readonly bytes?: Uint8Array;
 }
 
-const BYTES = 128;
+/** What the battery keeps. */
+export const RTC_BYTES = 128;
 /** 32 kHz crystal, periodic rate 1024 Hz: what firmware sets. */
 const POWER_ON_A = 0x26;
 const POWER_ON_B = RtcB.HOURS_24;
@@ -29,7 +32,7 @@ export class RtcCmos implements BusDevice {
   readonly #irq: InterruptLine;
   readonly #clock: Clock;
   readonly #memory: RtcCmosOptions['memory'];
-  readonly #bytes = new Uint8Array(BYTES);
+  readonly #bytes: Uint8Array;
   #index = 0;
   #flags = 0;
   /** The guest's date less the host's. */
@@ -47,6 +50,7 @@ export class RtcCmos implements BusDevice {
     this.#irq = options.irq;
     this.#clock = options.clock;
     this.#memory = options.memory;
+    this.#bytes = options.bytes ?? new Uint8Array(RTC_BYTES);
     this.reset();
   }
 

@@ -16,8 +16,10 @@ import {
   UartMsr,
   UartRegister,
 } from '../abi/16550.js';
+import { UART_PORT_COUNT } from '../abi/ports.js';
 import type { Clock } from '../base/clock.js';
 import type { AccessSize, BusDevice, FastRegisters, InterruptLine } from '../bus/device.js';
+import { RegisterPublisher } from './register-publisher.js';
 import { UartReceiver } from './uart-receiver.js';
 import { UartTransmitter } from './uart-transmitter.js';
 
@@ -71,9 +73,7 @@ export class Serial16550 implements BusDevice {
   #state = powerOn();
   #lineIsHigh = false;
   #scheduled = false;
-  /** What FastRegisters was last told, by register; -1: not published. */
-  readonly #published = new Int16Array(8).fill(-1);
-  #posted = false;
+  readonly #publisher: RegisterPublisher;
   readonly #counters = { receivedBytes: 0, sentBytes: 0, overruns: 0 };
 
   constructor(options: Serial16550Options) {
@@ -81,6 +81,7 @@ export class Serial16550 implements BusDevice {
     this.name = options.name;
     this.#receiver = new UartReceiver(options.clock, options.highWaterBytes ?? 64 * 1024, () => this.#refresh());
     this.#transmitter = new UartTransmitter(options.output);
+    this.#publisher = new RegisterPublisher(options.fast, options.basePort, UART_PORT_COUNT);
     this.#publish();
   }
 
@@ -361,26 +362,16 @@ export class Serial16550 implements BusDevice {
 
   #publish(): void {
     const { ier, lcr, mcr, scr, divisorLow, divisorHigh, overrun, modemLines, modemDeltas } = this.#state;
-    this.#publishOne(UartRegister.DATA, this.#dividing ? divisorLow : -1);
-    this.#publishOne(UartRegister.IER, this.#dividing ? divisorHigh : ier);
-    this.#publishOne(UartRegister.LCR, lcr);
-    this.#publishOne(UartRegister.MCR, mcr);
+    const publisher = this.#publisher;
+    publisher.publish(UartRegister.DATA, this.#dividing ? divisorLow : undefined);
+    publisher.publish(UartRegister.IER, this.#dividing ? divisorHigh : ier);
+    publisher.publish(UartRegister.LCR, lcr);
+    publisher.publish(UartRegister.MCR, mcr);
     // Reading clears an overrun, and whether a guest polls for held-back input shows only in reads that come here.
-    this.#publishOne(UartRegister.LSR, overrun || this.#inputIsHeldBack ? -1 : this.#lineStatus());
-    this.#publishOne(UartRegister.MSR, modemDeltas !== 0 ? -1 : modemLines);
-    this.#publishOne(UartRegister.SCR, scr);
-    const post = !this.#dividing && !this.#looping && !this.#transmitter.paused;
-    if (post === this.#posted) return;
-    this.#posted = post;
-    this.#options.fast.post(this.#options.basePort + UartRegister.DATA, post);
-  }
-
-  #publishOne(register: number, value: number): void {
-    if (this.#published[register] === value) return;
-    this.#published[register] = value;
-    const port = this.#options.basePort + register;
-    if (value < 0) this.#options.fast.withdraw(port);
-    else this.#options.fast.publish(port, value);
+    publisher.publish(UartRegister.LSR, overrun || this.#inputIsHeldBack ? undefined : this.#lineStatus());
+    publisher.publish(UartRegister.MSR, modemDeltas !== 0 ? undefined : modemLines);
+    publisher.publish(UartRegister.SCR, scr);
+    publisher.post(UartRegister.DATA, !this.#dividing && !this.#looping && !this.#transmitter.paused);
   }
 }
 
