@@ -8,7 +8,7 @@ import * as zlib from 'node:zlib';
 import { decompress as fzstdDecompress } from 'fzstd';
 import { MiB } from '../base/units.js';
 import { viewOf } from './bytes.js';
-import { LZ4_LEGACY_MAGIC, unpackLz4Legacy } from './lz4.js';
+import { unpackLz4Legacy } from './lz4.js';
 
 export type PayloadFormat = 'gzip' | 'lz4' | 'zstd' | 'xz' | 'lzma' | 'bzip2' | 'lzo' | 'elf' | 'unknown';
 
