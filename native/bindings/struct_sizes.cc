@@ -16,6 +16,7 @@ Napi::Object structSizes(Napi::Env env) {
   SIZE(kvm_coalesced_mmio_zone);
   SIZE(kvm_cpuid_entry2);
   SIZE(kvm_debugregs);
+  SIZE(kvm_dtable);
   SIZE(kvm_fpu);
   SIZE(kvm_guest_debug);
   SIZE(kvm_interrupt);
@@ -26,15 +27,18 @@ Napi::Object structSizes(Napi::Env env) {
   SIZE(kvm_mp_state);
   SIZE(kvm_msi);
   SIZE(kvm_msr_entry);
+  SIZE(kvm_pit_channel_state);
   SIZE(kvm_pit_config);
   SIZE(kvm_pit_state2);
   SIZE(kvm_regs);
   SIZE(kvm_reinject_control);
   SIZE(kvm_run);
+  SIZE(kvm_segment);
   SIZE(kvm_sregs);
   SIZE(kvm_sregs2);
   SIZE(kvm_translation);
   SIZE(kvm_vcpu_events);
+  SIZE(kvm_xcr);
   SIZE(kvm_xcrs);
 #undef SIZE
   sizes.Set("PostedEntry", static_cast<double>(sizeof(PostedEntry)));

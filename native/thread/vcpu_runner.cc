@@ -287,8 +287,12 @@ void VcpuRunner::parkHere() {
     setStateFromThread(VcpuState::kParked);
   }
   ready_->put(source_);
-  // resume() sets RUNNING together with the end of the request.
-  sleepUntil([this] { return (requests_.load(std::memory_order_seq_cst) & (kPark | kStop)) != kPark; });
+  // resume() sets RUNNING together with the end of the request. The state tells, not the request: a new one may have
+  // come before this thread wakes, and wants to be acknowledged too.
+  sleepUntil([this] {
+    return state_.load(std::memory_order_seq_cst) != VcpuState::kParked ||
+           (requests_.load(std::memory_order_seq_cst) & kStop) != 0;
+  });
 }
 
 void VcpuRunner::failHere(int errnoNumber) {
