@@ -224,8 +224,6 @@ export const kvmIrqRoutingMsi = struct('kvm_irq_routing_entry', {
 /** Every structure that an ioctl takes whole; the size test walks this list. */
 export const kvmStructs = [
   kvmRegs,
-  kvmSegment,
-  kvmDtable,
   kvmSregs,
   kvmSregs2,
   kvmFpu,
@@ -234,7 +232,6 @@ export const kvmStructs = [
   kvmVcpuEvents,
   kvmMpState,
   kvmLapicState,
-  kvmPitChannelState,
   kvmPitState2,
   kvmPitConfig,
   kvmReinjectControl,

@@ -107,7 +107,7 @@ function unavailable(path: string, error: SystemError): VmmError {
         `${path} is not there`,
         options(
           existsSync('/sys/module/kvm')
-            ? 'load the module of your processor: `modprobe kvm_amd` or `modprobe kvm_intel`, with virtualization switched on in the firmware'
+            ? 'load the module of your processor: `modprobe kvm_amd` or `modprobe kvm_intel`, with virtualization switched on in the firmware; or use `vivarium run --kvm embedded`'
             : 'switch virtualization on in the firmware and `modprobe kvm`; in a virtual machine or a container the host must hand it in; without it use `vivarium run --kvm embedded`',
         ),
       );

@@ -43,8 +43,9 @@ export class Board {
     config: MachineConfig,
     memory: AddressSpace,
     listener: BoardListener,
-    signal?: AbortSignal,
+    options: { readonly cmos: Uint8Array; readonly signal?: AbortSignal | undefined },
   ): Promise<Board> {
+    const { cmos, signal } = options;
     const vm = await kvm.createVm();
     try {
       signalCheck(signal);
@@ -71,6 +72,7 @@ export class Board {
           ignore: (port, on) => vm.ignorePort(port, on),
         },
         memory,
+        cmos,
         debugExit: config.debugExit,
         listener,
       });

@@ -14,6 +14,8 @@ export interface ExitLoopListener {
   onFault(fault: DeviceFault): void;
   /** KVM_RUN itself failed with this errno. */
   onRunFailure(vcpu: Vcpu, errno: number): void;
+  /** The machine has ended: no vCPU goes on, not even by the one instruction after the access that ended it. */
+  isOver(): boolean;
 }
 
 export interface ExitLoopOptions {
@@ -26,7 +28,9 @@ export interface ExitLoopOptions {
 export function attachExitLoop(vm: Vm, vcpus: readonly Vcpu[], options: ExitLoopOptions): void {
   const { ports, mmio, listener } = options;
   for (const vcpu of vcpus) {
-    const complete = (): void => vcpu.complete();
+    const complete = (): void => {
+      if (!listener.isOver()) vcpu.complete();
+    };
     vcpu.listener = {
       onExit(exit) {
         if (exit.kind === 'port') {

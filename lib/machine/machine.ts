@@ -11,7 +11,7 @@
 import { AbortError, KvmError, VmmError } from '../base/errors.js';
 import { ramRanges } from '../boot/index.js';
 import type { DeviceFault } from '../bus/index.js';
-import type { ChannelHostEnd } from '../chipset/index.js';
+import { RTC_BYTES, type ChannelHostEnd } from '../chipset/index.js';
 import { Kvm, type Vcpu, type VcpuExit } from '../kvm/index.js';
 import { AddressSpace } from '../memory/index.js';
 import { Board, type BoardListener } from './board.js';
@@ -63,7 +63,11 @@ export class Machine implements AsyncDisposable {
   /** Changes of life follow one another: pause, resume, restart, and the look of the halt detector. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
+  /** What a battery keeps over a reset. */
+  readonly #cmos = new Uint8Array(RTC_BYTES);
   #resets = 0;
+  /** From the guest's reset until the new board runs. */
+  #resetting = false;
   /** While it runs, the machine keeps the event loop alive. */
   #holdsLoop = false;
 
@@ -108,7 +112,12 @@ export class Machine implements AsyncDisposable {
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
       space = makeSpace(config);
       const machine = new Machine(config, kvm, space);
-      machine.#use(await Board.create(kvm, config, space, machine.#listener(), call.signal));
+      machine.#use(
+        await Board.create(kvm, config, space, machine.#listener(), {
+          cmos: machine.#cmos,
+          signal: call.signal,
+        }),
+      );
       return machine;
     } catch (error) {
       space?.close();
@@ -248,6 +257,7 @@ export class Machine implements AsyncDisposable {
     return {
       onFatalExit: (vcpu, exit) => this.#onFatalExit(vcpu, exit),
       onFault: (fault) => this.#onFault(fault),
+      isOver: () => !this.#still() || this.#resetting,
       onRunFailure: (vcpu, errno) =>
         this.#end({
           reason: 'failed',
@@ -290,6 +300,7 @@ export class Machine implements AsyncDisposable {
   #onReset(): void {
     if (this.#panic.message !== undefined) return this.#end({ reason: 'panic', detail: this.#panic.message });
     if (this.#config.onReset === 'end') return this.#end({ reason: 'reset' });
+    this.#resetting = true;
     void this.#inTurn(() => this.#restart());
   }
 
@@ -303,13 +314,14 @@ export class Machine implements AsyncDisposable {
     try {
       this.#space.close();
       this.#space = makeSpace(this.#config);
-      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener()));
+      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener(), { cmos: this.#cmos }));
     } catch (cause) {
       const error = cause instanceof VmmError ? cause : new VmmError('ERR_SYSTEM', 'the restart failed', { cause });
       this.#end({ reason: 'failed', detail: `the restart failed: ${error.message}`, error });
       return;
     }
     this.#resets++;
+    this.#resetting = false;
     if (!this.#still()) return;
     this.#board.resume();
     this.#halt = this.#makeHaltDetector();
