@@ -211,6 +211,23 @@ describe('RtcCmos: memory', () => {
     expect(small.get(0x17) | small.get(0x18) | small.get(0x34) | small.get(0x35)).toBe(0);
   });
 
+  it('keeps its memory over a reset and in the bytes it was given, sizes as firmware writes them', () => {
+    const bytes = new Uint8Array(128);
+    const memory = { belowFourGiBBytes: 256 * MiB, aboveFourGiBBytes: 0 };
+    const make = (): RtcCmos =>
+      new RtcCmos({ clock: new ManualClock({ wallMs: NOON }), memory, irq: { set: () => undefined }, bytes });
+    const first = make();
+    for (const register of [0x50, 0x15, 0x0b]) {
+      first.write(0, 1, register);
+      first.write(1, 1, 0x7a);
+    }
+    for (const rtc of [first, make()]) {
+      rtc.reset();
+      const values = [0x50, 0x15, 0x0b].map((register) => (rtc.write(0, 1, register), rtc.read(1)));
+      expect(values).toEqual([0x7a, 0x80, 0x02]);
+    }
+  });
+
   it('keeps what is written to it, but not to the status registers', () => {
     const rig = new Rig();
     rig.put(0x7f, 0x5a);

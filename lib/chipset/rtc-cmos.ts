@@ -96,8 +96,8 @@ export class RtcCmos implements BusDevice {
     this.#update();
   }
 
+  /** The battery keeps the memory; the reset line clears the interrupt enables, and firmware writes its bytes again. */
   reset(): void {
-    this.#bytes.fill(0);
     this.#bytes[RtcRegister.A] = POWER_ON_A;
     this.#bytes[RtcRegister.B] = POWER_ON_B;
     this.#writeFirmwareBytes();
