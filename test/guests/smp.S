@@ -3,6 +3,8 @@
         .code64
         .globl  _start
 _start: movq    $0xfee00000, %rbx
+        # Software-enabled, as firmware leaves it: kvm-pvm sends no IPI of a local APIC that is not.
+        movl    $0x000001ff, 0x0f0(%rbx)
         movl    $0x01000000, 0x310(%rbx)
         movl    $0x00004500, 0x300(%rbx)
         movl    $0x01000000, 0x310(%rbx)
