@@ -100,7 +100,7 @@ export class AgentClient {
         options.timeoutMs === undefined
           ? undefined
           : this.#clock.setTimer(BigInt(Math.ceil(options.timeoutMs)) * 1_000_000n, () =>
-              waiter.reject(new VmmError('ERR_TIMEOUT', `no agent in the guest after ${options.timeoutMs} ms`)),
+              waiter.reject(new VmmError('ERR_TIMEOUT', `no agent in the guest after ${options.timeoutMs ?? 0} ms`)),
             );
       options.signal?.addEventListener('abort', onAbort, { once: true });
       this.#helloWaiters.add(waiter);

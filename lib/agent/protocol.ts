@@ -206,6 +206,5 @@ export function decodeExit(frame: Frame): ChildStatus {
 
 /** Guest text for people: bounded, and without control characters that would steer a terminal. */
 function printable(text: string): string {
-  // eslint-disable-next-line no-control-regex
   return text.slice(0, 256).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }

@@ -2,6 +2,7 @@
  * This process's own streams, terminal and signals as a CommandIo. The terminal is given back when the process exits,
  * however it comes to that, as long as it comes to an exit.
  */
+import { isatty } from 'node:tty';
 import type { CommandIo, CommandSignal } from '../base/command-io.js';
 
 const SIGNALS: readonly CommandSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
@@ -28,10 +29,9 @@ export function processIo(): CommandIo {
     stdin,
     stdout,
     stderr,
-    // Node leaves isTTY undefined where there is no terminal.
-    stdinIsTerminal: Boolean(stdin.isTTY),
-    stdoutIsTerminal: Boolean(stdout.isTTY),
-    stderrIsTerminal: Boolean(stderr.isTTY),
+    stdinIsTerminal: isatty(0),
+    stdoutIsTerminal: isatty(1),
+    stderrIsTerminal: isatty(2),
     cwd: process.cwd(),
     env,
     terminalSize: () => (stdout.isTTY ? { columns: stdout.columns, rows: stdout.rows } : undefined),

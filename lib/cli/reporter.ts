@@ -119,12 +119,8 @@ function describe(error: unknown): Description {
 
 /** Without escape sequences and control characters: what a hostile guest wrote is shown on a terminal. */
 export function plainText(text: string): string {
-  return (
-    text
-      .replace(/\r\n/g, '\n')
-      // eslint-disable-next-line no-control-regex -- these are what is taken out
-      .replace(/\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[ -/]*[0-~])/g, '')
-      // eslint-disable-next-line no-control-regex -- these are what is taken out
-      .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '')
-  );
+  return text
+    .replace(/\r\n/g, '\n')
+    .replace(/\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[ -/]*[0-~])/g, '')
+    .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
 }

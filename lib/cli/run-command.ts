@@ -16,6 +16,7 @@ import { kernelCommandLine } from './kernel-cmdline.js';
 import { flushed } from './pump-output.js';
 import { Reporter } from './reporter.js';
 import type { RunOptions } from './run-options.js';
+import { UsageError } from './usage-error.js';
 import type { KernelChoice, RunMachine, RunWorld } from './world.js';
 
 /** How much of the console is shown with a crash. */
@@ -68,9 +69,13 @@ function begin(options: RunOptions, io: CommandIo, world: RunWorld, report: Repo
   if (!world.inside) report.event('start', start);
   const interruption = new Interruption(io, world.clock, { timeoutMs: options.timeoutMs });
   const choose = async (go: (host: 'native' | 'embedded') => Promise<Outcome>): Promise<Outcome> => {
+    // The outer process has checked, and has put the default initramfs in words.
+    if (world.inside) return go('native');
+    if (options.command !== undefined && options.initrd !== undefined) {
+      throw new UsageError('--initrd: a COMMAND runs in the default initramfs, so there is no place for another');
+    }
     // The user's own files first: what is wrong with them has nothing to do with the host.
     checkFiles(options, io.cwd);
-    if (world.inside) return go('native');
     const { host, reason } = await world.chooseHost(options.kvm, interruption.signal);
     const text = `${host === 'native' ? "this machine's KVM" : 'the embedded KVM host'}: ${reason}`;
     report.event(

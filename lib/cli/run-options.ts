@@ -44,9 +44,6 @@ const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 /** @throws UsageError, or a RangeError or TypeError that names the option. */
 export function parseRunOptions(raw: RawRunOptions, command: readonly string[] | undefined): RunOptions {
   if (command?.length === 0) throw new UsageError('after -- a COMMAND is wanted');
-  if (command !== undefined && raw.initrd !== undefined) {
-    throw new UsageError('--initrd: a COMMAND runs in the default initramfs, so there is no place for another');
-  }
   return {
     kernel: path('--kernel', raw.kernel),
     initrd: path('--initrd', raw.initrd),
