@@ -4,7 +4,14 @@
  */
 
 /** PM1 status and enable bits share their places (tables 4.11 and 4.12). */
-export const Pm1Event = { TIMER: 0x0001, GLOBAL: 0x0020, POWER_BUTTON: 0x0100, WAKE: 0x8000 } as const;
+export const Pm1Event = {
+  TIMER: 0x0001,
+  GLOBAL: 0x0020,
+  POWER_BUTTON: 0x0100,
+  SLEEP_BUTTON: 0x0200,
+  CLOCK: 0x0400,
+  WAKE: 0x8000,
+} as const;
 
 /** PM1 control (table 4.13). */
 export const Pm1Control = {

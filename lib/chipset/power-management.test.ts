@@ -50,6 +50,14 @@ describe('PowerManagement', () => {
     expect(rig.sci).toBe(false);
   });
 
+  it('keeps the enables that ACPICA reads back', () => {
+    const rig = new Rig();
+    for (const bit of [0x0001, 0x0020, 0x0100, 0x0200, 0x0400]) {
+      rig.cpu.outw(0x602, bit);
+      expect(rig.cpu.inw(0x602)).toBe(bit);
+    }
+  });
+
   it('is in ACPI mode and powers off on S5 with SLP_EN, by words and by bytes', () => {
     const rig = new Rig();
     expect(rig.cpu.inw(0x604)).toBe(1);

@@ -23,7 +23,9 @@ export const PM1A_PORT_COUNT = Port.PM1A_CONTROL + 2 - Port.PM1A_EVENT;
 export const GPE0_OFFSET = Port.GPE0 - Port.PM1A_EVENT;
 
 const PM1_STATUS_BITS = Pm1Event.TIMER | Pm1Event.GLOBAL | Pm1Event.POWER_BUTTON | Pm1Event.WAKE;
-const PM1_ENABLE_BITS = Pm1Event.TIMER | Pm1Event.GLOBAL | Pm1Event.POWER_BUTTON;
+/** Linux enables the clock's event too and complains when it does not stay so; here the clock has IRQ 8 only. */
+const PM1_ENABLE_BITS =
+  Pm1Event.TIMER | Pm1Event.GLOBAL | Pm1Event.POWER_BUTTON | Pm1Event.SLEEP_BUTTON | Pm1Event.CLOCK;
 const GPE_COUNT = (GPE0_LENGTH_BYTES / 2) * 8;
 
 function powerOn() {
