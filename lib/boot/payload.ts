@@ -5,7 +5,7 @@
  */
 import { execFile } from 'node:child_process';
 import * as zlib from 'node:zlib';
-import { decompress as fzstdDecompress } from 'fzstd';
+import { decompress } from 'fzstd';
 import { MiB } from '../base/units.js';
 import { viewOf } from './bytes.js';
 import { unpackLz4Legacy } from './lz4.js';
@@ -97,18 +97,21 @@ type ZstdDecompress = (
   done: (error: Error | null, result: Uint8Array) => void,
 ) => void;
 
-function unzstd(packed: Uint8Array, sizeBytes: number): Promise<Uint8Array> {
+async function unzstd(packed: Uint8Array, sizeBytes: number): Promise<Uint8Array> {
   const native = (zlib as unknown as { zstdDecompress?: ZstdDecompress }).zstdDecompress;
-  return new Promise((resolve, reject) => {
-    if (native) {
+  if (native) {
+    return new Promise((resolve, reject) => {
       native(packed, { maxOutputLength: Math.max(1, sizeBytes) }, (error, result) => {
         if (error) reject(error);
         else resolve(result);
       });
-    } else {
-      resolve(fzstdDecompress(packed, new Uint8Array(sizeBytes)));
-    }
-  });
+    });
+  }
+  // The command takes a tenth of the time, and not this thread's.
+  const byCommand = await throughCommand('zstd', ['--decompress', '--stdout', '--memory=2048MB'], packed, sizeBytes);
+  // Without it, into a buffer of the size that the payload names: the package's streaming form copies its window at
+  // every block. It never writes past the buffer; what a frame that is too short leaves out stays zero.
+  return byCommand ?? decompress(packed, new Uint8Array(sizeBytes));
 }
 
 /** Through a command of this system; undefined when there is none of that name. */
