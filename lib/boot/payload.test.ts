@@ -73,7 +73,7 @@ describe('unpackPayload', () => {
           else expect(result).toBeInstanceOf(Error);
         },
       ),
-      { numRuns: 500 },
+      { numRuns: 200 },
     );
   });
 });
