@@ -62,6 +62,15 @@ describe('PcChipset', () => {
     expect(cpu.scriptExits).toBe(0);
   });
 
+  it('lets the clock be read with one trip to JavaScript for a byte', () => {
+    const { cpu } = rig();
+    cpu.outb(0x70, 0x0d);
+    expect(cpu.inb(0x71)).toBe(0x80);
+    cpu.outb(0x70, 0x09);
+    expect(cpu.inb(0x71)).toBe(0x26);
+    expect(cpu.scriptExits).toBe(2);
+  });
+
   it('reports what a guest does, after everything that it wrote before', () => {
     const { cpu, events } = rig();
     for (const [port, value] of [

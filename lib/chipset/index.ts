@@ -101,6 +101,7 @@ export class PcChipset {
       new RtcCmos({
         irq: irqLine(Gsi.RTC),
         clock,
+        fast,
         memory: memorySizes(options.memory),
         ...(options.cmos ? { bytes: options.cmos } : {}),
       }),

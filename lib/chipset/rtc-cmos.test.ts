@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../base/clock.js';
 import { GiB, MiB } from '../base/units.js';
+import { noFastRegisters } from '../bus/device.js';
 import { RtcCmos } from './rtc-cmos.js';
 
 const NOON = Date.UTC(2026, 6, 4, 12, 34, 56);
@@ -17,6 +18,7 @@ class Rig {
     this.clock = new ManualClock({ wallMs });
     this.rtc = new RtcCmos({
       clock: this.clock,
+      fast: noFastRegisters,
       memory,
       irq: {
         set: (high) => {
@@ -215,7 +217,13 @@ describe('RtcCmos: memory', () => {
     const bytes = new Uint8Array(128);
     const memory = { belowFourGiBBytes: 256 * MiB, aboveFourGiBBytes: 0 };
     const make = (): RtcCmos =>
-      new RtcCmos({ clock: new ManualClock({ wallMs: NOON }), memory, irq: { set: () => undefined }, bytes });
+      new RtcCmos({
+        clock: new ManualClock({ wallMs: NOON }),
+        fast: noFastRegisters,
+        memory,
+        irq: { set: () => undefined },
+        bytes,
+      });
     const first = make();
     for (const register of [0x50, 0x15, 0x0b]) {
       first.write(0, 1, register);

@@ -7,12 +7,14 @@
 import { RTC_OSCILLATOR_HZ, RTC_VALID, RtcA, RtcB, RtcC, RtcRegister } from '../abi/rtc.js';
 import type { Clock, Timer } from '../base/clock.js';
 import { KiB, MiB } from '../base/units.js';
-import type { AccessSize, BusDevice, InterruptLine } from '../bus/device.js';
+import { Port } from '../abi/ports.js';
+import type { AccessSize, BusDevice, FastRegisters, InterruptLine } from '../bus/device.js';
 import { CALENDAR_REGISTERS, decodeDate, encodeDate, nextAlarmMs } from './rtc-calendar.js';
 
 export interface RtcCmosOptions {
   readonly irq: InterruptLine;
   readonly clock: Clock;
+  readonly fast: FastRegisters;
   /** RAM below and from 4 GiB on, for the size bytes that PC firmware leaves. */
   readonly memory: { readonly belowFourGiBBytes: number; readonly aboveFourGiBBytes: number };
   /** The 128 bytes that a battery keeps. Default: new ones, as after a change of battery. */
@@ -51,6 +53,8 @@ export class RtcCmos implements BusDevice {
     this.#clock = options.clock;
     this.#memory = options.memory;
     this.#bytes = options.bytes ?? new Uint8Array(RTC_BYTES);
+    // The index has no effect until the data port is read or written, which waits for it.
+    options.fast.post(Port.RTC_INDEX, true);
     this.reset();
   }
 
