@@ -1,0 +1,512 @@
+/**
+ * The raw addon: vCPU threads. Exits and their completion, ports that the thread answers itself, the order of posted
+ * and coalesced writes, parking, kicks, failure.
+ */
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { EXIT_IO, EXIT_MMIO, makeRig, STATE, type RigBoot, type RigVm } from '../lib/native-rig.mjs';
+
+const rig = makeRig();
+const { runtime } = rig;
+
+const PUBLISHED = 1;
+const POSTED = 2;
+const IGNORED = 4;
+
+// Real-mode code by hand: `out port, al`, `in al, port`, `mov al, value`, `jmp $`.
+const out = (port: number): number[] => [0xe6, port];
+const input = (port: number): number[] => [0xe4, port];
+const al = (value: number): number[] => [0xb0, value];
+const spin = [0xeb, 0xfe];
+const halt = [0xf4, 0xeb, 0xfd];
+/** `mov ax, segment; mov ds, ax` */
+const ds = (segment: number): number[] => [0xb8, segment & 0xff, segment >> 8, 0x8e, 0xd8];
+/** `mov [offset], al` */
+const store = (offset: number): number[] => [0xa2, offset & 0xff, offset >> 8];
+
+function boot(options?: RigBoot): RigVm {
+  const made = rig.boot(options);
+  onTestFinished(() => made.close());
+  return made;
+}
+
+function failure(fields: object): Error {
+  return expect.objectContaining(fields) as Error;
+}
+
+describe('exits', () => {
+  it('show port reads and writes, and take the answer', async () => {
+    const { cpu } = boot({ code: [...input(0xc0), ...out(0xc1), ...spin] });
+    expect(cpu.state()).toBe(STATE.PARKED);
+    cpu.native.resume();
+    const read = await cpu.nextExit();
+    expect(read).toMatchObject({ reason: EXIT_IO, write: false, sizeBytes: 1, address: 0xc0, count: 1 });
+    read.data[0] = 0x5a;
+    cpu.native.complete();
+    const write = await cpu.nextExit();
+    expect(write).toMatchObject({ reason: EXIT_IO, write: true, address: 0xc1, data: Uint8Array.of(0x5a) });
+    expect(cpu.counters()).toEqual({ exits: 2n, native: 0n, script: 2n, kicks: 0n });
+  });
+
+  it('show MMIO reads and writes', async () => {
+    // mov al, [0]; mov [2], al with ds = 0xd000
+    const { cpu } = boot({ code: [...ds(0xd000), 0xa0, 0, 0, ...store(2), ...spin] });
+    cpu.native.resume();
+    const read = await cpu.nextExit();
+    expect(read).toMatchObject({ reason: EXIT_MMIO, write: false, sizeBytes: 1, address: 0xd0000 });
+    read.data[0] = 0x77;
+    cpu.native.complete();
+    const write = await cpu.nextExit();
+    expect(write).toMatchObject({ reason: EXIT_MMIO, write: true, address: 0xd0002 });
+    expect(write.data[0]).toBe(0x77);
+  });
+
+  it('of several elements go to JavaScript even where a port is fast', async () => {
+    // mov di, 0x2000; mov cx, 3; mov dx, 0xc0; rep insb
+    const { cpu, portFlags, bytes } = boot({
+      code: [0xbf, 0, 0x20, 0xb9, 3, 0, 0xba, 0xc0, 0, 0xf3, 0x6c, ...out(0xc1), ...spin],
+    });
+    portFlags[0xc0] = PUBLISHED;
+    cpu.native.resume();
+    const exit = await cpu.nextExit();
+    expect(exit).toMatchObject({ address: 0xc0, write: false, sizeBytes: 1, count: 3 });
+    exit.data.set([7, 8, 9]);
+    cpu.native.complete();
+    expect((await cpu.nextExit()).address).toBe(0xc1);
+    expect(bytes.slice(0x2000, 0x2004)).toEqual(Uint8Array.of(7, 8, 9, 0));
+  });
+
+  it('can only be completed once', async () => {
+    const { cpu } = boot({ code: [...out(0xc0), ...spin] });
+    const refused = failure({ kind: 'state', name: 'vcpu 0', detail: 'no exit waits' });
+    expect(() => cpu.native.complete()).toThrowError(refused);
+    cpu.native.resume();
+    await cpu.nextExit();
+    cpu.native.complete();
+    expect(() => cpu.native.complete()).toThrowError(refused);
+  });
+
+  it('wait as long as JavaScript likes', async () => {
+    const { cpu } = boot({ code: [...input(0xc0), ...out(0xc1), ...spin] });
+    runtime.setVcpuSpin(10_000);
+    onTestFinished(() => runtime.setVcpuSpin(0));
+    cpu.native.resume();
+    await cpu.nextExit();
+    cpu.native.resume(); // changes nothing
+    cpu.native.kick();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(cpu.state()).toBe(STATE.EXIT);
+    expect(cpu.counters().script).toBe(1n);
+    cpu.native.complete();
+    await cpu.nextExit();
+  });
+});
+
+describe('ports that the thread answers', () => {
+  it('published: with the value of the moment', async () => {
+    const { cpu, portFlags, portValues } = boot({ code: [...input(0xc0), ...out(0xc1), 0xeb, 0xfa] });
+    portFlags[0xc0] = PUBLISHED;
+    for (const value of [0x11, 0xff, 0]) {
+      portValues[0xc0] = value;
+      if (cpu.state() === STATE.PARKED) cpu.native.resume();
+      else cpu.native.complete();
+      expect((await cpu.nextExit()).data[0]).toBe(value);
+    }
+    expect(cpu.counters()).toMatchObject({ native: 3n, script: 3n });
+    portFlags[0xc0] = 0;
+    cpu.native.complete();
+    expect(await cpu.nextExit()).toMatchObject({ address: 0xc0, write: false });
+  });
+
+  it('published says nothing of writes, posted and ignored nothing of reads', async () => {
+    const { cpu, portFlags } = boot({ code: [...out(0xc0), ...input(0xc1), ...spin] });
+    portFlags[0xc0] = PUBLISHED;
+    portFlags[0xc1] = POSTED | IGNORED;
+    cpu.native.resume();
+    expect(await cpu.nextExit()).toMatchObject({ address: 0xc0, write: true });
+    cpu.native.complete();
+    expect(await cpu.nextExit()).toMatchObject({ address: 0xc1, write: false });
+  });
+
+  it('ignored: nothing reaches anyone', async () => {
+    const { cpu, portFlags, takePosted } = boot({ code: [...out(0xc0), ...out(0xc1), ...spin] });
+    portFlags[0xc0] = IGNORED;
+    cpu.native.resume();
+    expect((await cpu.nextExit()).address).toBe(0xc1);
+    expect(takePosted()).toEqual([]);
+    expect(cpu.counters().native).toBe(1n);
+  });
+
+  it('posted: in order, before the exit that comes after', async () => {
+    const { cpu, vm, portFlags, takePosted } = boot({
+      code: [...al(1), ...out(0xc0), ...al(2), ...out(0xc2), ...al(3), ...out(0xc0), ...out(0xc1), ...spin],
+    });
+    portFlags[0xc0] = POSTED;
+    portFlags[0xc2] = POSTED | IGNORED;
+    cpu.native.resume();
+    expect((await cpu.nextExit()).address).toBe(0xc1);
+    expect(takePosted()).toEqual([
+      { address: 0xc0, value: 1, sizeBytes: 1, space: 0 },
+      { address: 0xc2, value: 2, sizeBytes: 1, space: 0 },
+      { address: 0xc0, value: 3, sizeBytes: 1, space: 0 },
+    ]);
+    await rig.until(() => rig.rung.sources.includes(vm.sourceId));
+  });
+
+  it('only for one byte', async () => {
+    // out 0xc0, ax
+    const { cpu, portFlags } = boot({ code: [0xe7, 0xc0, ...spin] });
+    portFlags[0xc0] = POSTED | IGNORED;
+    cpu.native.resume();
+    expect(await cpu.nextExit()).toMatchObject({ address: 0xc0, sizeBytes: 2 });
+  });
+});
+
+describe('the posted ring', () => {
+  // mov al, 0; loop: out 0xc0, al; inc al; jmp loop
+  const endless = [...al(0), ...out(0xc0), 0xfe, 0xc0, 0xeb, 0xfa];
+
+  it('holds the vCPU when it is full, and loses nothing', async () => {
+    const { cpu, portFlags, takePosted, postedWaiters } = boot({ code: endless });
+    portFlags[0xc0] = POSTED;
+    cpu.native.resume();
+    let expected = 0;
+    for (let round = 0; round < 3; round++) {
+      while (postedWaiters() === 0) await new Promise((resolve) => setImmediate(resolve));
+      const taken = takePosted();
+      expect(taken).toHaveLength(4096);
+      expect(taken.every(({ value }) => value === (expected++ & 0xff))).toBe(true);
+    }
+  });
+
+  it('lets a vCPU park that waits for room, once there is room', async () => {
+    const { cpu, portFlags, takePosted, postedWaiters } = boot({ code: endless });
+    portFlags[0xc0] = POSTED;
+    cpu.native.resume();
+    while (postedWaiters() === 0) await new Promise((resolve) => setImmediate(resolve));
+    cpu.native.park();
+    expect(takePosted()).toHaveLength(4096);
+    await rig.until(() => cpu.state() === STATE.PARKED);
+    // The write that waited is in the ring, and the instruction after it is next.
+    const rest = takePosted();
+    expect(rest.length).toBeGreaterThan(0);
+    expect(cpu.regs()[0]! & 0xffn).toBe(BigInt((rest.at(-1)!.value + (cpu.regs()[16] === 0x1004n ? 0 : 1)) & 0xff));
+  });
+
+  it('lets a machine close whose vCPU waits for room', async () => {
+    const { cpu, vm, memory, portFlags, postedWaiters } = rig.boot({ code: endless });
+    portFlags[0xc0] = POSTED;
+    cpu.native.resume();
+    while (postedWaiters() === 0) await new Promise((resolve) => setImmediate(resolve));
+    vm.close();
+    memory.close();
+    expect(runtime.counts().threads).toBe(0);
+  });
+
+  it('is left alone by indices that make no sense', async () => {
+    const { cpu, vm, portFlags } = boot({ code: endless });
+    portFlags[0xc0] = POSTED;
+    const control = new Uint32Array(vm.postedControl);
+    Atomics.store(control, 0, 0xffff_fff0); // HEAD is native code's: what stands here is never read
+    Atomics.store(control, 16, 0x8000_0000);
+    cpu.native.resume();
+    while (Atomics.load(control, 17) === 0) await new Promise((resolve) => setImmediate(resolve));
+    for (let tail = 0; tail < 100; tail++) {
+      Atomics.store(control, 16, (tail * 0x0123_4567) >>> 0);
+      vm.postedConsumed();
+    }
+  });
+});
+
+/** A zone of MMIO or ports that KVM collects. */
+function zone(address: number, sizeBytes: number, pio: boolean): Uint8Array {
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, BigInt(address), true);
+  view.setUint32(8, sizeBytes, true);
+  view.setUint32(12, pio ? 1 : 0, true);
+  return bytes;
+}
+
+describe('coalesced zones', () => {
+  it('stand in the posted ring in the order of the guest, among posted writes, before the next exit', async () => {
+    const { cpu, vm, portFlags, takePosted } = boot({
+      code: [
+        ...[...ds(0xd000), ...al(1), ...store(0), ...al(2), ...out(0xc0), ...al(3), ...store(4), ...al(4)],
+        ...[...out(0x50), ...al(5), ...out(0xc1), ...spin],
+      ],
+    });
+    vm.ioctl('KVM_REGISTER_COALESCED_MMIO', zone(0xd0000, 0x1000, false));
+    vm.ioctl('KVM_REGISTER_COALESCED_MMIO', zone(0x50, 1, true));
+    portFlags[0xc0] = POSTED;
+    cpu.native.resume();
+    expect(await cpu.nextExit()).toMatchObject({ address: 0xc1, data: Uint8Array.of(5) });
+    expect(takePosted()).toEqual([
+      { address: 0xd0000, value: 1, sizeBytes: 1, space: 1 },
+      { address: 0xc0, value: 2, sizeBytes: 1, space: 0 },
+      { address: 0xd0004, value: 3, sizeBytes: 1, space: 1 },
+      { address: 0x50, value: 4, sizeBytes: 1, space: 0 },
+    ]);
+    vm.ioctl('KVM_UNREGISTER_COALESCED_MMIO', zone(0x50, 1, true));
+    expect(cpu.counters()).toMatchObject({ script: 1n, native: 1n });
+  });
+
+  it('reach JavaScript while the guest is halted', async () => {
+    const { cpu, vm, takePosted } = boot({ code: [...ds(0xd000), ...al(9), ...store(8), ...halt] });
+    vm.ioctl('KVM_REGISTER_COALESCED_MMIO', zone(0xd0000, 0x1000, false));
+    cpu.native.resume();
+    await rig.until(() => rig.rung.sources.includes(vm.sourceId));
+    expect(takePosted()).toEqual([{ address: 0xd0008, value: 9, sizeBytes: 1, space: 1 }]);
+    expect(cpu.counters().exits).toBe(0n);
+  });
+
+  it('are read on request, and before a vCPU has parked', async () => {
+    const { cpu, vm, takePosted } = boot({ code: [...ds(0xd000), ...al(9), ...store(8), ...halt] });
+    vm.ioctl('KVM_REGISTER_COALESCED_MMIO', zone(0xd0000, 0x1000, false));
+    cpu.native.resume();
+    const taken: unknown[] = [];
+    while (taken.length === 0) {
+      vm.drainCoalesced();
+      taken.push(...takePosted());
+    }
+    await cpu.park();
+    taken.push(...takePosted());
+    expect(taken).toHaveLength(1);
+  });
+
+  it('lose nothing when they are more than a ring holds', async () => {
+    // mov cx, 20000; loop: mov [8], al; dec cx; jnz loop; out 0xc1
+    const { cpu, vm, takePosted } = boot({
+      code: [...ds(0xd000), 0xb9, 0x20, 0x4e, ...store(8), 0x49, 0x75, 0xfa, ...out(0xc1), ...spin],
+    });
+    vm.ioctl('KVM_REGISTER_COALESCED_MMIO', zone(0xd0000, 0x1000, false));
+    cpu.native.resume();
+    let writes = 0;
+    await rig.until(() => {
+      writes += takePosted().length;
+      if (cpu.state() !== STATE.EXIT) return false;
+      if (cpu.exit().reason === EXIT_IO) return true;
+      writes++; // KVM's ring was full: an ordinary exit, after all that stood in it
+      cpu.native.complete();
+      return false;
+    });
+    writes += takePosted().length;
+    expect(writes).toBe(20_000);
+  });
+});
+
+describe('park', () => {
+  it('acknowledges through the queue, and resume goes on where it was', async () => {
+    const { cpu } = boot({ code: [0xc0, ...spin.map((byte) => (byte === 0xfe ? 0xfd : byte))] }); // inc ax; jmp -3
+    cpu.native.park(); // never started: nothing to do
+    cpu.native.resume();
+    rig.rung.sources.length = 0;
+    cpu.native.park();
+    cpu.native.park();
+    await rig.until(() => rig.rung.sources.includes(cpu.native.sourceId));
+    expect(cpu.state()).toBe(STATE.PARKED);
+    const first = cpu.regs()[0]!;
+    cpu.native.resume();
+    cpu.native.resume();
+    expect(cpu.state()).toBe(STATE.RUNNING);
+    await cpu.park();
+    expect(cpu.regs()[0]).not.toBe(first - 1n);
+  });
+
+  it('completes a port read that JavaScript has just answered, before it acknowledges', async () => {
+    const { cpu } = boot({ code: [...input(0xc0), ...out(0xc1), ...spin] });
+    cpu.native.resume();
+    const exit = await cpu.nextExit();
+    expect(cpu.regs()[16]).toBe(0x1000n); // not finished: the instruction is still the `in`
+    cpu.native.park();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(cpu.state()).toBe(STATE.EXIT); // the exit comes first
+    exit.data[0] = 0x5a;
+    cpu.native.complete();
+    await rig.until(() => cpu.state() === STATE.PARKED);
+    expect(cpu.regs()[16]).toBe(0x1002n);
+    expect(cpu.regs()[0]! & 0xffn).toBe(0x5an);
+    cpu.native.resume();
+    expect((await cpu.nextExit()).data[0]).toBe(0x5a);
+  });
+
+  it('completes a posted write as well', async () => {
+    const { cpu, portFlags, takePosted } = boot({ code: [...out(0xc0), 0xeb, 0xfc] });
+    portFlags[0xc0] = POSTED;
+    cpu.native.resume();
+    for (let round = 0; round < 20; round++) {
+      await cpu.park();
+      takePosted();
+      expect([0x1000n, 0x1002n]).toContain(cpu.regs()[16]);
+      cpu.native.resume();
+    }
+  });
+
+  it('serves both halves of a split access', async () => {
+    // mov eax, [0xffe] with ds = 0xcfff... the access of 4 bytes crosses from page 0xd0000 into 0xd1000
+    const { cpu } = boot({ code: [...ds(0xd000), 0x66, 0xa1, 0xfe, 0x0f, ...out(0xc1), ...spin] });
+    cpu.native.resume();
+    const exit = await cpu.nextExit();
+    expect(exit).toMatchObject({ reason: EXIT_MMIO, address: 0xd0ffe });
+    exit.data.fill(0x11);
+    cpu.native.park();
+    cpu.native.complete();
+    await rig.until(() => cpu.state() === STATE.PARKED || cpu.state() === STATE.EXIT);
+    if (cpu.state() === STATE.EXIT) {
+      const second = cpu.exit();
+      expect(second).toMatchObject({ reason: EXIT_MMIO, address: 0xd1000 });
+      second.data.fill(0x22);
+      cpu.native.complete();
+      await rig.until(() => cpu.state() === STATE.PARKED);
+      expect(cpu.regs()[0]).toBe(0x2222_1111n);
+    }
+  });
+
+  it('is withdrawn by a resume that comes before it', async () => {
+    const { cpu } = boot({ code: [...input(0xc0), ...out(0xc1), ...spin] });
+    cpu.native.resume();
+    await cpu.nextExit();
+    cpu.native.park();
+    cpu.native.resume();
+    cpu.native.complete();
+    expect((await cpu.nextExit()).address).toBe(0xc1);
+  });
+
+  it('comes out of a halt', async () => {
+    const { cpu } = boot({ code: halt });
+    cpu.native.resume();
+    await cpu.park();
+    const KVM_MP_STATE_HALTED = 3;
+    while (cpu.native.ioctl('KVM_GET_MP_STATE')[0] !== KVM_MP_STATE_HALTED) {
+      cpu.native.resume();
+      await cpu.park();
+    }
+  });
+
+  it('and resume in any order never tear the state', async () => {
+    const { cpu, portFlags, takePosted } = boot({ code: [...out(0xc0), ...input(0xc2), 0xeb, 0xfa] });
+    portFlags[0xc0] = POSTED;
+    cpu.native.resume();
+    for (let round = 0; round < 300; round++) {
+      if (round % 3 === 0) cpu.native.kick();
+      if (cpu.state() === STATE.EXIT) cpu.native.complete();
+      cpu.native.park();
+      if (round % 2 === 0) cpu.native.resume();
+      else {
+        await rig.until(() => {
+          takePosted();
+          if (cpu.state() === STATE.EXIT) cpu.native.complete();
+          return cpu.state() === STATE.PARKED;
+        });
+        expect(cpu.regs()[16]! >= 0x1000n && cpu.regs()[16]! <= 0x1006n).toBe(true);
+        cpu.native.resume();
+      }
+    }
+  });
+});
+
+describe('kick', () => {
+  it('is never lost: each one that is waited for is counted', async () => {
+    const { cpu } = boot({ code: spin });
+    cpu.native.resume();
+    for (let round = 0; round < 200; round++) {
+      const { kicks } = cpu.counters();
+      cpu.native.kick();
+      while (cpu.counters().kicks === kicks) await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(cpu.state()).toBe(STATE.RUNNING);
+  });
+
+  it('in storms changes nothing that the guest or JavaScript sees', async () => {
+    // in al, 0xc0; out 0xc1, al; jmp back
+    const { cpu } = boot({ code: [...input(0xc0), ...out(0xc1), 0xeb, 0xfa] });
+    cpu.native.resume();
+    for (let round = 0; round < 300; round++) {
+      for (let kick = 0; kick < round % 5; kick++) cpu.native.kick();
+      const read = await cpu.nextExit();
+      expect(read.address).toBe(0xc0);
+      read.data[0] = round & 0xff;
+      cpu.native.kick();
+      cpu.native.complete();
+      cpu.native.kick();
+      const write = await cpu.nextExit();
+      expect([write.address, write.data[0]]).toEqual([0xc1, round & 0xff]);
+      cpu.native.complete();
+    }
+  });
+
+  it('takes a halted vCPU out, and a parked one not', async () => {
+    const { cpu } = boot({ code: halt });
+    cpu.native.kick(); // no thread yet
+    cpu.native.resume();
+    cpu.native.kick();
+    while (cpu.counters().kicks === 0n) await new Promise((resolve) => setImmediate(resolve));
+    await cpu.park();
+    const { kicks } = cpu.counters();
+    cpu.native.kick();
+    expect(cpu.counters().kicks).toBe(kicks);
+    expect(cpu.state()).toBe(STATE.PARKED);
+  });
+});
+
+describe('a KVM_RUN that fails', () => {
+  it('ends in the state failed, with the errno', async () => {
+    const { cpu } = boot({ code: spin });
+    cpu.run.setBigUint64(288, 1n << 63n, true); // kvm_run.kvm_valid_regs: a bit that KVM does not know
+    cpu.native.resume();
+    await rig.until(() => cpu.state() === STATE.FAILED);
+    expect(cpu.runErrno()).toBe(22);
+    expect(() => cpu.native.resume()).toThrowError(failure({ kind: 'state', detail: 'KVM_RUN failed' }));
+    cpu.native.park();
+    cpu.native.kick();
+    expect(cpu.state()).toBe(STATE.FAILED);
+    expect(cpu.regs()[16]).toBe(0x1000n); // what it was can be looked at
+  });
+
+  it('is no way out of kvm_run: a data offset of JavaScript is bounded', async () => {
+    const { cpu, portFlags } = boot({ code: [...input(0xc0), ...out(0xc1), ...spin] });
+    portFlags[0xc0] = PUBLISHED;
+    cpu.run.setBigUint64(40, 1n << 40n, true);
+    cpu.native.resume();
+    expect((await cpu.nextExit()).address).toBe(0xc1); // KVM wrote its own offset; ours never mattered
+  });
+});
+
+describe('several', () => {
+  it('machines with several vCPUs each keep to themselves', async () => {
+    // out 0xc0 + id, al; then ask for a value, add it, and again
+    const program = (port: number): number[] => [...input(port), ...out(port + 1), 0xeb, 0xfa];
+    const machines = [
+      boot({ code: [program(0xc0), program(0x50)], vcpus: 2 }),
+      boot({ code: [program(0xd0), program(0xe0)], vcpus: 2 }),
+    ];
+    const cpus = machines.flatMap(({ cpus: both }) => both);
+    const ports = [0xc0, 0x50, 0xd0, 0xe0];
+    for (const cpu of cpus) cpu.native.resume();
+    for (let round = 0; round < 50; round++) {
+      const reads = await Promise.all(cpus.map((cpu) => cpu.nextExit()));
+      expect(reads.map(({ address }) => address)).toEqual(ports);
+      reads.forEach((read, index) => (read.data[0] = round + index));
+      for (const cpu of cpus) cpu.native.complete();
+      const writes = await Promise.all(cpus.map((cpu) => cpu.nextExit()));
+      expect(writes.map(({ data }) => data[0])).toEqual(ports.map((_, index) => round + index));
+      for (const cpu of cpus) cpu.native.complete();
+    }
+    machines[0]!.close();
+    const [, , third] = cpus;
+    expect((await third!.nextExit()).address).toBe(0xd0);
+  });
+
+  it('vCPUs post into one ring', async () => {
+    const program = (port: number): number[] => [...al(0), ...out(port), 0xfe, 0xc0, 0x75, 0xfa, ...out(0x90), ...spin];
+    const { cpus, portFlags, takePosted } = boot({ code: [program(0xc0), program(0x50)], vcpus: 2 });
+    portFlags[0xc0] = portFlags[0x50] = POSTED;
+    for (const cpu of cpus) cpu.native.resume();
+    for (const cpu of cpus) expect((await cpu.nextExit()).address).toBe(0x90);
+    const posted = takePosted();
+    for (const port of [0xc0, 0x50]) {
+      expect(posted.filter(({ address }) => address === port).map(({ value }) => value)).toEqual(
+        Array.from({ length: 256 }, (_, value) => value),
+      );
+    }
+  });
+});
