@@ -54,7 +54,8 @@ export const defaultFixedHardware: FixedHardware = {
   // Full reset by Intel's reset control register: SYS_RST and RST_CPU.
   reset: { port: Port.RESET_CONTROL, value: 0x06 },
   powerButton: 'fixed',
-  hasI8042: true,
+  // It stands at its ports, for resets; a kernel that is told so probes it for a keyboard, some 60 exits.
+  hasI8042: false,
 };
 
 /** A Generic Address Structure for ports. */

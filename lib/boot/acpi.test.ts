@@ -119,14 +119,14 @@ describe('the FADT', () => {
         gpe0: undefined,
         pmTimerBits: 24,
         powerButton: 'device',
-        hasI8042: false,
+        hasI8042: true,
         sleepTypeS5: 7,
       },
     });
     const otherView = viewOf(other.fadt);
     expect(otherView.getUint32(112, true)).toBe(0x475);
-    expect(otherView.getUint16(109, true)).toBe(5);
-    expect(view.getUint16(109, true)).toBe(7);
+    expect(otherView.getUint16(109, true)).toBe(7);
+    expect(view.getUint16(109, true)).toBe(5);
     expect(otherView.getUint32(80, true)).toBe(0);
     expect(other.dsdt[36 + 10]).toBe(7);
   });
