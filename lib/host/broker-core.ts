@@ -256,8 +256,12 @@ export class Broker {
     for (const timer of [this.#deadline, this.#idle, this.#ping]) timer?.cancel();
     if (!retired) this.#options.onRetired();
     const failure = failureOf(error ?? new VmmError('ERR_EMBEDDED_HOST', 'the embedded host has ended'));
-    for (const client of this.#clients)
-      client.end(error === undefined && client.session === undefined ? undefined : failure);
+    for (const client of this.#clients) {
+      // Whoever has heard how its session ended, or never wanted more than to ask, is told nothing more.
+      const open = client.session !== undefined && this.#sessions.has(client.session);
+      const waits = client.session === undefined && error !== undefined;
+      client.end(open || waits ? failure : undefined);
+    }
     this.#machine?.kill();
     this.#link?.destroy();
     void (this.#machine?.ended ?? Promise.resolve()).then(() => this.#options.onEnded(error));

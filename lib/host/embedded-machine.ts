@@ -67,7 +67,6 @@ export async function startQemu(path: string, args: readonly string[], logPath: 
 
 /** The last lines that say something, without the console's control sequences. */
 export function lastLines(text: string): string {
-  // eslint-disable-next-line no-control-regex -- control characters are what is taken out
   const clean = text.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, '').replaceAll(/[^\x20-\x7e\n]/g, '');
   const lines = clean.split('\n').filter((line) => line.trim() !== '');
   return lines.slice(-TAIL_LINES).join('\n');

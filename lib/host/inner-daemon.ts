@@ -51,6 +51,8 @@ function onLinkMessage(message: Message): void {
       return link.sendMessage(0, { type: 'pong', count: message.count });
     case 'power-off':
       return powerOff();
+    default:
+      return;
   }
 }
 

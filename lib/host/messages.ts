@@ -85,8 +85,6 @@ export type Message =
   | { readonly type: 'raw-mode'; readonly on: boolean }
   | { readonly type: 'exit'; readonly status: number }
   | { readonly type: 'failed'; readonly failure: Failure }
-  // worker to daemon
-  | { readonly type: 'worker-ready' }
   // broker and inner daemon
   | { readonly type: 'hello'; readonly uptimeMs: number }
   | { readonly type: 'attach'; readonly wallMs: number; readonly folders: readonly SharedFolder[] }

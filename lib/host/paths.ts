@@ -3,7 +3,7 @@
  * there, and its top-level folders again at their own places, except those that the host has of its own; so most paths
  * mean the same on both sides, and the rest are translated here. Also refuses what 9p can't carry, in the user's words.
  */
-import { readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
+import { readdirSync, readlinkSync, realpathSync, statSync, type Stats } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { VmmError } from '../base/errors.js';
 
@@ -82,20 +82,32 @@ function realAncestor(absolute: string): string {
   }
 }
 
+/** As many links as the kernel follows on one way (MAXSYMLINKS in include/linux/namei.h). */
+const MAX_LINKS = 40;
+
 /** Whether a symbolic link on the way names an own folder by an absolute path. */
-function crossesOwnFolder(absolute: string): boolean {
+function crossesOwnFolder(absolute: string, links = 0): boolean {
   let here = '/';
   for (const name of absolute.split('/').filter((part) => part !== '')) {
     here = join(here, name);
     try {
       const target = resolve(dirname(here), readlinkSync(here));
       if (OWN_FOLDERS.has(target.split('/')[1] ?? '')) return true;
-      if (target !== here && crossesOwnFolder(target)) return true;
+      if (links < MAX_LINKS && crossesOwnFolder(target, links + 1)) return true;
     } catch {
       // no link, or not there: nothing is crossed here
     }
   }
   return false;
+}
+
+/** Undefined when it is not there, or can't be looked at: opening it will say why. */
+function kindOf(absolute: string): Stats | undefined {
+  try {
+    return statSync(absolute);
+  } catch {
+    return undefined;
+  }
 }
 
 function refuseUnreachable(absolute: string, top: string): void {
@@ -105,7 +117,7 @@ function refuseUnreachable(absolute: string, top: string): void {
     });
   };
   if (top === 'proc' || top === 'sys') refuse(`in /${top}`);
-  const kind = statSync(absolute, { throwIfNoEntry: false });
+  const kind = kindOf(absolute);
   if (kind === undefined) return;
   if (kind.isBlockDevice() || kind.isCharacterDevice()) refuse('a device');
   if (kind.isFIFO()) refuse('a pipe');

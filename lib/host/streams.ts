@@ -64,9 +64,11 @@ export class FrameWritable extends Writable {
   #pump(): void {
     while (this.#rest.length > 0 && this.#creditBytes > 0) {
       const length = Math.min(this.#rest.length, this.#creditBytes, DATA_FRAME_BYTES);
-      this.#options.send(dataFrame(this.#options.session, this.#options.stream, this.#rest.subarray(0, length)));
+      const payload = this.#rest.subarray(0, length);
+      // Before it is sent, since that may bring a grant at once, and with it this same way.
       this.#creditBytes -= length;
       this.#rest = this.#rest.subarray(length);
+      this.#options.send(dataFrame(this.#options.session, this.#options.stream, payload));
     }
     if (this.#rest.length > 0 || this.#callback === undefined) return;
     const callback = this.#callback;
@@ -124,7 +126,9 @@ export class FrameReadable extends Readable {
   #flush(): void {
     while (this.#wanted && this.#queue.length > 0) {
       const payload = this.#queue.shift() as Uint8Array;
-      this.#wanted = this.push(payload);
+      // _read may be called from within push, and must not be forgotten then.
+      this.#wanted = false;
+      if (this.push(payload)) this.#wanted = true;
       this.#consume(payload.length);
     }
     if (this.#ended && this.#queue.length === 0 && !this.readableEnded) this.push(null);
