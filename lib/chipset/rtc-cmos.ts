@@ -27,6 +27,20 @@ export const RTC_BYTES = 128;
 const POWER_ON_A = 0x26;
 const POWER_ON_B = RtcB.HOURS_24;
 
+/** All state besides the 128 bytes. */
+interface RtcState {
+  index: number;
+  flags: number;
+  /** The guest's date less the host's. */
+  offsetMs: number;
+  /** The date while the clock stands still, and whether the guest has written to it since. */
+  heldMs: number | undefined;
+  heldIsWritten: boolean;
+  /** Up to where flags were looked at: date, and periods of the periodic interrupt. */
+  seenMs: number;
+  seenPeriods: bigint;
+}
+
 export class RtcCmos implements BusDevice {
   readonly name = 'rtc';
   readonly maxSize = 1;
@@ -35,16 +49,15 @@ export class RtcCmos implements BusDevice {
   readonly #clock: Clock;
   readonly #memory: RtcCmosOptions['memory'];
   readonly #bytes: Uint8Array;
-  #index = 0;
-  #flags = 0;
-  /** The guest's date less the host's. */
-  #offsetMs = 0;
-  /** The date while the clock stands still, and whether the guest has written to it since. */
-  #heldMs: number | undefined;
-  #heldIsWritten = false;
-  /** Up to where flags were looked at: date, and periods of the periodic interrupt. */
-  #seenMs = 0;
-  #seenPeriods = 0n;
+  readonly #state: RtcState = {
+    index: 0,
+    flags: 0,
+    offsetMs: 0,
+    heldMs: undefined,
+    heldIsWritten: false,
+    seenMs: 0,
+    seenPeriods: 0n,
+  };
   #lineIsHigh = false;
   #timer: Timer | undefined;
 
@@ -61,9 +74,9 @@ export class RtcCmos implements BusDevice {
   read(offset: number): number {
     // Port 0x70 can't be read on a PC.
     if (offset === 0) return 0xff;
-    const index = this.#index;
+    const index = this.#state.index;
     if (CALENDAR_REGISTERS.has(index)) {
-      return this.#heldMs === undefined ? encodeDate(index, this.#dateMs(), this.#b) : (this.#bytes[index] ?? 0);
+      return this.#state.heldMs === undefined ? encodeDate(index, this.#dateMs(), this.#b) : (this.#bytes[index] ?? 0);
     }
     switch (index) {
       case RtcRegister.A:
@@ -81,10 +94,10 @@ export class RtcCmos implements BusDevice {
     const byte = Number(value) & 0xff;
     if (offset === 0) {
       // Bit 7 masks the NMI, of which this machine has none.
-      this.#index = byte & 0x7f;
+      this.#state.index = byte & 0x7f;
       return;
     }
-    const index = this.#index;
+    const index = this.#state.index;
     if (CALENDAR_REGISTERS.has(index)) {
       this.#writeCalendar(index, byte);
     } else if (index === RtcRegister.A || index === RtcRegister.B) {
@@ -92,7 +105,7 @@ export class RtcCmos implements BusDevice {
       this.#bytes[index] = index === RtcRegister.A ? byte & ~RtcA.UPDATE_IN_PROGRESS : byte;
       // SET clears the update interrupt's enable (data sheet, register B).
       if (index === RtcRegister.B && (byte & RtcB.SET) !== 0) this.#bytes[index] = byte & ~RtcB.UPDATE;
-      if (index === RtcRegister.A) this.#seenPeriods = this.#periods();
+      if (index === RtcRegister.A) this.#state.seenPeriods = this.#periods();
       this.#stopOrGo();
     } else if (index !== RtcRegister.C && index !== RtcRegister.D) {
       this.#bytes[index] = byte;
@@ -105,21 +118,21 @@ export class RtcCmos implements BusDevice {
     this.#bytes[RtcRegister.A] = POWER_ON_A;
     this.#bytes[RtcRegister.B] = POWER_ON_B;
     this.#writeFirmwareBytes();
-    this.#index = 0;
-    this.#flags = 0;
-    this.#heldMs = undefined;
-    this.#seenMs = this.#dateMs();
-    this.#seenPeriods = this.#periods();
+    this.#state.index = 0;
+    this.#state.flags = 0;
+    this.#state.heldMs = undefined;
+    this.#state.seenMs = this.#dateMs();
+    this.#state.seenPeriods = this.#periods();
     this.#update();
   }
 
   inspect(): unknown {
     return {
-      index: this.#index,
+      index: this.#state.index,
       registers: [...this.#bytes.subarray(0, RtcRegister.D)],
-      flags: this.#flags,
+      flags: this.#state.flags,
       date: new Date(this.#dateMs()).toISOString(),
-      offsetMs: this.#offsetMs,
+      offsetMs: this.#state.offsetMs,
       interrupt: this.#lineIsHigh,
     };
   }
@@ -129,18 +142,18 @@ export class RtcCmos implements BusDevice {
   }
 
   #dateMs(): number {
-    return this.#heldMs ?? this.#clock.wallMs() + this.#offsetMs;
+    return this.#state.heldMs ?? this.#clock.wallMs() + this.#state.offsetMs;
   }
 
   #isUpdating(): boolean {
     // The data sheet's 244 us before the update, in the clock's resolution.
-    return this.#heldMs === undefined && this.#dateMs() % 1000 >= 999;
+    return this.#state.heldMs === undefined && this.#dateMs() % 1000 >= 999;
   }
 
   #writeCalendar(index: number, byte: number): void {
-    if (this.#heldMs !== undefined) {
+    if (this.#state.heldMs !== undefined) {
       this.#bytes[index] = byte;
-      this.#heldIsWritten = true;
+      this.#state.heldIsWritten = true;
       return;
     }
     const nowMs = this.#dateMs();
@@ -154,33 +167,33 @@ export class RtcCmos implements BusDevice {
   }
 
   #setDate(dateMs: number): void {
-    this.#heldMs = undefined;
-    this.#offsetMs = Math.round(dateMs - this.#clock.wallMs());
-    this.#seenMs = this.#dateMs();
+    this.#state.heldMs = undefined;
+    this.#state.offsetMs = Math.round(dateMs - this.#clock.wallMs());
+    this.#state.seenMs = this.#dateMs();
   }
 
   /** The clock stands while SET is on or the divider is held in reset, and the guest may write a date. */
   #stopOrGo(): void {
     const isDividerReset = ((this.#bytes[RtcRegister.A] ?? 0) & RtcA.DIVIDER_RESET) === RtcA.DIVIDER_RESET;
     const stands = isDividerReset || (this.#b & RtcB.SET) !== 0;
-    const heldMs = this.#heldMs;
+    const heldMs = this.#state.heldMs;
     if (stands && heldMs === undefined) {
-      this.#heldMs = this.#dateMs();
-      this.#heldIsWritten = false;
-      this.#fillCalendar(this.#heldMs);
+      this.#state.heldMs = this.#dateMs();
+      this.#state.heldIsWritten = false;
+      this.#fillCalendar(this.#state.heldMs);
     } else if (stands && isDividerReset && heldMs !== undefined) {
       // Half a second passes from the divider's release to the first update (data sheet, register A).
-      this.#heldMs = heldMs - (heldMs % 1000) + 500;
+      this.#state.heldMs = heldMs - (heldMs % 1000) + 500;
     } else if (!stands && heldMs !== undefined) {
-      const wholeMs = this.#heldIsWritten ? decodeDate(this.#bytes, this.#b) : heldMs - (heldMs % 1000);
+      const wholeMs = this.#state.heldIsWritten ? decodeDate(this.#bytes, this.#b) : heldMs - (heldMs % 1000);
       this.#setDate(wholeMs + (heldMs % 1000));
     }
   }
 
   #readFlags(): number {
     this.#look();
-    const flags = this.#flags | (this.#lineIsHigh ? RtcC.INTERRUPT : 0);
-    this.#flags = 0;
+    const flags = this.#state.flags | (this.#lineIsHigh ? RtcC.INTERRUPT : 0);
+    this.#state.flags = 0;
     this.#update();
     return flags;
   }
@@ -188,20 +201,20 @@ export class RtcCmos implements BusDevice {
   /** Sets the flags of what has passed since the last look. */
   #look(): void {
     const periods = this.#periods();
-    if (periods > this.#seenPeriods) this.#flags |= RtcC.PERIODIC;
-    this.#seenPeriods = periods;
+    if (periods > this.#state.seenPeriods) this.#state.flags |= RtcC.PERIODIC;
+    this.#state.seenPeriods = periods;
     const nowMs = this.#dateMs();
-    if (this.#heldMs === undefined && Math.floor(nowMs / 1000) > Math.floor(this.#seenMs / 1000)) {
-      this.#flags |= RtcC.UPDATE;
-      const alarmMs = nextAlarmMs(this.#bytes, this.#b, this.#seenMs);
-      if (alarmMs !== undefined && alarmMs <= nowMs) this.#flags |= RtcC.ALARM;
+    if (this.#state.heldMs === undefined && Math.floor(nowMs / 1000) > Math.floor(this.#state.seenMs / 1000)) {
+      this.#state.flags |= RtcC.UPDATE;
+      const alarmMs = nextAlarmMs(this.#bytes, this.#b, this.#state.seenMs);
+      if (alarmMs !== undefined && alarmMs <= nowMs) this.#state.flags |= RtcC.ALARM;
     }
-    this.#seenMs = nowMs;
+    this.#state.seenMs = nowMs;
     this.#setLine();
   }
 
   #setLine(): void {
-    const high = (this.#flags & this.#b & RtcB.INTERRUPTS) !== 0;
+    const high = (this.#state.flags & this.#b & RtcB.INTERRUPTS) !== 0;
     if (high === this.#lineIsHigh) return;
     this.#lineIsHigh = high;
     this.#irq.set(high);
@@ -226,16 +239,16 @@ export class RtcCmos implements BusDevice {
     this.#setLine();
     this.#timer?.cancel();
     this.#timer = undefined;
-    const waiting = this.#b & RtcB.INTERRUPTS & ~this.#flags;
+    const waiting = this.#b & RtcB.INTERRUPTS & ~this.#state.flags;
     const delays: bigint[] = [];
     const periodNs = this.#periodNs();
     if ((waiting & RtcB.PERIODIC) !== 0 && periodNs !== undefined) {
       delays.push(periodNs - (this.#clock.nowNs() % periodNs));
     }
-    if (this.#heldMs === undefined && (waiting & (RtcB.UPDATE | RtcB.ALARM)) !== 0) {
+    if (this.#state.heldMs === undefined && (waiting & (RtcB.UPDATE | RtcB.ALARM)) !== 0) {
       const nowMs = this.#dateMs();
       const updateMs = 1000 - (nowMs % 1000);
-      const alarmMs = nextAlarmMs(this.#bytes, this.#b, this.#seenMs);
+      const alarmMs = nextAlarmMs(this.#bytes, this.#b, this.#state.seenMs);
       if ((waiting & RtcB.UPDATE) !== 0) delays.push(msToNs(updateMs));
       if ((waiting & RtcB.ALARM) !== 0 && alarmMs !== undefined) delays.push(msToNs(Math.max(alarmMs - nowMs, 1)));
     }
