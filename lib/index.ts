@@ -1,6 +1,9 @@
 /**
  * The public surface of vivarium. What is exported here is promised; everything else may change.
  */
+import { linuxSupport } from './host/index.js';
+import { setLinuxProbe } from './machine/index.js';
+
 export { Machine } from './machine/index.js';
 export type {
   BootImage,
@@ -21,3 +24,7 @@ export type {
 } from './machine/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
+export { embeddedHost as host, type HostStatus, type ScriptOptions, type ScriptResult } from './host/index.js';
+
+// The machine room can't import the host room, which stands after it; here the two are introduced.
+setLinuxProbe(linuxSupport);

@@ -3,7 +3,7 @@
  * boot image loaded. A reset that restarts makes a new board on the same memory. `machine.ts` owns it and its life;
  * the board itself decides nothing.
  */
-import { Cap, IDENTITY_MAP_ADDRESS, Irqchip, MpState, TSS_ADDRESS } from '../abi/kvm.js';
+import { Cap, IDENTITY_MAP_ADDRESS, Irqchip, MpState, PIT_SPEAKER_DUMMY, TSS_ADDRESS } from '../abi/kvm.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { PAGE_SIZE } from '../base/units.js';
 import { buildAcpi, cpuidForVcpu, initialMsrs, loadBoot, type CpuState } from '../boot/index.js';
@@ -53,7 +53,8 @@ export class Board {
       if (vm.checkExtension(Cap.SET_IDENTITY_MAP_ADDR) > 0) vm.setIdentityMapAddress(IDENTITY_MAP_ADDRESS);
       // The controllers come before the first vCPU, so that each gets its local APIC in the kernel.
       vm.createIrqchip();
-      vm.createPit();
+      // The kernel's PIT answers port 0x61 as well, since its channel 2 is gated there.
+      vm.createPit(PIT_SPEAKER_DUMMY);
       vm.setGsiRouting(pcRouting());
       await memory.attach(vm);
       signalCheck(signal);
