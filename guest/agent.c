@@ -1,14 +1,15 @@
 /*
- * The guest agent: runs commands for the host over the guest channel. A static program for Linux on x86-64, started by the
- * default initramfs's /init, as PID 1 or as its child:  cc -static -Os -s -o vivarium-agent agent.c
- * The frames are in lib/agent/protocol.ts, the channel's registers in lib/abi/guest-channel.ts; both are kept to here.
- * One thread, one poll() loop; it never waits for a child or for a pipe. It must not let a child inherit its ports,
- * its buffers or its signals. Built with -DAGENT_STDIO it talks over stdin and stdout instead, for tests on any Linux,
- * and then touches neither the clock nor the power.
+ * The guest agent: runs commands for the host over the guest channel. A static program for Linux on x86-64, started by
+ * the default initramfs's /init, as PID 1 or as its child:  cc -static -Os -s -o vivarium-agent agent.c The frames are
+ * in lib/agent/protocol.ts, the channel's registers in lib/abi/guest-channel.ts; both are kept to here. One thread, one
+ * poll() loop; it never waits for a child or for a pipe. It must not let a child inherit its ports, its buffers or its
+ * signals. Built with -DAGENT_STDIO it talks over stdin and stdout instead, for tests on any Linux, and then touches
+ * neither the clock nor the power.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <linux/close_range.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -44,31 +44,44 @@ enum { BUFFER_BYTES = 256 << 10, PIPE_BYTES = 256 << 10, PAGE_BYTES = 4096 };
 enum { POWEROFF_GRACE_MS = 3000 };
 
 enum {
-  START = 0x01, STDIN_DATA = 0x02, STDIN_END = 0x03, WINDOW = 0x04, SIGNAL = 0x05, CLOSE_OUTPUT = 0x06, PING = 0x07,
-  POWEROFF = 0x08, SET_CLOCK = 0x09,
-  HELLO = 0x81, STARTED = 0x82, STDOUT_DATA = 0x83, STDERR_DATA = 0x84, EXIT = 0x85, STDIN_WINDOW = 0x86,
-  STDIN_CLOSED = 0x87, PONG = 0x88,
+  START = 0x01,
+  STDIN_DATA = 0x02,
+  STDIN_END = 0x03,
+  WINDOW = 0x04,
+  SIGNAL = 0x05,
+  CLOSE_OUTPUT = 0x06,
+  PING = 0x07,
+  POWEROFF = 0x08,
+  SET_CLOCK = 0x09,
+  HELLO = 0x81,
+  STARTED = 0x82,
+  STDOUT_DATA = 0x83,
+  STDERR_DATA = 0x84,
+  EXIT = 0x85,
+  STDIN_WINDOW = 0x86,
+  STDIN_CLOSED = 0x87,
+  PONG = 0x88,
 };
 enum { KIND_EXITED = 0, KIND_SIGNALLED = 1, KIND_NOT_STARTED = 2 };
 
 struct session {
-  struct session *next;
+  struct session* next;
   uint32_t id;
   pid_t pid;
   int in_fd;     /* the write end of the child's stdin, -1 when closed */
   int out_fd[2]; /* the read ends of its stdout and stderr, -1 when closed */
   uint32_t credit[2];
-  int ended;       /* the child was reaped; `status` is waitpid's */
+  int ended; /* the child was reaped; `status` is waitpid's */
   int status;
-  long drain[2];   /* after the end: bytes that were in the pipe then */
-  uint8_t *in_buffer;
+  long drain[2]; /* after the end: bytes that were in the pipe then */
+  uint8_t* in_buffer;
   size_t in_offset, in_length;
-  int in_end;      /* close stdin when the buffer is empty */
+  int in_end;        /* close stdin when the buffer is empty */
   size_t in_granted; /* bytes the host may still send */
   size_t in_written; /* bytes written since the last grant */
 };
 
-static struct session *sessions;
+static struct session* sessions;
 static int signal_fd = -1;
 static int powering_off = -1; /* the action asked for, or -1 */
 static struct timespec power_deadline;
@@ -79,8 +92,8 @@ static size_t tx_start, tx_length;
 /* The host may have something for us. While this is 0 it owes a ring. */
 static int look = 1;
 
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void say(const char *format, ...) {
+static void say(const char* format, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
   fputs("vivarium-agent: ", stderr);
@@ -89,8 +102,10 @@ static void say(const char *format, ...) {
   va_end(arguments);
 }
 
-static void put32(uint8_t *at, uint32_t value) { memcpy(at, &value, 4); }
-static uint32_t get32(const uint8_t *at) {
+static void put32(uint8_t* at, uint32_t value) {
+  memcpy(at, &value, 4);
+}
+static uint32_t get32(const uint8_t* at) {
   uint32_t value;
   memcpy(&value, at, 4);
   return value;
@@ -100,8 +115,12 @@ static uint32_t get32(const uint8_t *at) {
 
 #ifdef AGENT_STDIO
 
-static int wake_fd(void) { return STDIN_FILENO; }
-static int wake_timeout_ms(void) { return -1; }
+static int wake_fd(void) {
+  return STDIN_FILENO;
+}
+static int wake_timeout_ms(void) {
+  return -1;
+}
 
 static int transport_start(void) {
   tx_buffer = malloc(BUFFER_BYTES);
@@ -118,37 +137,54 @@ static size_t transport_receive(void) {
   return count > 0 ? (size_t)count : 0;
 }
 
-static size_t transport_send(const uint8_t *bytes, size_t length) {
+static size_t transport_send(const uint8_t* bytes, size_t length) {
   ssize_t count = write(STDOUT_FILENO, bytes, length);
   if (count < 0 && errno != EINTR && errno != EAGAIN) exit(1);
   return count > 0 ? (size_t)count : 0;
 }
 
-static void transport_restart(void) { exit(3); }
+static void transport_restart(void) {
+  exit(3);
+}
 
 #else
 
 enum { CHANNEL_BASE = 0x5a0, CHANNEL_PORTS = 0x20 };
-enum { REG_ID = 0x00, REG_VERSION = 0x04, REG_READABLE = 0x08, REG_WRITABLE = 0x0c, REG_DATA = 0x10, REG_PAGE = 0x14,
-       REG_COMMAND = 0x18 };
+enum {
+  REG_ID = 0x00,
+  REG_VERSION = 0x04,
+  REG_READABLE = 0x08,
+  REG_WRITABLE = 0x0c,
+  REG_DATA = 0x10,
+  REG_PAGE = 0x14,
+  REG_COMMAND = 0x18
+};
 enum { COMMAND_OPEN = 1, COMMAND_RECEIVE = 2, COMMAND_SEND = 3 };
 enum { CHANNEL_ID = 0x56495643, FEATURE_MEMORY = 1 << 16, MAX_SEGMENTS = 255 };
 enum { DMA_PAGES = 1 + 2 * (BUFFER_BYTES / PAGE_BYTES) };
 
 static int tty_fd = -1;
 static int use_memory;
-static uint8_t *dma; /* the transfer page, then tx_buffer, then rx_buffer */
+static uint8_t* dma; /* the transfer page, then tx_buffer, then rx_buffer */
 static uint64_t frame_number[DMA_PAGES];
 
-static int wake_fd(void) { return tty_fd; }
+static int wake_fd(void) {
+  return tty_fd;
+}
 /* Without a ring there is only looking again. */
-static int wake_timeout_ms(void) { return tty_fd < 0 ? 10 : -1; }
+static int wake_timeout_ms(void) {
+  return tty_fd < 0 ? 10 : -1;
+}
 
-static uint32_t reg_read(int reg) { return inl(CHANNEL_BASE + reg); }
-static void reg_write(int reg, uint32_t value) { outl(value, CHANNEL_BASE + reg); }
+static uint32_t reg_read(int reg) {
+  return inl(CHANNEL_BASE + reg);
+}
+static void reg_write(int reg, uint32_t value) {
+  outl(value, CHANNEL_BASE + reg);
+}
 
-/* Finds the physical pages of `dma`. They stay where they are: locked, never forked, never merged or collapsed, and with
- * compaction of locked pages off. */
+/* Finds the physical pages of `dma`. They stay where they are: locked, never forked, never merged or collapsed, and
+ * with compaction of locked pages off. */
 static int find_frames(void) {
   int fd = open("/proc/sys/vm/compact_unevictable_allowed", O_WRONLY | O_CLOEXEC);
   if (fd >= 0) {
@@ -218,11 +254,11 @@ static int transport_start(void) {
 }
 
 /* One transfer of `length` bytes at `bytes`, which lie in dma; how many moved. */
-static size_t transfer(uint32_t command, const uint8_t *bytes, size_t length) {
+static size_t transfer(uint32_t command, const uint8_t* bytes, size_t length) {
   uint32_t count = 0;
   size_t offset = (size_t)(bytes - dma);
   uint64_t end_gpa = 0;
-  uint8_t *row = dma;
+  uint8_t* row = dma;
   while (length > 0) {
     size_t in_page = PAGE_BYTES - offset % PAGE_BYTES;
     size_t part = length < in_page ? length : in_page;
@@ -269,7 +305,7 @@ static size_t transport_receive(void) {
   return count;
 }
 
-static size_t transport_send(const uint8_t *bytes, size_t length) {
+static size_t transport_send(const uint8_t* bytes, size_t length) {
   if (use_memory) return transfer(COMMAND_SEND, bytes, length);
   size_t room = reg_read(REG_WRITABLE);
   if (length > room) length = room;
@@ -277,7 +313,9 @@ static size_t transport_send(const uint8_t *bytes, size_t length) {
   return length;
 }
 
-static void transport_restart(void) { channel_open(); }
+static void transport_restart(void) {
+  channel_open();
+}
 
 #endif
 
@@ -317,8 +355,8 @@ static void reserve_tx(size_t bytes) {
   }
 }
 
-static uint8_t *frame_header(uint32_t type, uint32_t session, size_t length) {
-  uint8_t *at = tx_buffer + tx_start + tx_length;
+static uint8_t* frame_header(uint32_t type, uint32_t session, size_t length) {
+  uint8_t* at = tx_buffer + tx_start + tx_length;
   put32(at, (uint32_t)length);
   at[4] = (uint8_t)type;
   at[5] = FRAME_MAGIC;
@@ -328,13 +366,15 @@ static uint8_t *frame_header(uint32_t type, uint32_t session, size_t length) {
   return at + HEADER_BYTES;
 }
 
-static void send_frame(uint32_t type, uint32_t session, const void *payload, size_t length) {
+static void send_frame(uint32_t type, uint32_t session, const void* payload, size_t length) {
   reserve_tx(HEADER_BYTES + length);
-  uint8_t *at = frame_header(type, session, length);
+  uint8_t* at = frame_header(type, session, length);
   if (length > 0) memcpy(at, payload, length);
 }
 
-static void send_word(uint32_t type, uint32_t session, uint32_t word) { send_frame(type, session, &word, 4); }
+static void send_word(uint32_t type, uint32_t session, uint32_t word) {
+  send_frame(type, session, &word, 4);
+}
 
 static void send_exit(uint32_t session, uint32_t kind, uint32_t value) {
   uint32_t words[2] = {kind, value};
@@ -351,7 +391,7 @@ static void send_hello(void) {
   put32(payload, PROTOCOL_VERSION);
   put32(payload + 4, (uint32_t)sysconf(_SC_NPROCESSORS_ONLN));
   memcpy(payload + 8, &bytes, 8);
-  const char *texts[] = {AGENT_VERSION, names.sysname, names.release, names.version, names.machine};
+  const char* texts[] = {AGENT_VERSION, names.sysname, names.release, names.version, names.machine};
   size_t at = 16;
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     size_t length = strlen(texts[i]) + 1;
@@ -363,19 +403,19 @@ static void send_hello(void) {
 
 /* ---- sessions --------------------------------------------------------------------------------------------------- */
 
-static struct session *find_session(uint32_t id) {
-  for (struct session *s = sessions; s; s = s->next)
+static struct session* find_session(uint32_t id) {
+  for (struct session* s = sessions; s; s = s->next)
     if (s->id == id) return s;
   return NULL;
 }
 
-static void close_fd(int *fd) {
+static void close_fd(int* fd) {
   if (*fd >= 0) close(*fd);
   *fd = -1;
 }
 
-static void free_session(struct session *gone) {
-  for (struct session **at = &sessions; *at; at = &(*at)->next) {
+static void free_session(struct session* gone) {
+  for (struct session** at = &sessions; *at; at = &(*at)->next) {
     if (*at != gone) continue;
     *at = gone->next;
     break;
@@ -388,7 +428,7 @@ static void free_session(struct session *gone) {
 }
 
 /* The child's half of start: never returns. */
-static void become(int in, int out, int err, int report, const char *cwd, char **argv, char **env) {
+static void become(int in, int out, int err, int report, const char* cwd, char** argv, char** env) {
   setsid();
   sigset_t none;
   sigemptyset(&none);
@@ -418,7 +458,7 @@ static int make_pipe(int ends[2]) {
 }
 
 /* 0, or the errno that kept the command from starting. */
-static int spawn(struct session *s, const char *cwd, char **argv, char **env) {
+static int spawn(struct session* s, const char* cwd, char** argv, char** env) {
   int pipes[4][2] = {{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}}; /* stdin, stdout, stderr, report */
   int error = 0;
   for (int i = 0; i < 4 && !error; i++)
@@ -433,8 +473,10 @@ static int spawn(struct session *s, const char *cwd, char **argv, char **env) {
     ssize_t got;
     do got = read(pipes[3][0], &error, sizeof error); /* ends when the child executes or fails */
     while (got < 0 && errno == EINTR);
-    if (got == (ssize_t)sizeof error) waitpid(s->pid, NULL, 0);
-    else error = 0;
+    if (got == (ssize_t)sizeof error)
+      waitpid(s->pid, NULL, 0);
+    else
+      error = 0;
   }
   if (!error) {
     s->in_fd = pipes[0][1];
@@ -453,26 +495,26 @@ static int spawn(struct session *s, const char *cwd, char **argv, char **env) {
 }
 
 /* The next NUL-terminated text of [*at, end), or NULL. */
-static char *next_text(char **at, const char *end) {
-  char *text = *at;
+static char* next_text(char** at, const char* end) {
+  char* text = *at;
   if (text >= end) return NULL;
-  char *stop = memchr(text, 0, (size_t)(end - text));
+  char* stop = memchr(text, 0, (size_t)(end - text));
   if (!stop) return NULL;
   *at = stop + 1;
   return text;
 }
 
-static int start(uint32_t id, uint8_t *payload, size_t length) {
+static int start(uint32_t id, uint8_t* payload, size_t length) {
   if (length < 16) return EPROTO;
   uint32_t flags = get32(payload), argc = get32(payload + 4), envc = get32(payload + 8);
   if (flags != 0) return ENOTSUP;
   /* Each text takes at least its NUL. */
   if (argc == 0 || argc > length || envc > length) return EINVAL;
   if (id == 0 || find_session(id)) return EEXIST;
-  char *at = (char *)payload + 16, *end = (char *)payload + length;
-  char *cwd = next_text(&at, end);
+  char *at = (char*)payload + 16, *end = (char*)payload + length;
+  char* cwd = next_text(&at, end);
   char **argv = calloc((size_t)argc + 1, sizeof *argv), **env = calloc((size_t)envc + 1, sizeof *env);
-  struct session *s = calloc(1, sizeof *s);
+  struct session* s = calloc(1, sizeof *s);
   int error = argv && env && s ? 0 : ENOMEM;
   if (!error && !cwd) error = EINVAL;
   for (uint32_t i = 0; i < argc && !error; i++)
@@ -499,7 +541,7 @@ static int start(uint32_t id, uint8_t *payload, size_t length) {
   return error;
 }
 
-static void stdin_gone(struct session *s) {
+static void stdin_gone(struct session* s) {
   if (s->in_fd < 0) return;
   close_fd(&s->in_fd);
   free(s->in_buffer);
@@ -509,7 +551,7 @@ static void stdin_gone(struct session *s) {
 }
 
 /* Bytes that the pipe took, 0 when it is full; on a broken pipe stdin is gone and all count as taken. */
-static size_t write_stdin(struct session *s, const uint8_t *bytes, size_t length) {
+static size_t write_stdin(struct session* s, const uint8_t* bytes, size_t length) {
   ssize_t count = write(s->in_fd, bytes, length);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
   if (count < 0) {
@@ -525,7 +567,7 @@ static size_t write_stdin(struct session *s, const uint8_t *bytes, size_t length
   return (size_t)count;
 }
 
-static void pump_stdin(struct session *s) {
+static void pump_stdin(struct session* s) {
   if (s->in_fd >= 0 && s->in_length > 0) {
     size_t count = write_stdin(s, s->in_buffer + s->in_offset, s->in_length);
     if (s->in_fd < 0) return;
@@ -537,8 +579,8 @@ static void pump_stdin(struct session *s) {
 }
 
 /* -1 when the host sent more than it was granted. */
-static int take_stdin(uint32_t id, const uint8_t *bytes, size_t length) {
-  struct session *s = find_session(id);
+static int take_stdin(uint32_t id, const uint8_t* bytes, size_t length) {
+  struct session* s = find_session(id);
   if (!s || s->in_fd < 0 || s->in_end) return 0; /* it has ended, or closed its stdin, meanwhile */
   if (length > s->in_granted) return -1;
   s->in_granted -= length;
@@ -561,13 +603,13 @@ static int take_stdin(uint32_t id, const uint8_t *bytes, size_t length) {
   return 0;
 }
 
-static void output_ended(struct session *s, int which) {
+static void output_ended(struct session* s, int which) {
   close_fd(&s->out_fd[which]);
   send_frame(which == 0 ? STDOUT_DATA : STDERR_DATA, s->id, NULL, 0);
 }
 
 /* One read of a child's output into a frame; 0 when there is nothing more to do now. */
-static int pump_output(struct session *s, int which) {
+static int pump_output(struct session* s, int which) {
   if (s->out_fd[which] < 0 || s->credit[which] == 0) return 0;
   size_t want = s->credit[which] < MAX_DATA_BYTES ? s->credit[which] : MAX_DATA_BYTES;
   if (s->ended && (long)want > s->drain[which]) want = (size_t)s->drain[which];
@@ -576,7 +618,7 @@ static int pump_output(struct session *s, int which) {
     return 0;
   }
   reserve_tx(HEADER_BYTES + want);
-  uint8_t *at = tx_buffer + tx_start + tx_length + HEADER_BYTES;
+  uint8_t* at = tx_buffer + tx_start + tx_length + HEADER_BYTES;
   ssize_t count = read(s->out_fd[which], at, want);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) {
     if (s->ended) output_ended(s, which);
@@ -593,13 +635,15 @@ static int pump_output(struct session *s, int which) {
 }
 
 /* Reports the end of a child whose output is drained; 1 when the session is gone. */
-static int finish(struct session *s) {
+static int finish(struct session* s) {
   if (!s->ended) return 0;
   for (int which = 0; which < 2; which++)
     if (s->out_fd[which] >= 0 && s->drain[which] == 0) output_ended(s, which);
   if (s->out_fd[0] >= 0 || s->out_fd[1] >= 0) return 0;
-  if (WIFSIGNALED(s->status)) send_exit(s->id, KIND_SIGNALLED, (uint32_t)WTERMSIG(s->status));
-  else send_exit(s->id, KIND_EXITED, (uint32_t)WEXITSTATUS(s->status));
+  if (WIFSIGNALED(s->status))
+    send_exit(s->id, KIND_SIGNALLED, (uint32_t)WTERMSIG(s->status));
+  else
+    send_exit(s->id, KIND_EXITED, (uint32_t)WEXITSTATUS(s->status));
   free_session(s);
   return 1;
 }
@@ -609,7 +653,7 @@ static void reap(void) {
   int status;
   pid_t pid;
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    for (struct session *s = sessions; s; s = s->next) {
+    for (struct session* s = sessions; s; s = s->next) {
       if (s->pid != pid || s->ended) continue;
       s->ended = 1;
       s->status = status;
@@ -625,7 +669,7 @@ static void reap(void) {
 }
 
 static void signal_sessions(int number) {
-  for (struct session *s = sessions; s; s = s->next)
+  for (struct session* s = sessions; s; s = s->next)
     if (!s->ended) kill(-s->pid, number);
 }
 
@@ -673,11 +717,11 @@ static void set_clock(uint64_t unix_ns) {
 
 static uint8_t header[HEADER_BYTES];
 static size_t header_have;
-static uint8_t *payload_buffer; /* of any frame but stdin data, which is passed on as it comes */
+static uint8_t* payload_buffer; /* of any frame but stdin data, which is passed on as it comes */
 static size_t payload_have;
 
 /* The channel's two ends disagree: end all sessions and begin again. */
-static void start_over(const char *why) {
+static void start_over(const char* why) {
   say("%s; starting over", why);
   signal_sessions(SIGKILL);
   while (sessions) free_session(sessions); /* reap() takes the children */
@@ -688,8 +732,8 @@ static void start_over(const char *why) {
   send_hello();
 }
 
-static void handle_frame(uint32_t type, uint32_t id, uint8_t *payload, size_t length) {
-  struct session *s = find_session(id);
+static void handle_frame(uint32_t type, uint32_t id, uint8_t* payload, size_t length) {
+  struct session* s = find_session(id);
   uint32_t word = length >= 4 ? get32(payload) : 0;
   switch (type) {
     case START: {
@@ -713,12 +757,8 @@ static void handle_frame(uint32_t type, uint32_t id, uint8_t *payload, size_t le
     case CLOSE_OUTPUT:
       if (s && word >= 1 && word <= 2 && s->out_fd[word - 1] >= 0) output_ended(s, (int)word - 1);
       break;
-    case PING:
-      send_frame(PONG, id, payload, length < MAX_PING_BYTES ? length : MAX_PING_BYTES);
-      break;
-    case POWEROFF:
-      begin_poweroff(word);
-      break;
+    case PING: send_frame(PONG, id, payload, length < MAX_PING_BYTES ? length : MAX_PING_BYTES); break;
+    case POWEROFF: begin_poweroff(word); break;
     case SET_CLOCK: {
       uint64_t unix_ns;
       if (length < 8) break;
@@ -726,12 +766,11 @@ static void handle_frame(uint32_t type, uint32_t id, uint8_t *payload, size_t le
       set_clock(unix_ns);
       break;
     }
-    default: /* a later protocol's frame that this agent can do without */
-      break;
+    default: /* a later protocol's frame that this agent can do without */ break;
   }
 }
 
-static void take_bytes(const uint8_t *bytes, size_t count) {
+static void take_bytes(const uint8_t* bytes, size_t count) {
   while (count > 0) {
     if (header_have < HEADER_BYTES) {
       size_t part = HEADER_BYTES - header_have < count ? HEADER_BYTES - header_have : count;
@@ -766,12 +805,12 @@ static void take_bytes(const uint8_t *bytes, size_t count) {
 
 /* ---- the loop --------------------------------------------------------------------------------------------------- */
 
-static struct pollfd *poll_set;
+static struct pollfd* poll_set;
 static size_t poll_capacity;
 
 static void ensure_polls(size_t count) {
   if (count <= poll_capacity) return;
-  struct pollfd *grown = realloc(poll_set, (count + 16) * sizeof *grown);
+  struct pollfd* grown = realloc(poll_set, (count + 16) * sizeof *grown);
   if (!grown) abort();
   poll_set = grown;
   poll_capacity = count + 16;
@@ -783,7 +822,7 @@ static void wait_for_something(void) {
   ensure_polls(2);
   poll_set[0] = (struct pollfd){wake_fd(), POLLIN, 0};
   poll_set[1] = (struct pollfd){signal_fd, POLLIN, 0};
-  for (struct session *s = sessions; s; s = s->next) {
+  for (struct session* s = sessions; s; s = s->next) {
     ensure_polls(count + 3);
     /* Without events poll still reports that the last reader of a stdin is gone. */
     if (s->in_fd >= 0) poll_set[count++] = (struct pollfd){s->in_fd, s->in_length > 0 ? POLLOUT : 0, 0};
@@ -796,7 +835,7 @@ static void wait_for_something(void) {
   poll(poll_set, (nfds_t)count, timeout_ms);
   for (size_t i = 2; i < count; i++) {
     if (!(poll_set[i].revents & POLLERR)) continue;
-    for (struct session *s = sessions; s; s = s->next)
+    for (struct session* s = sessions; s; s = s->next)
       if (s->in_fd == poll_set[i].fd) stdin_gone(s);
   }
   if (poll_set[1].revents & POLLIN) {
