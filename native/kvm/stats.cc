@@ -39,7 +39,9 @@ std::vector<uint8_t> readAt(int fd, uint64_t offset, size_t length) {
 }  // namespace
 
 Fd openStats(int fd) {
-  return Fd(ioctlRetry(fd, KVM_GET_STATS_FD, 0ul));
+  const int statsFd = ioctlRetry(fd, KVM_GET_STATS_FD, 0ul);
+  if (statsFd < 0 && errno != ENOTTY && errno != EINVAL) throwIoctl("KVM_GET_STATS_FD", errno);
+  return Fd(statsFd);
 }
 
 std::vector<Stat> readStats(const Fd& statsFd) {

@@ -16,7 +16,7 @@ struct Stat {
   std::vector<uint64_t> values;
 };
 
-// An invalid Fd where this KVM has no such statistics.
+// An invalid Fd where this KVM has no such statistics. @throws Failure kIoctl when there is no room for a descriptor.
 Fd openStats(int fd);
 
 // @throws Failure kCapability when `statsFd` is not valid, kSyscall when it can't be read.

@@ -36,8 +36,8 @@ describe('Memory', () => {
   it('can be a memfd, which nobody resizes', () => {
     const memory = new addon.Memory({ sizeBytes: MiB, backing: 'memfd', hugePages: true });
     expect(fstatSync(memory.fd).size).toBe(MiB);
-    expect(() => ftruncateSync(memory.fd, 4096)).toThrowError(/EPERM/);
-    expect(() => ftruncateSync(memory.fd, 2 * MiB)).toThrowError(/EPERM/);
+    expect(() => ftruncateSync(memory.fd, 4096)).toThrow(/EPERM/);
+    expect(() => ftruncateSync(memory.fd, 2 * MiB)).toThrow(/EPERM/);
     new Uint8Array(memory.view(0, 4096))[0] = 1;
     memory.close();
     expect(memory.fd).toBe(-1);
@@ -49,7 +49,7 @@ describe('Memory', () => {
     const last = new Uint8Array(memory.view(sizeBytes - 4096, 4096));
     last[4095] = 1;
     expect(memory.view(0, 2 ** 32 - 4096).byteLength).toBe(2 ** 32 - 4096);
-    expect(() => memory.view(0, 2 ** 32 + 1)).toThrowError(RangeError);
+    expect(() => memory.view(0, 2 ** 32 + 1)).toThrow(RangeError);
     memory.close();
   });
 
@@ -72,7 +72,7 @@ describe('Memory', () => {
     ['a fraction', 0.5, 1],
   ])('refuses a view with %s', (_, offset, length) => {
     const memory = new addon.Memory({ sizeBytes: 8192, backing: 'anonymous', hugePages: false });
-    expect(() => memory.view(offset, length)).toThrowError(RangeError);
+    expect(() => memory.view(offset, length)).toThrow(RangeError);
     memory.close();
   });
 
@@ -84,14 +84,14 @@ describe('Memory', () => {
     ['no choice of huge pages', { sizeBytes: 4096, backing: 'memfd' }, TypeError],
     ['no options', undefined, TypeError],
   ])('refuses %s', (_, options, type) => {
-    expect(() => new addon.Memory(options as never)).toThrowError(type);
+    expect(() => new addon.Memory(options as never)).toThrow(type);
   });
 
   it('says what the kernel refused', () => {
     // An address space of 47 bits holds at most one such mapping beside everything else.
     const huge = { sizeBytes: 2 ** 46, backing: 'anonymous', hugePages: false } as const;
     const held = [new addon.Memory(huge)];
-    expect(() => held.push(new addon.Memory(huge))).toThrowError(
+    expect(() => held.push(new addon.Memory(huge))).toThrow(
       expect.objectContaining({ kind: 'syscall', name: 'mmap', errno: 'ENOMEM' }) as Error,
     );
     for (const memory of held) memory.close();
@@ -110,8 +110,8 @@ describe('Memory', () => {
     expect(views.every((view) => view.length === 0)).toBe(true);
     expect(bitmap.byteLength).toBe(0);
     expect(memory.sizeBytes).toBe(0);
-    expect(() => memory.view(0, 1)).toThrowError(expect.objectContaining({ kind: 'closed', name: 'memory' }) as Error);
-    expect(() => memory.dirtyBitmap()).toThrowError(expect.objectContaining({ kind: 'closed' }) as Error);
+    expect(() => memory.view(0, 1)).toThrow(expect.objectContaining({ kind: 'closed', name: 'memory' }) as Error);
+    expect(() => memory.dirtyBitmap()).toThrow(expect.objectContaining({ kind: 'closed' }) as Error);
   });
 
   it('lives on in a memory slot until that goes', () => {

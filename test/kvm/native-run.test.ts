@@ -78,11 +78,11 @@ describe('exits', () => {
   it('can only be completed once', async () => {
     const { cpu } = boot({ code: [...out(0xc0), ...spin] });
     const refused = failure({ kind: 'state', name: 'vcpu 0', detail: 'no exit waits' });
-    expect(() => cpu.native.complete()).toThrowError(refused);
+    expect(() => cpu.native.complete()).toThrow(refused);
     cpu.native.resume();
     await cpu.nextExit();
     cpu.native.complete();
-    expect(() => cpu.native.complete()).toThrowError(refused);
+    expect(() => cpu.native.complete()).toThrow(refused);
   });
 
   it('wait as long as JavaScript likes', async () => {
@@ -455,7 +455,7 @@ describe('a KVM_RUN that fails', () => {
     cpu.native.resume();
     await rig.until(() => cpu.state() === STATE.FAILED);
     expect(cpu.runErrno()).toBe(22);
-    expect(() => cpu.native.resume()).toThrowError(failure({ kind: 'state', detail: 'KVM_RUN failed' }));
+    expect(() => cpu.native.resume()).toThrow(failure({ kind: 'state', detail: 'KVM_RUN failed' }));
     cpu.native.park();
     cpu.native.kick();
     expect(cpu.state()).toBe(STATE.FAILED);

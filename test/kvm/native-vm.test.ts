@@ -64,18 +64,18 @@ describe('structure ioctls of a VM', () => {
     ['five arguments', (vm: RigVm['vm']) => vm.enableCap(0, 0, new BigUint64Array(5)), RangeError],
   ])('refuses %s', (_, call, type) => {
     const { vm } = boot();
-    expect(() => call(vm)).toThrowError(type);
+    expect(() => call(vm)).toThrow(type);
   });
 
   it('names ioctl and errno of what KVM refuses', () => {
     const { vm } = boot();
-    expect(() => vm.ioctlValue('KVM_CREATE_IRQCHIP')).toThrowError(
+    expect(() => vm.ioctlValue('KVM_CREATE_IRQCHIP')).toThrow(
       failure({ kind: 'ioctl', name: 'KVM_CREATE_IRQCHIP', errno: 'EEXIST', errnoNumber: 17, detail: undefined }),
     );
-    expect(() => vm.enableCap(0x7fff, 0, new BigUint64Array(4))).toThrowError(
+    expect(() => vm.enableCap(0x7fff, 0, new BigUint64Array(4))).toThrow(
       failure({ name: 'KVM_ENABLE_CAP', errno: 'EINVAL', detail: 'capability 32767' }),
     );
-    expect(() => vm.createVcpu(0, 'twice')).toThrowError(
+    expect(() => vm.createVcpu(0, 'twice')).toThrow(
       failure({ name: 'KVM_CREATE_VCPU', errno: 'EEXIST', detail: 'vcpu 0' }),
     );
   });
@@ -100,16 +100,16 @@ describe('memory slots', () => {
     ['of an odd size', 0x100000, 0, 0x1800],
   ])('refuse a slot %s', (_, gpa, offset, sizeBytes) => {
     const { vm, memory } = boot({ memoryBytes: 0x80000 });
-    expect(() => vm.setMemorySlot(1, 0, gpa, memory, offset, sizeBytes)).toThrowError(RangeError);
-    expect(() => vm.setMemorySlotAsync(1, 0, gpa, memory, offset, sizeBytes)).toThrowError(RangeError);
+    expect(() => vm.setMemorySlot(1, 0, gpa, memory, offset, sizeBytes)).toThrow(RangeError);
+    expect(() => vm.setMemorySlotAsync(1, 0, gpa, memory, offset, sizeBytes)).toThrow(RangeError);
   });
 
   it('refuse what is no memory, and memory that is closed', () => {
     const { vm, memory } = boot();
-    expect(() => vm.setMemorySlot(1, 0, 0x100000, {} as never, 0, 0x1000)).toThrowError(TypeError);
-    expect(() => vm.setMemorySlot(1, 0, 0x100000, rig.system as never, 0, 0x1000)).toThrowError(TypeError);
+    expect(() => vm.setMemorySlot(1, 0, 0x100000, {} as never, 0, 0x1000)).toThrow(TypeError);
+    expect(() => vm.setMemorySlot(1, 0, 0x100000, rig.system as never, 0, 0x1000)).toThrow(TypeError);
     memory.close();
-    expect(() => vm.setMemorySlot(1, 0, 0x100000, memory, 0, 0x1000)).toThrowError(failure({ kind: 'closed' }));
+    expect(() => vm.setMemorySlot(1, 0, 0x100000, memory, 0, 0x1000)).toThrow(failure({ kind: 'closed' }));
   });
 
   it('log the pages that the guest wrote', async () => {
@@ -125,8 +125,8 @@ describe('memory slots', () => {
     cpu.native.complete();
     await cpu.nextExit();
     expect(vm.getDirtyLog(0, 0x80000)).toEqual(BigUint64Array.of(1n << 5n, 0n));
-    expect(() => vm.getDirtyLog(0, 0x40000)).toThrowError(RangeError);
-    expect(() => vm.getDirtyLog(7, 0x80000)).toThrowError(failure({ name: 'KVM_GET_DIRTY_LOG', errno: 'ENOENT' }));
+    expect(() => vm.getDirtyLog(0, 0x40000)).toThrow(RangeError);
+    expect(() => vm.getDirtyLog(7, 0x80000)).toThrow(failure({ name: 'KVM_GET_DIRTY_LOG', errno: 'ENOENT' }));
   });
 
   it('clear the log by hand where that was chosen', async () => {
@@ -140,7 +140,7 @@ describe('memory slots', () => {
     const log = vm.getDirtyLog(0, 0x80000);
     expect(log[0]! & (1n << 3n)).not.toBe(0n);
     expect(vm.getDirtyLog(0, 0x80000)).toEqual(log);
-    expect(() => vm.clearDirtyLog(0, 0, 128, new BigUint64Array(1))).toThrowError(RangeError);
+    expect(() => vm.clearDirtyLog(0, 0, 128, new BigUint64Array(1))).toThrow(RangeError);
     vm.clearDirtyLog(0, 0, 128, log);
     expect(vm.getDirtyLog(0, 0x80000)).toEqual(new BigUint64Array(2));
   });
@@ -162,10 +162,10 @@ describe('event descriptors', () => {
     expect(second.address).toBe(0x51);
     expect(two.read()).toBe(1n);
     vm.ioeventfd(two, 0x50, 1, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN, 2n);
-    expect(() => vm.ioeventfd(two, 0x50, 3, KVM_IOEVENTFD_FLAG_PIO)).toThrowError(
+    expect(() => vm.ioeventfd(two, 0x50, 3, KVM_IOEVENTFD_FLAG_PIO)).toThrow(
       failure({ name: 'KVM_IOEVENTFD', errno: 'EINVAL', detail: 'address 0x50' }),
     );
-    expect(() => vm.ioeventfd(two, 0x50, 9, KVM_IOEVENTFD_FLAG_PIO)).toThrowError(RangeError);
+    expect(() => vm.ioeventfd(two, 0x50, 9, KVM_IOEVENTFD_FLAG_PIO)).toThrow(RangeError);
     two.close();
   });
 
@@ -192,7 +192,7 @@ describe('event descriptors', () => {
     expect(resample.read()).toBeGreaterThan(0n);
     const KVM_IRQFD_FLAG_DEASSIGN = 1;
     vm.irqfd(trigger, 5, KVM_IRQFD_FLAG_DEASSIGN);
-    expect(() => vm.irqfd({} as never, 5, 0)).toThrowError(TypeError);
+    expect(() => vm.irqfd({} as never, 5, 0)).toThrow(TypeError);
     trigger.close();
     resample.close();
   });
@@ -208,7 +208,7 @@ describe('event descriptors', () => {
     vm.setGsiRouting(entry);
     vm.setGsiRouting(new Uint8Array(0));
     view.setUint32(4, 99, true);
-    expect(() => vm.setGsiRouting(entry)).toThrowError(failure({ name: 'KVM_SET_GSI_ROUTING', errno: 'EINVAL' }));
+    expect(() => vm.setGsiRouting(entry)).toThrow(failure({ name: 'KVM_SET_GSI_ROUTING', errno: 'EINVAL' }));
     const msi = new Uint8Array(32);
     new DataView(msi.buffer).setUint32(0, 0xfee00000, true);
     new DataView(msi.buffer).setUint32(8, 0x41, true);
@@ -235,17 +235,17 @@ describe('a VM', () => {
     vm.close();
     vm.close();
     const closed = failure({ kind: 'closed', name: 'vm' });
-    expect(() => vm.stats()).toThrowError(closed);
-    expect(() => vm.ioctl('KVM_GET_PIT2')).toThrowError(closed);
-    expect(() => vm.createVcpu(1, 'late')).toThrowError(closed);
-    expect(() => vm.setMemorySlotAsync(0, 0, 0, memory, 0, 4096)).toThrowError(closed);
-    expect(() => vm.postedConsumed()).toThrowError(closed);
+    expect(() => vm.stats()).toThrow(closed);
+    expect(() => vm.ioctl('KVM_GET_PIT2')).toThrow(closed);
+    expect(() => vm.createVcpu(1, 'late')).toThrow(closed);
+    expect(() => vm.setMemorySlotAsync(0, 0, 0, memory, 0, 4096)).toThrow(closed);
+    expect(() => vm.postedConsumed()).toThrow(closed);
     const gone = failure({ kind: 'closed', name: 'vcpu' });
-    expect(() => cpu.native.resume()).toThrowError(gone);
-    expect(() => cpu.native.park()).toThrowError(gone);
-    expect(() => cpu.native.complete()).toThrowError(gone);
-    expect(() => cpu.native.ioctl('KVM_GET_REGS')).toThrowError(gone);
-    expect(() => cpu.native.threadCpuNs()).toThrowError(gone);
+    expect(() => cpu.native.resume()).toThrow(gone);
+    expect(() => cpu.native.park()).toThrow(gone);
+    expect(() => cpu.native.complete()).toThrow(gone);
+    expect(() => cpu.native.ioctl('KVM_GET_REGS')).toThrow(gone);
+    expect(() => cpu.native.threadCpuNs()).toThrow(gone);
     expect(cpu.native.threadId).toBe(0);
     expect(portFlags).toHaveLength(0);
     expect(cpu.native.run.byteLength).toBe(0);
@@ -261,7 +261,7 @@ describe('a VM', () => {
     });
     const first = vm.closeAsync();
     const second = vm.closeAsync();
-    expect(() => cpu.native.kick()).toThrowError(failure({ kind: 'closed' }));
+    expect(() => cpu.native.kick()).toThrow(failure({ kind: 'closed' }));
     await expect(Promise.all([first, second])).resolves.toEqual([undefined, undefined]);
     await slot;
     await vm.closeAsync();
