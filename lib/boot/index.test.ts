@@ -3,7 +3,9 @@ import { execFileSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { VmmError } from '../base/errors.js';
 import { FakeGuestMemory } from '../memory/fake.js';
 import { concatBytes, littleEndian, viewOf } from './bytes.js';
 import { loadBoot, ramRanges, type KernelBoot, type MachineShape } from './index.js';
@@ -274,6 +276,25 @@ describe('a bad kernel', () => {
         );
       }
     }
+  });
+
+  it('is never more than an error, whatever its bytes', async () => {
+    const memory = new FakeGuestMemory(ramRanges(32 * MiB));
+    const packed = buildBzImage({ payload: lz4 });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(packed, vmlinux),
+        fc.array(fc.tuple(fc.nat(4000), fc.integer({ min: 0, max: 255 })), { maxLength: 12 }),
+        async (image, changes) => {
+          const bytes = image.slice();
+          for (const [at, value] of changes) if (at < bytes.length) bytes[at] = value;
+          const kernel = save('fuzz', bytes);
+          const result = await loadBoot(memory, { kernel, initrd: Uint8Array.of(1) }).catch((error: unknown) => error);
+          if (result instanceof Error) expect(result).toBeInstanceOf(VmmError);
+        },
+      ),
+      { numRuns: 500 },
+    );
   });
 
   it('leaves no file open', async () => {

@@ -11,7 +11,7 @@ import { type BzImage, HEAD_BYTES, isBzImage, loadBzImage, parseBzImage } from '
 import { type ElfKernel, elfBits, inSegments, isElf, loadElf, parseElf } from './elf.js';
 import { imageError, type ImageFile, openImage } from './errors.js';
 import { type InitrdSource, loadInitrd } from './initrd.js';
-import { HIGH_MEMORY_GPA, LowMemory, memoryMap, type Region } from './layout.js';
+import { HIGH_MEMORY_GPA, HOLE_END_GPA, LowMemory, memoryMap, type Region } from './layout.js';
 import { enterLinux64, writeBootParams } from './linux.js';
 import { findMultibootHeader } from './multiboot.js';
 import { enterPvh, writeStartInfo } from './pvh.js';
@@ -68,7 +68,7 @@ async function bootBzImage(
     if (unpacked?.cacheFault !== undefined) notes.push(`the unpacked kernel was not kept: ${unpacked.cacheFault}`);
     try {
       const elf = unpacked && isElf(unpacked.file.read(0, 4)) ? parseElf(unpacked.file) : undefined;
-      if (unpacked && elf && elf.bits === 64 && inSegments(elf, elf.entry)) {
+      if (unpacked && elf && hasEntry64(elf)) {
         notes.push(unpacked.from === 'cache' ? 'unpacked kernel from the cache' : 'kernel unpacked on the host');
         return loadUnpacked(memory, { file: unpacked.file, elf, image, cmdline, boot, shape, notes });
       }
@@ -124,6 +124,11 @@ function bootElf(memory: GuestMemory, file: ImageFile, boot: KernelBoot, shape: 
   return { kind: 'linux', format: 'elf', entry: '64bit', state: enterLinux64(memory, elf.entry), notes: [] };
 }
 
+/** True when the ELF entry can be entered in long mode: it is loaded, and our page tables map it. */
+function hasEntry64(elf: ElfKernel): boolean {
+  return elf.bits === 64 && elf.entry < BigInt(HOLE_END_GPA) && inSegments(elf, elf.entry);
+}
+
 /**
  * The 64-bit entry where the file has one: an ELF entry inside the loaded image. PVH where it has only that, as with
  * kernels whose ELF entry is virtual (FreeBSD), 32-bit, or the PVH entry itself.
@@ -135,7 +140,7 @@ function chooseEntry(
 ): { kind: '64bit' } | { kind: 'pvh'; gpa: number } {
   const { pvhEntry } = elf;
   const pvh = pvhEntry !== undefined && inSegments(elf, BigInt(pvhEntry)) ? pvhEntry : undefined;
-  const has64 = elf.bits === 64 && inSegments(elf, elf.entry) && elf.entry !== BigInt(pvh ?? -1);
+  const has64 = hasEntry64(elf) && elf.entry !== BigInt(pvh ?? -1);
   if (wanted !== 'pvh' && has64) return { kind: '64bit' };
   if (wanted !== '64bit' && pvh !== undefined) return { kind: 'pvh', gpa: pvh };
   if (elf.bits === 32) {

@@ -17,7 +17,11 @@ import { openImage, type ImageFile } from './errors.js';
 import { buildBzImage, buildElf, packLz4Legacy } from './testing.js';
 import { unpackKernel } from './vmlinux-cache.js';
 
-const elf = buildElf({ bits: 64, entry: 0x100_0000n, segments: [{ paddr: 0x100_0000n, data: new Uint8Array(500) }] });
+const elf = buildElf({
+  bits: 64,
+  entry: 0x100_0000n,
+  segments: [{ paddr: 0x100_0000n, data: new Uint8Array(500).fill(7) }],
+});
 const payload = concatBytes(packLz4Legacy(elf), littleEndian(elf.length, 4));
 
 let directory: string;

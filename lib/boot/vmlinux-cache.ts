@@ -19,6 +19,7 @@ import {
 import path from 'node:path';
 import { imageError, memoryImage, openImage, type ImageFile } from './errors.js';
 import { isElf } from './elf.js';
+import { trimZeros } from './elf-trim.js';
 import { payloadFormat, SIZE_TRAILER_BYTES, unpackedSize, unpackPayload } from './payload.js';
 
 /** Where the unpacked kernel came from. */
@@ -76,6 +77,7 @@ export async function unpackKernel(
     throw imageError(bzImage.label, `its packed kernel is damaged: ${fault}`, 'fetch or copy it again', cause);
   }
   if (unpacked === undefined) return undefined;
+  trimZeros(unpacked);
   const file = memoryImage(bzImage.label, unpacked);
   if (cacheDir === undefined || link === undefined) return { file, from: 'unpacked', cacheFault: undefined };
   try {
