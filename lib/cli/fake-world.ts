@@ -174,7 +174,7 @@ export class FakeWorld implements RunWorld {
   /** Thrown by createMachine. */
   createError: Error | undefined;
   readonly forwarded: string[][] = [];
-  onForward: (signal: AbortSignal) => Promise<number> = () => Promise.resolve(0);
+  onForward: (io: CommandIo) => Promise<number> = () => Promise.resolve(0);
   onProcess: (process: FakeProcess) => void = () => undefined;
   readonly #guest: (machine: FakeMachine) => void;
 
@@ -210,10 +210,10 @@ export class FakeWorld implements RunWorld {
     return `/host${path}`;
   }
 
-  forward(argv: readonly string[], _io: CommandIo, _log: unknown, signal: AbortSignal): Promise<number> {
+  forward(argv: readonly string[], io: CommandIo, _log: unknown, signal: AbortSignal): Promise<number> {
     this.forwarded.push([...argv]);
     return Promise.race([
-      this.onForward(signal),
+      this.onForward(io),
       new Promise<never>((_resolve, reject) =>
         signal.addEventListener('abort', () => reject(new AbortError(signal)), { once: true }),
       ),

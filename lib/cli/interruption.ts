@@ -39,6 +39,11 @@ export class Interruption {
     return this.#cause;
   }
 
+  /** The time of `--timeout` is over, here or, by the SIGQUIT that stands for it, outside of the embedded host. */
+  get timeIsOver(): boolean {
+    return this.#cause?.kind === 'timeout' || (this.#cause?.kind === 'signal' && this.#cause.signal === 'SIGQUIT');
+  }
+
   /** The signal that asked the guest to power off, if one did. */
   get asked(): CommandSignal | undefined {
     return this.#asked;

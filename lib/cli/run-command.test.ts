@@ -343,15 +343,46 @@ describe('the embedded host', () => {
     expect(world.forwarded.at(-1)).toContain('--json');
   });
 
-  it('is held to --timeout from outside', async () => {
+  it('is held to --timeout from outside, with time for last words', async () => {
     const world = new FakeWorld();
     world.choice = { host: 'embedded', reason: 'no KVM' };
-    world.onForward = () => new Promise(() => undefined);
+    const heard: string[] = [];
+    world.onForward = (io) =>
+      new Promise((resolve) => {
+        io.onSignal((signal) => {
+          heard.push(signal);
+          resolve(131);
+        });
+      });
     const { io, status } = run(world, { timeout: '9' });
     await until(() => world.forwarded.length > 0);
     world.clock.advance(9_000_000_000n);
     expect(await status).toBe(124);
+    expect(heard).toEqual(['SIGQUIT']);
     expect(io.stderr.text).toContain('--timeout 9');
+  });
+
+  it('that does not react to the end of the time is left', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.onForward = () => new Promise(() => undefined);
+    const { status } = run(world, { timeout: '9' });
+    await until(() => world.forwarded.length > 0);
+    world.clock.advance(9_000_000_000n);
+    await turns();
+    world.clock.advance(5_000_000_000n);
+    expect(await status).toBe(124);
+  });
+
+  it('inside, shows the console of a guest that was stuck, and leaves the end to the outer process', async () => {
+    const world = new FakeWorld((machine) => machine.print('stuck here\r\n'));
+    world.inside = true;
+    const { io, status } = run(world, { json: true }, { command: ['x'] });
+    await until(() => world.machine?.calls.includes('start') === true);
+    await turns();
+    io.signal('SIGQUIT');
+    expect(await status).toBe(131);
+    expect(io.stderr.events.map(({ event }) => event)).toEqual(['images', 'boot', 'console']);
   });
 
   it('that fails gives 125', async () => {

@@ -6,6 +6,7 @@
 import type { CommandIo } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { formatSize } from '../base/units.js';
+import { checkMemory } from '../machine/options.js';
 import type { EndStatus } from '../machine/status.js';
 import { checkImageFile } from './check-files.js';
 import { openCommand } from './command-session.js';
@@ -23,6 +24,9 @@ import type { KernelChoice, RunMachine, RunWorld } from './world.js';
 const QUOTED_CONSOLE_CHARS = 8000;
 /** How long the guest may take to power off after the first Ctrl-C; the second needs no such time. */
 const POWER_OFF_MS = 60_000;
+
+/** How long a process inside the embedded host has for its last words when the time is over. */
+const LAST_WORDS_NS = 5_000_000_000n;
 
 /** The files of a run, found and checked. */
 interface Images {
@@ -54,8 +58,9 @@ export async function runCommand(options: RunOptions, io: CommandIo, world: RunW
   } finally {
     interruption.dispose();
   }
-  // The process inside has told its own end.
-  if (!forwarded) report.event('exit', { status: outcome.status, reason: outcome.reason, ...outcome.fields });
+  // The process inside has told its own end; a time that is over is told outside.
+  const silent = forwarded || (world.inside && interruption.timeIsOver);
+  if (!silent) report.event('exit', { status: outcome.status, reason: outcome.reason, ...outcome.fields });
   await Promise.all([flushed(io.stdout), flushed(io.stderr)]);
   return outcome.status;
 }
@@ -74,6 +79,7 @@ function begin(options: RunOptions, io: CommandIo, world: RunWorld, report: Repo
     if (options.command !== undefined && options.initrd !== undefined) {
       throw new UsageError('--initrd: a COMMAND runs in the default initramfs, so there is no place for another');
     }
+    checkMemorySize(options.memoryBytes);
     // The user's own files first: what is wrong with them has nothing to do with the host.
     checkFiles(options, io.cwd);
     const { host, reason } = await world.chooseHost(options.kvm, interruption.signal);
@@ -86,6 +92,15 @@ function begin(options: RunOptions, io: CommandIo, world: RunWorld, report: Repo
     return go(host);
   };
   return { interruption, choose };
+}
+
+/** The machine's own check, in the words of the command line, and before another host is asked. */
+function checkMemorySize(memoryBytes: number): void {
+  try {
+    checkMemory(memoryBytes);
+  } catch (error) {
+    throw error instanceof RangeError ? new UsageError(error.message.replace(/^memory/, '--memory')) : error;
+  }
 }
 
 function checkFiles(options: RunOptions, cwd: string): { kernel: string | undefined; initrd: string | undefined } {
@@ -211,7 +226,7 @@ async function withCommand(
     return { status: statusOfChild(status), reason: 'command', fields };
   } catch (error) {
     // A guest that never gets as far as its agent has said why on its console.
-    if (!(error instanceof AbortError) || interruption.cause?.kind === 'timeout') quoteConsole(machine, report);
+    if (!(error instanceof AbortError) || interruption.timeIsOver) quoteConsole(machine, report);
     throw error;
   }
 }
@@ -319,6 +334,34 @@ async function forward(
   if (options.command !== undefined) argv.push('--', ...options.command);
   // From here on signals are the inner process's; the time is still ours.
   interruption.dropSignals();
-  const status = await world.forward(argv, io, report.logger(), interruption.signal);
+  const told = withTimeoutSignal(io, interruption.signal);
+  const given = graceful(interruption, world.clock);
+  const status = await world.forward(argv, told, report.logger(), given);
+  if (interruption.cause !== undefined) throw new AbortError(interruption.signal);
   return { status, reason: 'forwarded' };
+}
+
+/** When the time is over the process inside is told by SIGQUIT, so that it can still say what its guest was doing. */
+function withTimeoutSignal(io: CommandIo, signal: AbortSignal): CommandIo {
+  const told = Object.create(io) as { -readonly [Key in keyof CommandIo]: CommandIo[Key] };
+  told.onSignal = (callback) => {
+    const stop = io.onSignal(callback);
+    const onAbort = (): void => callback('SIGQUIT');
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) queueMicrotask(onAbort);
+    return () => {
+      signal.removeEventListener('abort', onAbort);
+      stop();
+    };
+  };
+  return told;
+}
+
+/** Aborts some time after the interruption. */
+function graceful(interruption: Interruption, clock: RunWorld['clock']): AbortSignal {
+  const late = new AbortController();
+  interruption.signal.addEventListener('abort', () => clock.setTimer(LAST_WORDS_NS, () => late.abort()), {
+    once: true,
+  });
+  return late.signal;
 }
