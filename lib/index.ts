@@ -24,6 +24,9 @@ export type {
 } from './machine/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
+export { defaultInitramfs } from './images/initramfs.js';
+export { defaultKernel, type KernelImage } from './images/kernel.js';
+export type { ImageOptions } from './images/options.js';
 export { embeddedHost as host, type HostStatus, type ScriptOptions, type ScriptResult } from './host/index.js';
 
 // The machine room can't import the host room, which stands after it; here the two are introduced.
