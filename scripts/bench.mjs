@@ -27,6 +27,16 @@ if (!existsSync(path.join(ROOT, 'dist/index.js'))) {
   process.exit(1);
 }
 
+const peers = spawnSync(
+  process.execPath,
+  [path.join(ROOT, 'node_modules/cmake-js/bin/cmake-js'), 'compile', '-d', 'bench/native', '--log-level', 'warn'],
+  { cwd: ROOT, encoding: 'utf8' },
+);
+if (peers.status !== 0) {
+  console.error(`bench/native does not build:\n${peers.stdout}${peers.stderr}`);
+  process.exit(1);
+}
+
 rmSync(TARGET, { recursive: true, force: true });
 for (const folder of ['', 'lib']) {
   mkdirSync(path.join(TARGET, folder), { recursive: true });
