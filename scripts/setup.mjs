@@ -46,13 +46,15 @@ const checked = ({ done, error }) => {
 };
 const finish = () => {
   if (failures.length > 0) {
-    console.log(`setup: failed; missing on this machine: ${failures.join(', ')}`);
+    console.log(`setup: failed; missing on this machine: ${[...new Set(failures)].join(', ')}`);
     process.exit(1);
   }
   console.log('setup: done');
 };
 
-await step('library', true, async () => checked(await buildLibrary()));
+await step('library', true, async () =>
+  checked(await buildLibrary({ onStart: () => say('library', 'building dist/ from lib/ (tsc)') })),
+);
 if (failures.length > 0) finish();
 
 const { Cache } = await import('../dist/images/cache.js');
@@ -103,10 +105,10 @@ async function prepare() {
   }
   say('host', needed.needed ? `needed: ${needed.reason}` : `not needed: ${needed.reason}`);
   if (!forRun || needed.needed) {
-    await step('kernel', needed.needed, async () => `${(await hostKernel(options)).release}, for the embedded host`);
+    await step('host', needed.needed, async () => `kernel ${(await hostKernel(options)).release}`);
     await step('host', needed.needed, () => prepareEmbeddedHost(options));
   }
   if (!forRun) {
-    await step('kernel', false, async () => `${(await genericKernel(options)).release}, for the tests`);
+    await step('tests', false, async () => `kernel ${(await genericKernel(options)).release}`);
   }
 }

@@ -32,6 +32,10 @@ export interface DebianPackage {
 /** How old the private lists may be before they are fetched again; a new build of an entry is what asks. */
 const LISTS_MAX_AGE_MS = 24 * 60 * 60 * 1000;
 
+/** A mirror that could not be reached is not tried again at once: apt's own retries take long. By private folder. */
+const RETRY_AFTER_MS = 60_000;
+const recentFailures = new Map<string, { error: unknown; atMs: number }>();
+
 export class DebianPackages {
   readonly codename: string;
   readonly #cache: Cache;
@@ -173,8 +177,11 @@ export class DebianPackages {
 
   /** Fetches the private lists if they are missing or old. Without backports if only those can't be had. */
   #update(signal: AbortSignal | undefined): Promise<void> {
+    const failed = recentFailures.get(this.#folder);
+    if (failed !== undefined && Date.now() - failed.atMs < RETRY_AFTER_MS) return Promise.reject(failed.error);
     this.#updated ??= this.#updateOnce(signal).catch((error: unknown) => {
       this.#updated = undefined;
+      if (!(error instanceof AbortError)) recentFailures.set(this.#folder, { error, atMs: Date.now() });
       throw error;
     });
     return this.#updated;
@@ -203,9 +210,9 @@ export class DebianPackages {
           await runTool('apt-get', args, { signal });
         } catch (error) {
           if (error instanceof AbortError) throw error;
-          this.#log.log('warn', `the backports of Debian ${this.codename} can't be had; going on without them`);
           await rm(join(this.#folder, 'sources/backports.sources'));
           await runTool('apt-get', args, { signal, cure: NETWORK_CURE });
+          this.#log.log('warn', `the backports of Debian ${this.codename} can't be had; going on without them`);
         }
         await writeFile(stamp, stampText);
       },

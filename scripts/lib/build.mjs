@@ -36,7 +36,7 @@ export async function buildAddon() {
   return { done: 'built' };
 }
 
-export async function buildLibrary() {
+export async function buildLibrary({ onStart = () => undefined } = {}) {
   const published = !existsSync(join(ROOT, 'tsconfig.build.json'));
   if (published && existsSync(join(ROOT, 'dist/index.js'))) return { done: 'present' };
   const compiler = findModule('typescript/lib/tsc.js');
@@ -46,6 +46,7 @@ export async function buildLibrary() {
   });
   if (isStamped(LIBRARY_STAMP, hash, 'dist/images/kernel.js')) return { done: 'present' };
   if (compiler === undefined) return { error: 'typescript is not installed: run npm ci first' };
+  onStart();
   const { status, output } = await run(process.execPath, [compiler, '-p', 'tsconfig.build.json']);
   if (status !== 0) return { error: `tsc failed with status ${status}:\n${lastLines(output)}` };
   writeStamp(LIBRARY_STAMP, hash);
