@@ -34,7 +34,7 @@ const LISTS_MAX_AGE_MS = 24 * 60 * 60 * 1000;
 
 /** A mirror that could not be reached is not tried again at once: apt's own retries take long. By private folder. */
 const RETRY_AFTER_MS = 60_000;
-const recentFailures = new Map<string, { error: unknown; atMs: number }>();
+const recentFailures = new Map<string, { error: Error; atMs: number }>();
 
 export class DebianPackages {
   readonly codename: string;
@@ -181,7 +181,8 @@ export class DebianPackages {
     if (failed !== undefined && Date.now() - failed.atMs < RETRY_AFTER_MS) return Promise.reject(failed.error);
     this.#updated ??= this.#updateOnce(signal).catch((error: unknown) => {
       this.#updated = undefined;
-      if (!(error instanceof AbortError)) recentFailures.set(this.#folder, { error, atMs: Date.now() });
+      if (error instanceof Error && !(error instanceof AbortError))
+        recentFailures.set(this.#folder, { error, atMs: Date.now() });
       throw error;
     });
     return this.#updated;
