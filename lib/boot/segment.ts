@@ -2,7 +2,7 @@
  * From a file into guest memory: the step of loading that moves the bytes. Where guest memory has views, the file is
  * read straight into them; elsewhere it is copied in pieces, so that a kernel of 50 MB needs no buffer of its size.
  */
-import { GiB } from '../base/units.js';
+import { MiB } from '../base/units.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { ImageFile } from './errors.js';
 
@@ -21,7 +21,7 @@ interface WindowedMemory extends GuestMemory {
   markDirty(gpa: number, length: number): void;
 }
 
-const VIEW_BYTES = 2 * GiB;
+const VIEW_BYTES = 16 * MiB;
 const CHUNK_BYTES = 1024 * 1024;
 
 function hasWindows(memory: GuestMemory): memory is WindowedMemory {

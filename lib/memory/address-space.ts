@@ -5,14 +5,17 @@
  */
 import { formatGpa } from '../base/address.js';
 import { VmmError } from '../base/errors.js';
-import { formatSize, GiB, PAGE_SIZE } from '../base/units.js';
+import { formatSize, MiB, PAGE_SIZE } from '../base/units.js';
 import { loadBinding } from '../kvm/binding.js';
 import type { Vm } from '../kvm/index.js';
 import type { NativeMemory } from '../kvm/native.js';
 import type { GuestMemory, MemoryRange } from './guest-memory.js';
 
-/** A view may not reach 4 GiB, so that larger ranges take several. */
-const VIEW_BYTES = 2 * GiB;
+/**
+ * Views are made when they are first needed, and small: V8 counts every byte of an external buffer as pressure on its
+ * heap, so a view of 4 GiB costs two full collections (30 ms measured), for a machine that touches a page of it.
+ */
+const VIEW_BYTES = 16 * MiB;
 
 /** A part of RAM that one view covers. */
 interface Chunk {
@@ -20,7 +23,7 @@ interface Chunk {
   readonly sizeBytes: number;
   /** Where it starts in the mapping. */
   readonly offset: number;
-  readonly bytes: Uint8Array;
+  bytes: Uint8Array | undefined;
 }
 
 export interface AddressSpaceOptions {
@@ -61,8 +64,7 @@ export class AddressSpace implements GuestMemory {
     for (const range of options.ranges) {
       for (let at = 0; at < range.sizeBytes; at += VIEW_BYTES) {
         const sizeBytes = Math.min(VIEW_BYTES, range.sizeBytes - at);
-        const bytes = new Uint8Array(this.#native.view(offset, sizeBytes));
-        chunks.push({ gpa: range.gpa + at, sizeBytes, offset, bytes });
+        chunks.push({ gpa: range.gpa + at, sizeBytes, offset, bytes: undefined });
         offset += sizeBytes;
       }
     }
@@ -113,13 +115,13 @@ export class AddressSpace implements GuestMemory {
    * A view of guest memory, without a copy, for devices and loaders: what is written through it must be followed by
    * `markDirty`. The guest may change it at any moment: copy first, check the copy, use the copy.
    *
-   * @throws VmmError ERR_GUEST_MEMORY outside RAM, or across a boundary of views (every 2 GiB of a range).
+   * @throws VmmError ERR_GUEST_MEMORY outside RAM, or across a boundary of views (every 16 MiB of a range).
    */
   window(gpa: number, length: number): Uint8Array {
     this.#check(gpa, length);
-    const chunk = this.#chunks.find((candidate) => within(candidate, gpa, length));
-    if (!chunk) throw outside(gpa, length, 'one view');
-    return chunk.bytes.subarray(gpa - chunk.gpa, gpa - chunk.gpa + length);
+    const chunk = this.#chunks[this.#chunkIndex(gpa)];
+    if (!chunk || !within(chunk, gpa, length)) throw outside(gpa, length, 'one view');
+    return this.#view(chunk).subarray(gpa - chunk.gpa, gpa - chunk.gpa + length);
   }
 
   /** Marks the pages of [gpa, gpa + length) in user space's dirty bitmap. */
@@ -167,19 +169,37 @@ export class AddressSpace implements GuestMemory {
   }
 
   #each(gpa: number, length: number, visit: (window: Uint8Array, at: number) => void): void {
-    for (const chunk of this.#chunks) {
-      const start = Math.max(gpa, chunk.gpa);
-      const end = Math.min(gpa + length, chunk.gpa + chunk.sizeBytes);
-      if (start < end) visit(chunk.bytes.subarray(start - chunk.gpa, end - chunk.gpa), start - gpa);
-    }
+    this.#eachChunk(gpa, length, (chunk, start, end) => {
+      visit(this.#view(chunk).subarray(start - chunk.gpa, end - chunk.gpa), start - gpa);
+    });
+  }
+
+  #view(chunk: Chunk): Uint8Array {
+    chunk.bytes ??= new Uint8Array(this.#native.view(chunk.offset, chunk.sizeBytes));
+    return chunk.bytes;
   }
 
   #eachOffset(gpa: number, length: number, visit: (offset: number, size: number) => void): void {
-    for (const chunk of this.#chunks) {
-      const start = Math.max(gpa, chunk.gpa);
-      const end = Math.min(gpa + length, chunk.gpa + chunk.sizeBytes);
-      if (start < end) visit(chunk.offset + start - chunk.gpa, end - start);
+    this.#eachChunk(gpa, length, (chunk, start, end) => visit(chunk.offset + start - chunk.gpa, end - start));
+  }
+
+  /** The chunks that [gpa, gpa + length) touches, each with its part of it. */
+  #eachChunk(gpa: number, length: number, visit: (chunk: Chunk, start: number, end: number) => void): void {
+    for (let index = this.#chunkIndex(gpa), end = gpa + length; index < this.#chunks.length; index++) {
+      const chunk = this.#chunks[index]!;
+      if (chunk.gpa >= end) return;
+      visit(chunk, Math.max(gpa, chunk.gpa), Math.min(end, chunk.gpa + chunk.sizeBytes));
     }
+  }
+
+  /** The chunk that holds an address of RAM: ranges follow one another in the list, each cut at its own start. */
+  #chunkIndex(gpa: number): number {
+    let first = 0;
+    for (const range of this.ranges) {
+      if (gpa < range.gpa + range.sizeBytes) return first + Math.floor((gpa - range.gpa) / VIEW_BYTES);
+      first += Math.ceil(range.sizeBytes / VIEW_BYTES);
+    }
+    return this.#chunks.length;
   }
 }
 
