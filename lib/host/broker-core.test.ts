@@ -4,7 +4,16 @@ import { ManualClock } from '../base/clock.js';
 import type { VmmError } from '../base/errors.js';
 import { Broker, type BrokerOptions } from './broker-core.js';
 import { duplexPair, FakeMachine } from './fake-machine.js';
-import { dataFrame, FRAME_DATA, FRAME_MESSAGE, STDIN, STDOUT, type Frame } from './frames.js';
+import {
+  creditFrame,
+  dataFrame,
+  FRAME_CREDIT,
+  FRAME_DATA,
+  FRAME_MESSAGE,
+  STDIN,
+  STDOUT,
+  type Frame,
+} from './frames.js';
 import { Link } from './link.js';
 import { messageOf, ONLY_SESSION, type Message, type SessionRequest } from './messages.js';
 
@@ -80,8 +89,13 @@ describe('Broker', () => {
     const first = client();
     first.say({ type: 'open', request });
     await settle();
+    first.link.send(creditFrame(ONLY_SESSION, STDOUT, 1000));
+    first.say({ type: 'signal', signal: 'SIGINT' });
+    await settle();
     expect(broker.status().sessions).toBe(1);
     await boot();
+    const early = machine.heard.filter(({ session }) => session === 1).map(({ type }) => type);
+    expect(early).toEqual([FRAME_MESSAGE, FRAME_CREDIT, FRAME_MESSAGE]);
     const second = client();
     second.say({ type: 'open', request });
     await settle();

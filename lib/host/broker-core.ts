@@ -13,7 +13,15 @@ import { BrokerClient } from './broker-client.js';
 import type { EmbeddedMachine } from './embedded-machine.js';
 import { FRAME_MESSAGE, type Frame } from './frames.js';
 import { Link } from './link.js';
-import { failureOf, messageOf, type HostStatus, type Message, type SessionRequest } from './messages.js';
+import {
+  failureOf,
+  messageFrame,
+  messageOf,
+  ONLY_SESSION,
+  type HostStatus,
+  type Message,
+  type SessionRequest,
+} from './messages.js';
 import type { SharedFolder } from './paths.js';
 
 export interface BrokerOptions {
@@ -40,10 +48,12 @@ interface Session {
   readonly request: SessionRequest;
   /** False once the client has gone; the session then only winds up. */
   attended: boolean;
+  /** What the client said before the host was ready; undefined from then on. */
+  early: Frame[] | undefined;
 }
 
 /** How soon a start is given up when nobody waits for it any more: a Ctrl-C leaves nothing behind. */
-const ABANDONED_MS = 300;
+const ABANDONED_MS = 1000;
 /** How long whoever started the broker may take to connect. */
 const FIRST_CLIENT_MS = 10_000;
 
@@ -96,9 +106,7 @@ export class Broker {
   accept(stream: Duplex): void {
     const client = new BrokerClient(stream, {
       onMessage: (message) => this.#onClientMessage(client, message),
-      onFrame: (frame) => {
-        if (client.session !== undefined) this.#link?.send({ ...frame, session: client.session });
-      },
+      onFrame: (frame) => this.#toInner(client, frame),
       onGone: () => this.#onClientGone(client),
     });
     this.#clients.add(client);
@@ -134,16 +142,31 @@ export class Broker {
       case 'open':
         return this.#open(client, message.request);
       default:
-        if (client.session !== undefined) this.#link?.sendMessage(client.session, message);
+        return this.#toInner(client, messageFrame(ONLY_SESSION, message));
     }
+  }
+
+  /** On to the process inside; what comes before it can be there is kept, in order. */
+  #toInner(client: BrokerClient, frame: Frame): void {
+    if (client.session === undefined) return;
+    const early = this.#sessions.get(client.session)?.early;
+    if (early === undefined) this.#link?.send({ ...frame, session: client.session });
+    else early.push({ ...frame, session: client.session });
+  }
+
+  #start(id: number, session: Session): void {
+    this.#link?.sendMessage(id, { type: 'open', request: session.request });
+    for (const frame of session.early ?? []) this.#link?.send(frame);
+    session.early = undefined;
   }
 
   #open(client: BrokerClient, request: SessionRequest): void {
     if (client.session !== undefined) return client.fail(new VmmError('ERR_STATE', 'one session a connection'));
     client.session = this.#nextSession++;
-    this.#sessions.set(client.session, { client, request, attended: true });
+    const session: Session = { client, request, attended: true, early: [] };
+    this.#sessions.set(client.session, session);
     this.#idle?.cancel();
-    if (this.#startMs !== undefined) this.#link?.sendMessage(client.session, { type: 'open', request });
+    if (this.#startMs !== undefined) this.#start(client.session, session);
   }
 
   #onClientGone(client: BrokerClient): void {
@@ -194,7 +217,7 @@ export class Broker {
     this.#deadline?.cancel();
     if (this.#state === 'starting') this.#state = 'ready';
     this.#options.log(`ready after ${this.#startMs} ms`);
-    for (const [id, { request }] of this.#sessions) this.#link?.sendMessage(id, { type: 'open', request });
+    for (const [id, session] of this.#sessions) this.#start(id, session);
     for (const client of this.#clients) client.send({ type: 'ready', status: this.status() });
     this.#schedulePing();
     this.#onQuiet();

@@ -2,7 +2,7 @@
  * One session inside the embedded host: a worker that runs a command, whose frames are passed on as they are, or a
  * script of the user's, whose plain pipes are made frames here. Tells the other side exactly once how it ended.
  */
-import type { ChildProcess } from 'node:child_process';
+import type { ChildProcess, ChildProcessWithoutNullStreams } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Duplex } from 'node:stream';
@@ -106,7 +106,7 @@ export class InnerSession {
       if (frame.type === FRAME_DATA) stdin.deliver(frame.payload);
       else if (frame.type === FRAME_END) stdin.deliverEnd();
       else if (frame.type === FRAME_CREDIT) output.grant(creditOf(frame));
-      else this.#onScriptMessage(messageOf(frame), stdout, stderr);
+      else this.#onScriptMessage(messageOf(frame), child, [stdout, stderr]);
     });
     this.#flush();
     child.once('error', (error) => this.#end({ type: 'failed', failure: failureOf(error) }));
@@ -117,10 +117,23 @@ export class InnerSession {
     });
   }
 
-  #onScriptMessage(message: Message, stdout: FrameWritable, stderr: FrameWritable): void {
-    if (message.type === 'signal') this.#child?.kill(message.signal);
-    else if (message.type === 'hangup') this.#child?.kill('SIGHUP');
-    else if (message.type === 'broken') (message.stream === STDOUT ? stdout : stderr).breakPipe();
+  #onScriptMessage(
+    message: Message,
+    child: ChildProcessWithoutNullStreams,
+    outputs: [FrameWritable, FrameWritable],
+  ): void {
+    /** Whoever writes on gets EPIPE, as from any closed pipe. */
+    const breakOff = (stream: number): void => {
+      (stream === STDOUT ? child.stdout : child.stderr).destroy();
+      outputs[stream === STDOUT ? 0 : 1].breakPipe();
+    };
+    if (message.type === 'signal') child.kill(message.signal);
+    else if (message.type === 'broken') breakOff(message.stream);
+    else if (message.type === 'hangup') {
+      child.kill('SIGHUP');
+      breakOff(STDOUT);
+      breakOff(STDERR);
+    }
   }
 
   #open(deliver: (frame: Frame) => void): void {

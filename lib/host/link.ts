@@ -5,8 +5,8 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import { VmmError } from '../base/errors.js';
-import { FRAME_MESSAGE, FrameDecoder, frameHeader, type Frame } from './frames.js';
-import type { Message } from './messages.js';
+import { FrameDecoder, frameHeader, type Frame } from './frames.js';
+import { messageFrame, type Message } from './messages.js';
 
 export interface LinkHandlers {
   onFrame(frame: Frame): void;
@@ -55,7 +55,7 @@ export class Link {
   }
 
   sendMessage(session: number, message: Message): void {
-    this.send({ session, type: FRAME_MESSAGE, stream: 0, payload: Buffer.from(JSON.stringify(message)) });
+    this.send(messageFrame(session, message));
   }
 
   /** Sends what is written and then closes. */

@@ -9,7 +9,7 @@
  */
 import { VmmError, type VmmErrorCode } from '../base/errors.js';
 import type { CommandSignal } from '../base/command-io.js';
-import type { Frame } from './frames.js';
+import { FRAME_MESSAGE, type Frame } from './frames.js';
 import type { SharedFolder } from './paths.js';
 
 /** Changes when the meaning of a frame or message does; part of the host's key. */
@@ -93,6 +93,10 @@ export type Message =
   | { readonly type: 'ping'; readonly count: number }
   | { readonly type: 'pong'; readonly count: number }
   | { readonly type: 'power-off' };
+
+export function messageFrame(session: number, message: Message): Frame {
+  return { session, type: FRAME_MESSAGE, stream: 0, payload: Buffer.from(JSON.stringify(message)) };
+}
 
 /** The message in a frame. @throws VmmError ERR_EMBEDDED_HOST when there is none. */
 export function messageOf(frame: Frame): Message {

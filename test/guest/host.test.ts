@@ -24,7 +24,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-describe.sequential('the embedded host', () => {
+describe('the embedded host', { concurrent: false }, () => {
   it('is not there, starts once for two who want it at the same time, and then is', async () => {
     expect(await embeddedHost.status()).toBeUndefined();
     expect(await embeddedHost.stop()).toBe(false);
