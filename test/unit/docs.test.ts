@@ -90,3 +90,9 @@ function compile(name: string, source: string): string[] {
     .filter((diagnostic) => diagnostic.file?.fileName === virtual)
     .map((diagnostic) => ts.flattenDiagnosticMessageText(diagnostic.messageText, '\n'));
 }
+
+it('SPECIFICATION.md shows the figures of bench/results/', async () => {
+  // @ts-expect-error -- a script without types
+  const { withFigures } = (await import('../../scripts/figures.mjs')) as { withFigures: (text: string) => string };
+  expect(read('SPECIFICATION.md')).toBe(withFigures(read('SPECIFICATION.md')));
+});

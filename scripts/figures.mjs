@@ -1,0 +1,58 @@
+/**
+ * Writes the table of SPECIFICATION.md from bench/results/: every promised figure with what was measured last.
+ * `node scripts/figures.mjs` prints it, `--write` puts it into the document. A unit test holds the two together.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import process from 'node:process';
+
+const ROOT = path.resolve(import.meta.dirname, '..');
+const DOCUMENT = path.join(ROOT, 'SPECIFICATION.md');
+const START = '<!-- figures: written by scripts/figures.mjs -->';
+const END = '<!-- end of figures -->';
+
+/** What is promised: at most `most`, in the unit given. */
+export const PROMISES = [
+  ['exits', 'nativeRatio', 1.15, '', 'cost of a port exit answered by the vCPU thread, against a plain C loop'],
+  ['exits', 'scriptRatio', 2, '', 'cost of a port exit handled by a TypeScript device, against a plain C loop'],
+  ['exits', 'idleCpuPercent', 1, ' %', 'CPU use of a process whose guest sleeps'],
+  ['create', '128MiBReadyRatio', 1.3, '', 'create to the first port write, 128 MiB, against bare ioctls'],
+  ['create', '4GiBReadyRatio', 1.3, '', 'create to the first port write, 4 GiB, against bare ioctls'],
+  ['create', '128MiBWholeRatio', 1.3, '', 'create to close done, 128 MiB, against bare ioctls'],
+  ['create', '4GiBWholeRatio', 1.3, '', 'create to close done, 4 GiB, against bare ioctls'],
+  ['create', 'fourAtOnceRatio', 0.75, '', 'four machines at once, against the same four in turn'],
+  ['memory', 'furtherMachineMiB', 5, ' MiB', 'resident memory of a further machine, beyond its guest memory'],
+  ['boot', 'quietRatioToFaster', 1, '', 'command start to userspace, quiet, against the faster of QEMU microvm and pc'],
+  ['boot', 'fullRatioToFaster', 1, '', 'the same with the full log of the kernel'],
+];
+
+/** The table as text, from the results that there are. */
+export function figuresTable() {
+  const rows = PROMISES.map(([program, metric, most, unit, text]) => {
+    const file = path.join(ROOT, 'bench/results', `${program}.json`);
+    const result = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
+    const value = result?.metrics[metric];
+    const stage = result?.stage ?? '';
+    const median = typeof value === 'number' ? value : value?.median;
+    const range = typeof value === 'object' ? ` (${value.low} to ${value.high})` : '';
+    const measured = median === undefined ? 'not measured yet' : `${median}${unit}${range}`;
+    const reached = median === undefined ? '' : median <= most ? 'yes' : 'no';
+    return `| ${text} | ${most}${unit} | ${measured} | ${reached} | ${stage} | \`${program}\`, ${metric} |`;
+  });
+  return [
+    '| figure | at most | measured | reached | stage | program, metric |',
+    '|---|---|---|---|---|---|',
+    ...rows,
+  ].join('\n');
+}
+
+/** The document with the table as it is to be. */
+export function withFigures(text) {
+  const before = text.slice(0, text.indexOf(START) + START.length);
+  return `${before}\n${figuresTable()}\n${text.slice(text.indexOf(END))}`;
+}
+
+if (process.argv[1] === import.meta.filename) {
+  if (process.argv.includes('--write')) writeFileSync(DOCUMENT, withFigures(readFileSync(DOCUMENT, 'utf8')));
+  else console.log(figuresTable());
+}
