@@ -6,7 +6,7 @@
  * run is killed. Where the checkout or this Node lies in a folder that `nobody` may not enter, a copy is tested.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import os, { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
@@ -106,10 +106,15 @@ function copyTree(home) {
   return copy;
 }
 
-/** What setup fetched and built, for a user who may not read root's cache. */
+/** What setup fetched and built, for a user who may not read root's cache; not apt's lists, nor root's running host. */
 function shareCache(target) {
   const cache = path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache'), 'vivarium');
   if (!existsSync(cache)) return;
-  execFileSync('cp', ['-r', '--reflink=auto', cache, target]);
-  execFileSync('chown', ['-R', `${NOBODY}:${NOBODY}`, path.join(target, 'vivarium')]);
+  const copy = path.join(target, 'vivarium');
+  mkdirSync(copy);
+  for (const name of readdirSync(cache)) {
+    if (['apt', 'host-run', 'kernel-generic'].includes(name)) continue;
+    execFileSync('cp', ['-r', '--reflink=auto', path.join(cache, name), copy]);
+  }
+  execFileSync('chown', ['-R', `${NOBODY}:${NOBODY}`, copy]);
 }
