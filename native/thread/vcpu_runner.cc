@@ -267,14 +267,18 @@ bool VcpuRunner::serveInScript() {
            (requests_.load(std::memory_order_seq_cst) & kStop) != 0;
   };
   const uint64_t spinNs = spinNs_->load(std::memory_order_relaxed);
-  if (spinNs > 0) {
+  if (spinNs > 0 && spin_.worthwhile()) {
     const uint64_t deadlineNs = monotonicNs() + spinNs;
     do {
       for (int look = 0; look < 32; look++) {
-        if (served()) return (requests_.load(std::memory_order_acquire) & kStop) == 0;
+        if (served()) {
+          spin_.succeeded();
+          return (requests_.load(std::memory_order_acquire) & kStop) == 0;
+        }
         spinPause();
       }
     } while (monotonicNs() < deadlineNs);
+    spin_.failed();
   }
   sleepUntil(served);
   return (requests_.load(std::memory_order_acquire) & kStop) == 0;

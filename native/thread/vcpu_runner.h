@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -40,6 +41,34 @@ struct VcpuControl {
   uint64_t unused[3];
 };
 static_assert(sizeof(VcpuControl) == 64);
+
+// Whether spinning for JavaScript pays. On a busy host JavaScript comes late, and a thread that spins only takes the
+// core away from it: after some spins in vain the thread sleeps at once for the next exits, twice as many each time.
+class SpinHistory {
+ public:
+  bool worthwhile() {
+    if (toSkip_ == 0) return true;
+    toSkip_--;
+    return false;
+  }
+  void succeeded() {
+    failures_ = 0;
+    skip_ = kFirstSkip;
+  }
+  void failed() {
+    if (++failures_ < kPatience) return;
+    toSkip_ = skip_;
+    skip_ = std::min(skip_ * 2, kLongestSkip);
+  }
+
+ private:
+  static constexpr uint32_t kPatience = 3;
+  static constexpr uint32_t kFirstSkip = 8;
+  static constexpr uint32_t kLongestSkip = 256;
+  uint32_t failures_ = 0;
+  uint32_t skip_ = kFirstSkip;
+  uint32_t toSkip_ = 0;
+};
 
 class VcpuRunner : public std::enable_shared_from_this<VcpuRunner> {
  public:
@@ -101,6 +130,7 @@ class VcpuRunner : public std::enable_shared_from_this<VcpuRunner> {
   std::atomic<uint32_t> requests_{0};
   std::atomic<uint32_t> wakeWord_{0};
   std::atomic<bool> sleeping_{false};
+  SpinHistory spin_;      // the thread's own
   std::mutex parkMutex_;  // park request and PARKED change together
 
   pthread_t thread_{};
