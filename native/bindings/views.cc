@@ -14,21 +14,34 @@ Views::~Views() {
 Napi::Value Views::create(const std::shared_ptr<Mapping>& mapping, uint8_t* data, size_t length) {
   Napi::Env env(env_);
   if (length == 0) return Napi::ArrayBuffer::New(env, 0);
-  auto hold = std::make_shared<Hold>(Hold{mapping});
+  auto hold = std::make_shared<Hold>(Hold{mapping, 0});
   auto* hint = new std::shared_ptr<Hold>(hold);
   napi_value buffer;
-  const napi_status status = napi_create_external_arraybuffer(
-      env_, data, length, [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Hold>*>(hint); }, hint,
-      &buffer);
-  if (status != napi_ok) {
+  if (napi_create_external_arraybuffer(env_, data, length, finalize, hint, &buffer) != napi_ok) {
     delete hint;
     throw Napi::Error::New(env);
   }
+  // Guest memory is no reason for V8 to collect garbage: with it on the account every gigabyte of views would cost full
+  // collections, when they are made and for as long as they live.
+  int64_t external;
+  if (napi_adjust_external_memory(env_, -static_cast<int64_t>(length), &external) == napi_ok)
+    hold->unaccounted = length;
   if (views_.size() >= tidyAt_) forgetCollected();
   napi_ref weak;
   if (napi_create_reference(env_, buffer, 0, &weak) != napi_ok) throw Napi::Error::New(env);
   views_.push_back(View{weak, hold});
   return Napi::Value(env_, buffer);
+}
+
+void Views::finalize(napi_env env, void*, void* hint) {
+  const std::unique_ptr<std::shared_ptr<Hold>> hold(static_cast<std::shared_ptr<Hold>*>(hint));
+  account(env, **hold);
+}
+
+void Views::account(napi_env env, Hold& hold) {
+  int64_t external;
+  if (hold.unaccounted > 0) napi_adjust_external_memory(env, static_cast<int64_t>(hold.unaccounted), &external);
+  hold.unaccounted = 0;
 }
 
 void Views::forgetCollected() {
@@ -45,7 +58,10 @@ void Views::detach() {
     napi_value buffer = nullptr;
     if (napi_get_reference_value(env_, view.weak, &buffer) == napi_ok && buffer != nullptr &&
         napi_detach_arraybuffer(env_, buffer) == napi_ok) {
-      if (const auto hold = view.hold.lock()) hold->mapping.reset();
+      if (const auto hold = view.hold.lock()) {
+        account(env_, *hold);
+        hold->mapping.reset();
+      }
     }
     napi_delete_reference(env_, view.weak);
   }

@@ -25,11 +25,14 @@ class Views {
  private:
   struct Hold {
     std::shared_ptr<Mapping> mapping;
+    size_t unaccounted;  // bytes taken off V8's account of external memory, to be put back when V8 takes them off too
   };
   struct View {
     napi_ref weak;
     std::weak_ptr<Hold> hold;
   };
+  static void finalize(napi_env env, void* data, void* hint);
+  static void account(napi_env env, Hold& hold);
   void forgetCollected();
 
   napi_env env_;
