@@ -117,12 +117,8 @@ export class Board {
    * the exit of one of them may be the end itself, which nobody will complete.
    */
   async halt(): Promise<void> {
-    await Promise.all(
-      this.vcpus.map((vcpu) => {
-        const parked = vcpu.park();
-        return vcpu.state === 'exit' ? undefined : parked;
-      }),
-    );
+    const parking = this.vcpus.map((vcpu) => ({ vcpu, parked: vcpu.park() }));
+    await Promise.all(parking.filter(({ vcpu }) => vcpu.state !== 'exit').map(({ parked }) => parked));
     this.vm.drainCoalesced();
   }
 

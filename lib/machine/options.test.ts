@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { totalmem } from 'node:os';
-import { checkMachineOptions, checkMemory, type MachineOptions } from './options.js';
+import { checkMachineOptions, checkMemory } from './options.js';
 
 const boot = { flat: new Uint8Array([0xf4]), address: 0x1000, mode: 'real16' } as const;
-const check = (options: object) => checkMachineOptions({ boot, ...options } as MachineOptions);
+const check = (options: object) => checkMachineOptions({ boot, ...options });
 
 describe('checkMachineOptions', () => {
   it('completes what is left out', () => {

@@ -136,7 +136,8 @@ function checkInitrd(initrd: unknown): void {
 }
 
 function checkPortDevices(devices: readonly PortDevice[]): readonly PortDevice[] {
-  if (!Array.isArray(devices)) throw new TypeError('portDevices: an array is wanted');
+  const given: unknown = devices;
+  if (!Array.isArray(given)) throw new TypeError('portDevices: an array is wanted');
   for (const [index, entry] of devices.entries()) {
     const name = `portDevices[${index}]`;
     checkOptionNames(name, entry, ['firstPort', 'portCount', 'device']);

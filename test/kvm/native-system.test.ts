@@ -53,7 +53,7 @@ describe('System', () => {
   });
 
   it('is closed once and for all', () => {
-    const system = new addon.System('/dev/kvm');
+    const system = new addon.System(process.env['VIVARIUM_KVM'] ?? '/dev/kvm');
     system.close();
     system.close();
     expect(() => system.apiVersion()).toThrow(expect.objectContaining({ kind: 'closed', name: 'system' }) as Error);
@@ -129,7 +129,15 @@ describe('wrong callers', () => {
       () => runtime.watch(Object.create(addon.EventFd.prototype) as never),
       TypeError,
     ],
-    ['a second initialize()', () => addon.initialize((() => new Error()), () => undefined), Error],
+    [
+      'a second initialize()',
+      () =>
+        addon.initialize(
+          () => new Error(),
+          () => undefined,
+        ),
+      Error,
+    ],
     ['unref() without ref()', () => runtime.unref(), RangeError],
   ])('%s', (_, call, type) => {
     expect(call).toThrow(type);

@@ -33,7 +33,7 @@ export function makeRig() {
     runtime,
     rung,
     get system() {
-      return (system ??= new addon.System('/dev/kvm'));
+      return (system ??= new addon.System(process.env.VIVARIUM_KVM ?? '/dev/kvm'));
     },
     // Resolves when the condition holds; looked at whenever the doorbell has rung.
     until(condition) {
