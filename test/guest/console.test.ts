@@ -44,7 +44,7 @@ describe('the console on a terminal', () => {
     await run.until(PROMPT);
     run.type('stty size; poweroff\r');
     const { status, stdout } = await run.ended;
-    expect(stdout.toString()).toMatch(/30 100\r?\n/);
+    expect(stdout.toString()).toMatch(/30 100\r*\n/);
     expect(stdout.toString()).toMatch(/\[status 0\]\r?\nicanon \r?\necho /);
     expect(status).toBe(0);
   });
