@@ -15,6 +15,13 @@ constexpr size_t kHeadOffset = 0;
 constexpr size_t kTailOffset = 64;
 constexpr size_t kWaitersOffset = 68;
 
+// A queue of read values: JavaScript moves the head, vCPU threads the tail.
+constexpr size_t kQueuePortOffset = 4;
+constexpr size_t kQueueTailOffset = 64;
+constexpr size_t kQueueDataOffset = 128;
+constexpr uint32_t kQueueCapacity = 256;
+static_assert(kQueueDataOffset + kQueueCapacity <= PostedRing::kQueueBytes);
+
 // struct kvm_coalesced_mmio_ring: first, last, entries. Spelled out, since the header's flexible array has another
 // offset in C++ than in C.
 constexpr size_t kCoalescedEntriesOffset = 8;
@@ -29,7 +36,7 @@ constexpr auto kLookAgain = std::chrono::milliseconds(10);
 PostedRing::PostedRing(const CountersPtr& counters, std::shared_ptr<ReadyQueue> ready)
     : ready_(std::move(ready)),
       source_(ready_->newSource()),
-      memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes)) {}
+      memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes + kQueues * kQueueBytes)) {}
 
 std::atomic_ref<uint32_t> PostedRing::controlWord(size_t offset) const {
   return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(control() + offset));
@@ -122,6 +129,24 @@ uint32_t PostedRing::drainWithoutWaiting() {
   lock.unlock();
   if (moved > 0 || left) ready_->put(source_);
   return moved;
+}
+
+bool PostedRing::takeQueued(uint16_t port, uint8_t* value) const {
+  for (size_t index = 0; index < kQueues; index++) {
+    uint8_t* const queue = queues() + index * kQueueBytes;
+    const auto word = [queue](size_t offset) {
+      return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(queue + offset));
+    };
+    if (word(kQueuePortOffset).load(std::memory_order_acquire) != port) continue;
+    uint32_t tail = word(kQueueTailOffset).load(std::memory_order_relaxed);
+    do {
+      // Signed: JavaScript may take bytes back while a thread takes one, and then the head is behind.
+      if (static_cast<int32_t>(word(kHeadOffset).load(std::memory_order_acquire) - tail) <= 0) return false;
+      *value = std::atomic_ref<uint8_t>(queue[kQueueDataOffset + tail % kQueueCapacity]).load(std::memory_order_relaxed);
+    } while (!word(kQueueTailOffset).compare_exchange_weak(tail, tail + 1, std::memory_order_acq_rel));
+    return true;
+  }
+  return false;
 }
 
 void PostedRing::wakeWaiters() {

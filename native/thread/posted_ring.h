@@ -1,6 +1,6 @@
 // Writes that vCPUs do not wait for: posted port writes and KVM's coalesced zones, in one ring of a VM, read by
 // JavaScript. Beside it the two tables by which a vCPU thread answers one-byte port accesses itself.
-// The layout of the shared memory is PortFlag, PostedControl and PostedEntry of lib/kvm/native.ts.
+// The layout of the shared memory is PortFlag, PostedControl, PostedEntry and ReadQueue of lib/kvm/native.ts.
 #pragma once
 
 #include <array>
@@ -19,6 +19,7 @@ namespace vivarium {
 inline constexpr uint8_t kPortPublished = 1;
 inline constexpr uint8_t kPortPosted = 2;
 inline constexpr uint8_t kPortIgnored = 4;
+inline constexpr uint8_t kPortQueued = 8;
 
 struct PostedEntry {
   uint64_t address;
@@ -43,6 +44,12 @@ class PostedRing {
   uint8_t* entries() const { return memory_->data() + 2 * kPorts; }
   static constexpr size_t kEntriesBytes = kCapacity * sizeof(PostedEntry);
   uint8_t* control() const { return entries() + kEntriesBytes; }
+  static constexpr size_t kQueues = 4;
+  static constexpr size_t kQueueBytes = 512;
+  uint8_t* queues() const { return control() + kControlBytes; }
+
+  // The next byte that waits for reads of this port; false when none does. Any vCPU thread.
+  bool takeQueued(uint16_t port, uint8_t* value) const;
 
   // Where KVM's coalesced ring is: in the mapping of the VM's first vCPU. JavaScript thread.
   void attachCoalesced(std::shared_ptr<Mapping> runMapping, size_t offset);
