@@ -257,7 +257,7 @@ describe('Serial16550, as Linux sees it', () => {
       longest = Math.max(longest, received.length - before);
       rig.clock.advance(50_000_000n);
     }
-    expect(longest).toBe(512);
+    expect(longest).toBe(1024);
     expect(Buffer.compare(Buffer.from(received), sent)).toBe(0);
     expect(drains).toBe(1);
     expect(rig.uart.pendingInputBytes).toBe(0);

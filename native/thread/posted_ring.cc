@@ -4,9 +4,13 @@
 #include "thread/posted_ring.h"
 
 #include <linux/kvm.h>
+#include <sys/timerfd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstring>
+
+#include "core/failure.h"
 
 namespace vivarium {
 namespace {
@@ -31,12 +35,18 @@ static_assert(sizeof(kvm_coalesced_mmio) == 24);
 // A bound for the case that JavaScript moved TAIL without the ordering that shows it WAITERS.
 constexpr auto kLookAgain = std::chrono::milliseconds(10);
 
+constexpr uint32_t kBatch = 64;
+constexpr long kLazyNs = 2'000'000;
+
 }  // namespace
 
 PostedRing::PostedRing(const CountersPtr& counters, std::shared_ptr<ReadyQueue> ready)
     : ready_(std::move(ready)),
       source_(ready_->newSource()),
-      memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes + kQueues * kQueueBytes)) {}
+      memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes + kQueues * kQueueBytes)),
+      timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
+  if (!timer_.valid()) throwSyscall("timerfd_create", errno);
+}
 
 std::atomic_ref<uint32_t> PostedRing::controlWord(size_t offset) const {
   return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(control() + offset));
@@ -79,9 +89,31 @@ bool PostedRing::post(const PostedEntry& entry, const std::atomic<uint32_t>& req
     ready_->put(source_);
     if (!waitForRoomLocked(lock, requests, stop)) return false;
   }
+  const uint32_t read = controlWord(kTailOffset).load(std::memory_order_acquire);
+  if (static_cast<int32_t>(read - toldAt_) > 0) toldAt_ = read;
+  const uint32_t untold = head_ - toldAt_;
+  if (untold >= kBatch) toldAt_ = head_;
   lock.unlock();
-  ready_->put(source_);
+  if (untold >= kBatch) {
+    ready_->put(source_);
+  } else if (untold == 1) {
+    armTimer();
+  }
   return true;
+}
+
+void PostedRing::armTimer() const {
+  itimerspec spec{};
+  spec.it_value.tv_nsec = kLazyNs;
+  ::timerfd_settime(timer_.get(), 0, &spec, nullptr);
+}
+
+void PostedRing::ring() {
+  {
+    const std::lock_guard lock(mutex_);
+    toldAt_ = head_;
+  }
+  ready_->put(source_);
 }
 
 uint32_t PostedRing::moveCoalescedLocked(bool* left) {

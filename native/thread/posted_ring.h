@@ -1,5 +1,6 @@
 // Writes that vCPUs do not wait for: posted port writes and KVM's coalesced zones, in one ring of a VM, read by
-// JavaScript. Beside it the two tables by which a vCPU thread answers one-byte port accesses itself.
+// JavaScript. A posted write alone is no reason to wake JavaScript: it is woken for 64 of them, for an exit, whose handler
+// reads the ring first, or by a timer 2 ms after the first. Beside it the two tables by which a vCPU thread answers one-byte port accesses itself.
 // The layout of the shared memory is PortFlag, PostedControl, PostedEntry and ReadQueue of lib/kvm/native.ts.
 #pragma once
 
@@ -11,6 +12,7 @@
 #include <mutex>
 
 #include "core/counters.h"
+#include "core/fd.h"
 #include "core/mapping.h"
 #include "thread/ready_queue.h"
 
@@ -63,6 +65,10 @@ class PostedRing {
   bool drain(const std::atomic<uint32_t>& requests, uint32_t stop);
   // Any thread: moves what there is room for. The number of entries moved.
   uint32_t drainWithoutWaiting();
+  // A timerfd that expires when writes have waited long enough; the event thread then calls ring().
+  int timerFd() const { return timer_.get(); }
+  // Any thread: JavaScript is to look at what was posted.
+  void ring();
   // JavaScript has moved TAIL on, or a vCPU thread that waits must look at its requests.
   void wakeWaiters();
 
@@ -71,6 +77,7 @@ class PostedRing {
   bool putLocked(const PostedEntry& entry);
   bool waitForRoomLocked(std::unique_lock<std::mutex>& lock, const std::atomic<uint32_t>& requests, uint32_t stop);
   uint32_t moveCoalescedLocked(bool* left);
+  void armTimer() const;
 
   std::shared_ptr<ReadyQueue> ready_;
   std::shared_ptr<Source> source_;
@@ -81,6 +88,8 @@ class PostedRing {
   std::mutex mutex_;
   std::condition_variable room_;
   uint32_t head_ = 0;  // the ring's own; what JavaScript sees is a copy
+  uint32_t toldAt_ = 0;  // up to here JavaScript was told, or has read by itself
+  Fd timer_;
 };
 
 }  // namespace vivarium
