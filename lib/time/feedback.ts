@@ -12,8 +12,8 @@ export type ReadMemory = (gpa: number, length: number) => Uint8Array;
 export interface FeedbackStep {
   /** What the guest's clock gained since the last look, in the ledger's units. */
   readonly units: bigint;
-  /** The counter moved. */
-  readonly moved: boolean;
+  /** The guest has set its clock: nothing is known of this step. */
+  readonly jumped: boolean;
 }
 
 const MICRO = 1_000_000n;
@@ -26,6 +26,8 @@ export class FeedbackClock {
   readonly #read: ReadMemory;
   readonly #modulus: bigint;
   #last: bigint | undefined;
+  /** All counts so far, so that what a division leaves over is never lost. */
+  #counts = 0n;
   #jumps = 0;
 
   constructor(options: FeedbackOptions, read: ReadMemory) {
@@ -53,15 +55,15 @@ export class FeedbackClock {
     const now = this.#counter();
     const last = this.#last;
     this.#last = now;
-    if (last === undefined) return { units: 0n, moved: false };
+    if (last === undefined) return { units: 0n, jumped: false };
     const counts = (((now - last) % this.#modulus) + this.#modulus) % this.#modulus;
     const units = this.#unitsOf(counts, tickUnits);
     const most = (elapsedNs * MOST_SPEED + SLACK_NS) * UNITS_PER_NS + tickUnits;
     if (units > most) {
       this.#jumps++;
-      return { units: 0n, moved: false };
+      return { units: 0n, jumped: true };
     }
-    return { units, moved: counts > 0n };
+    return { units, jumped: false };
   }
 
   #unitsOf(counts: bigint, tickUnits: bigint): bigint {
@@ -69,7 +71,10 @@ export class FeedbackClock {
     if (rateHz === 'programmed') return counts * tickUnits;
     // A second is PIT_HZ * 1e9 units; the rate is exact to a millionth of a hertz.
     const microHz = BigInt(Math.round(rateHz * 1e6));
-    return (counts * BigInt(PIT_HZ) * 1_000_000_000n * MICRO) / microHz;
+    const unitsAt = (total: bigint) => (total * BigInt(PIT_HZ) * 1_000_000_000n * MICRO) / microHz;
+    const before = unitsAt(this.#counts);
+    this.#counts += counts;
+    return unitsAt(this.#counts) - before;
   }
 
   #counter(): bigint {

@@ -161,6 +161,10 @@ export class TickLedger {
     return this.#count;
   }
 
+  get mode(): number {
+    return this.#mode;
+  }
+
   /** A tick of the programmed period in units; 0n before the first. */
   get tickUnits(): bigint {
     return this.#tickUnits;

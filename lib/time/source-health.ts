@@ -19,9 +19,9 @@ export interface SourceSample {
   readonly delivered: bigint;
 }
 
-const SILENT_TICKS = 20n;
-const SILENT_NS = 100_000_000n;
-const FIRST_QUARANTINE_NS = 10_000_000_000n;
+/** How long an untested source may be silent, and one that was heard: a guest may well close its interrupts for a while. */
+const SILENCE = { untested: { ticks: 20n, ns: 100_000_000n }, alive: { ticks: 100n, ns: 2_000_000_000n } };
+const FIRST_QUARANTINE_NS = 1_000_000_000n;
 const LONGEST_QUARANTINE_NS = 3_600_000_000_000n;
 
 export class SourceHealth {
@@ -59,7 +59,8 @@ export class SourceHealth {
     } else if (this.#state !== 'unavailable') {
       this.#silentNs += sample.windowNs;
       this.#silentTicks += sample.fired;
-      if (this.#silentNs >= SILENT_NS && this.#silentTicks >= SILENT_TICKS) {
+      const allowed = SILENCE[this.#state];
+      if (this.#silentNs >= allowed.ns && this.#silentTicks >= allowed.ticks) {
         if (ableToTake()) this.#state = 'unavailable';
         // Not taken for a reason: the test starts over, but it stays known that nothing was heard.
         this.#silentTicks = 0n;

@@ -29,6 +29,10 @@ const LEAST_SPEED = 1 + 1 / 32;
 /** After this much well time the bound rises by an eighth. */
 const RECOVERY_NS = 500_000_000n;
 const RECOVERY = 1.125;
+/** Only time at this share of the bound or more counts as well. */
+const NEAR = 0.9;
+/** No profile goes beyond this speed, so a bound above it is none. */
+const MOST_SPEED = 8;
 
 export class StormMonitor {
   #samples: StormSample[] = [];
@@ -93,18 +97,16 @@ export class StormMonitor {
     this.#wellNs = 0n;
   }
 
-  #recover({ windowNs, firingHz }: StormSample): void {
-    if (!this.#isActive) return;
+  #recover({ windowNs, firingHz, nominalHz }: StormSample): void {
+    // A rate well below the bound says nothing about the bound.
+    if (!this.#isActive || firingHz < NEAR * this.#limitHz) return;
     this.#wellNs += windowNs;
     if (this.#wellNs < RECOVERY_NS) return;
     this.#wellNs = 0n;
-    // Only a bound that the rate has touched was tried out; one far above it is of no use any more.
-    if (this.#limitHz > 2 * firingHz) {
-      this.#limitHz = Number.POSITIVE_INFINITY;
-      this.#isActive = false;
-    } else {
-      this.#limitHz *= RECOVERY;
-    }
+    this.#limitHz *= RECOVERY;
+    if (this.#limitHz < MOST_SPEED * nominalHz) return;
+    this.#limitHz = Number.POSITIVE_INFINITY;
+    this.#isActive = false;
   }
 }
 
