@@ -16,7 +16,9 @@ const SLOW_PERIOD = 1.25;
 const SLOWEST_PERIOD = 2;
 const LONG_LEAD_NS = 250_000_000;
 /** A debt below this share of a period is not worth two loads. */
-const TRIFLE = 0.25;
+const TRIFLE = 0.5;
+/** A stretch ends this share of a period after its last tick, so that the load loses nothing and no further tick is fired. */
+const AFTER_TICK = 0.25;
 /** A raise of less than this is none. */
 const LEAST_GAIN = 0.002;
 
@@ -40,11 +42,15 @@ export function tableSpeed(input: PolicyInput): number {
   return speed;
 }
 
-/** What is owed at the moment of a tick, in ns: now, less the part of a period that has gone since the last one. */
+/**
+ * What is owed at the moment of a tick, in ns: now, less the part of a period that has gone since the last one. Where that is
+ * unknown, half a period for a debt and nothing for a lead, so that neither is taken for more than it may be.
+ */
 export function debtNs(input: PolicyInput): number {
   const { sinceTickNs } = input.firing;
   const owed = Number(input.ledger.owedNs);
-  return sinceTickNs === undefined ? owed - Number(input.nominal.periodNs) / 2 : owed - Number(sinceTickNs);
+  if (sinceTickNs !== undefined) return owed - Number(sinceTickNs);
+  return owed > 0 ? Math.max(0, owed - Number(input.nominal.periodNs) / 2) : owed;
 }
 
 function nextPhase(input: PolicyInput): PolicyPhase {
@@ -65,22 +71,22 @@ function canRaise(input: PolicyInput): boolean {
   return raisedPeriodNs(input) < Number(input.nominal.periodNs) * (1 - LEAST_GAIN);
 }
 
+/** The shortest period allowed, as the kernel will fire it. */
 function raisedPeriodNs(input: PolicyInput): number {
   const { limits, storm, episode, nominal } = input;
   const speed = Math.max(episode.phase === 'catch-up' ? episode.speed : 1, tableSpeed(input));
-  return Math.max(
+  const wantedNs = Math.max(
     Number(nominal.periodNs) / Math.min(speed, limits.profile.maxSpeed),
     1e9 / limits.maxRateHz,
     1e9 / storm.limitHz,
-    Number(limits.minPeriodNs),
   );
+  return Number(kernelPeriodNs(roundedCount(input, wantedNs), limits.minPeriodNs));
 }
 
 function slowedPeriodNs(input: PolicyInput): number {
-  const period = Number(input.nominal.periodNs);
-  const longest = Number(kernelPeriodNs(input.limits.maxCount, 1n));
   const factor = -debtNs(input) > LONG_LEAD_NS ? SLOWEST_PERIOD : SLOW_PERIOD;
-  return Math.min(period * factor, longest);
+  const count = roundedCount(input, Number(input.nominal.periodNs) * factor);
+  return Number(kernelPeriodNs(count, input.limits.minPeriodNs));
 }
 
 /** Pays the debt, or as much of it as fits before the latest expiry, at `basePeriodNs` or nearer to nominal. */
@@ -97,8 +103,7 @@ function plan(input: PolicyInput, phase: 'catch-up' | 'slow-down', basePeriodNs:
   const since = Number(firing.sinceTickNs ?? 0n);
   const longestNs = Math.max(Number(limits.maxExpiryNs), 2 * basePeriodNs);
   const wholeTicks = (periodNs: number) => Math.floor(debt / (period - periodNs));
-  /** Just after the last of `ticks` ticks, so that the load loses nothing and no further tick is fired. */
-  const afterTicks = (ticks: number, periodNs: number) => (ticks + TRIFLE) * periodNs;
+  const afterTicks = (ticks: number, periodNs: number) => (ticks + AFTER_TICK) * periodNs;
 
   if (wholeTicks(basePeriodNs) * basePeriodNs > longestNs) {
     return decide(roundedCount(input, basePeriodNs), longestNs);

@@ -105,10 +105,11 @@ describe('TickLedger', () => {
     expect(ledger.owedTicks >= -1n && ledger.owedTicks <= 0n).toBe(true);
   });
 
-  it('begins in balance', () => {
+  it('begins in balance, half a period after the last tick', () => {
     const ledger = programmed(1193);
-    ledger.begin(7n);
-    expect(ledger.owedUnits).toBe(0n);
+    ledger.begin(7n, 7n * 1193n * SECOND);
+    expect(ledger.owedTicks).toBe(0n);
+    expect(ledger.owedUnits).toBe((1193n * SECOND) / 2n);
     expect(ledger.deliveredTicks).toBe(7n);
     expect(ledger.expectedTicks).toBe(7n);
   });
@@ -203,6 +204,8 @@ describe('TickLedger', () => {
             }
           }
           const owed = books.expected - books.delivered - books.forgiven;
+          const soonNs = books.counting && !books.frozen ? 777n : 0n;
+          expect(ledger.owedUnitsAt(nowNs + 777n, 3n)).toBe(owed + soonNs * UNITS_PER_NS - 3n * ledger.tickUnits);
           expect(ledger.owedUnits).toBe(owed);
           expect(ledger.owedTicks * worth() + ledger.owedRemainderUnits).toBe(owed);
           expect(ledger.expectedTicks - ledger.deliveredTicks - ledger.forgivenTicks).toBe(ledger.owedTicks);

@@ -87,10 +87,13 @@ export class TickLedger {
     this.#delivered += units;
   }
 
-  /** Expects and books ticks at once: the first ticks of a programming, before which nothing was owed. */
-  begin(ticks: bigint): void {
-    this.#expected += ticks * this.#tickUnits;
-    this.deliver(ticks);
+  /**
+   * Expects and books ticks at once: the first of a programming, before which nothing was owed. The last of them came
+   * somewhere in the period that ends now; the middle is taken, so what is owed starts wrong by half a period at most.
+   */
+  begin(ticks: bigint, units: bigint): void {
+    this.#expected += units + this.#tickUnits / 2n;
+    this.deliverAs(ticks, units);
   }
 
   /**
@@ -194,6 +197,13 @@ export class TickLedger {
     return this.#expected - this.#delivered - this.#forgiven;
   }
 
+  /** What would be owed at `nowNs` with `ticks` more delivered. Books nothing. */
+  owedUnitsAt(nowNs: bigint, ticks: bigint): bigint {
+    const counts = this.#counting && !this.#frozen && nowNs > this.#lastNs;
+    const { units } = counts ? this.#scaled(nowNs - this.#lastNs) : { units: 0n };
+    return this.owedUnits + units - ticks * this.#tickUnits;
+  }
+
   /** Whole ticks of the programmed period, rounded down: -1 means that the guest is ahead by up to one tick. */
   get owedTicks(): bigint {
     return this.#tickUnits === 0n ? 0n : floorDiv(this.owedUnits, this.#tickUnits);
@@ -271,9 +281,14 @@ export class TickLedger {
   }
 
   #expect(ns: bigint): void {
+    const { units, carry } = this.#scaled(ns);
+    this.#expected += units;
+    this.#carry = carry;
+  }
+
+  #scaled(ns: bigint): { units: bigint; carry: bigint } {
     const scaled = ns * UNITS_PER_NS * this.#scale.numerator + this.#carry;
-    this.#expected += scaled / this.#scale.denominator;
-    this.#carry = scaled % this.#scale.denominator;
+    return { units: scaled / this.#scale.denominator, carry: scaled % this.#scale.denominator };
   }
 }
 

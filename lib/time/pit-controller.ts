@@ -230,14 +230,14 @@ export class PitController {
 
   status(): PitStatus {
     const { ledger, causes, storm, health, feedback, feedbackFault } = this.#books;
-    if (this.#life === 'running') ledger.advance(this.#clock.nowNs());
+    const nowNs = this.#life === 'running' ? this.#clock.nowNs() : 0n;
     const { own, inForce } = this.#program;
     const periodic = this.#nominal.periodic;
     return {
       programmedHz: periodic ? hzOfCount(own.count) : 0,
       firingHz: periodic ? 1e9 / Number(kernelPeriodNs(inForce.count, this.#port.minPeriodNs)) : 0,
       phase: this.#phase,
-      ...ledgerStatus(ledger),
+      ...ledgerStatus(ledger, this.#books.owedNow(nowNs)),
       episodes: this.#episodes,
       storms: this.#storms,
       reprograms: this.#reprograms,
@@ -267,7 +267,9 @@ export class PitController {
 
   /** For a snapshot: taken while the machine is paused, together with channel 0 as it is. */
   state(): PitControllerState {
-    if (this.#life === 'running') this.#books.ledger.advance(this.#clock.nowNs());
+    if (this.#life === 'running' && !this.#changing) {
+      this.#observe(this.#clock.nowNs(), this.#port.delivered(), this.#port.read());
+    }
     return {
       version: 1,
       ledger: this.#books.ledger.state(),

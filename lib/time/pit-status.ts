@@ -1,5 +1,5 @@
 /** What is known of a guest's time, as numbers for people and for inspect(); and the saved state of the controller. */
-import { PIT_HZ, UNITS_PER_NS } from './counts.js';
+import { floorDiv, PIT_HZ, UNITS_PER_NS } from './counts.js';
 import type { PolicyName } from './configuration.js';
 import type { Load } from './guest-program.js';
 import type { LedgerState, TickLedger } from './ledger.js';
@@ -73,14 +73,15 @@ export interface PitControllerState {
   readonly reprograms: number;
 }
 
-/** The ledger's part of a status. */
-export function ledgerStatus(ledger: TickLedger) {
+/** The ledger's part of a status, the window that is open included. */
+export function ledgerStatus(ledger: TickLedger, now: { readonly deliveredTicks: bigint; readonly owedUnits: bigint }) {
+  const owed = ledger.tickUnits === 0n ? 0n : floorDiv(now.owedUnits, ledger.tickUnits);
   return {
-    expected: Number(ledger.expectedTicks),
-    delivered: Number(ledger.deliveredTicks),
+    expected: Number(now.deliveredTicks + ledger.forgivenTicks + owed),
+    delivered: Number(now.deliveredTicks),
     forgiven: Number(ledger.forgivenTicks),
-    owed: Number(ledger.owedTicks),
-    lagMs: Number(ledger.owedNs) / 1e6,
+    owed: Number(owed),
+    lagMs: Number(floorDiv(now.owedUnits, UNITS_PER_NS)) / 1e6,
     uncertainMs: Number(ledger.uncertainUnits / UNITS_PER_NS) / 1e6,
   };
 }

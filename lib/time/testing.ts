@@ -75,6 +75,8 @@ export class SimulatedMachine implements PitPort {
   /** What the guest counted for itself: ticks, and its time in PIT cycles by the reload value that each tick was fired with. */
   guestTicks = 0n;
   guestCycles = 0n;
+  /** Single ticks of one-shot modes, which are no time. */
+  guestSingleTicks = 0n;
   /** When each tick was fired and taken, for checks on rates. */
   readonly firedAtNs: bigint[] = [];
   readonly takenAtNs: bigint[] = [];
@@ -337,7 +339,7 @@ export class SimulatedMachine implements PitPort {
       if (!this.#irqAck) return;
       this.#irqAck = false;
     }
-    this.#irrCycles ??= this.#guestCount;
+    this.#irrCycles ??= this.#periodic ? this.#guestCount : 0;
     this.#serve();
   }
 
@@ -376,7 +378,8 @@ export class SimulatedMachine implements PitPort {
 
   #acknowledge(): void {
     this.#accountCpu();
-    this.guestTicks++;
+    if (this.#inServiceCycles === 0) this.guestSingleTicks++;
+    else this.guestTicks++;
     this.guestCycles += BigInt(this.#inServiceCycles ?? 0);
     this.takenAtNs.push(this.clock.nowNs());
     this.#inServiceCycles = undefined;

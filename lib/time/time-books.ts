@@ -4,7 +4,7 @@
  * when they matter, and changes nothing there.
  */
 import type { PitConfig } from './configuration.js';
-import { isPeriodic, kernelPeriodNs, tickUnitsOf, UNITS_PER_NS } from './counts.js';
+import { isPeriodic, kernelPeriodNs, maxBigint, minBigint, tickUnitsOf, UNITS_PER_NS } from './counts.js';
 import { FeedbackClock, type ReadMemory } from './feedback.js';
 import { Firing } from './firing.js';
 import { TickLedger } from './ledger.js';
@@ -53,6 +53,7 @@ export class TimeBooks {
   #lastNs = 0n;
   #lastDelivered = 0n;
   #pausedNs = 0n;
+  #frozenNs = 0n;
   #cpuNs: readonly bigint[] = [];
   /** Of the open window, up to a load in its middle. */
   #splitNs = 0n;
@@ -89,6 +90,15 @@ export class TimeBooks {
     return this.#feedbackFault;
   }
 
+  /** What is owed now, the open window included; nothing is booked. */
+  owedNow(nowNs: bigint): { readonly deliveredTicks: bigint; readonly owedUnits: bigint } {
+    const ticks = this.#isBegun ? this.#port.delivered() - this.#lastDelivered : 0n;
+    return {
+      deliveredTicks: this.ledger.deliveredTicks + ticks,
+      owedUnits: this.ledger.owedUnitsAt(nowNs, ticks),
+    };
+  }
+
   /** The first window begins. `resumed`: a restored guest that had begun already. */
   open(nowNs: bigint, resumed: boolean): void {
     this.#lastNs = nowNs;
@@ -99,13 +109,8 @@ export class TimeBooks {
 
   /** The machine was paused for `ns`, with its clock standing still or not. */
   paused(ns: bigint, frozen: boolean): void {
-    if (frozen) {
-      // The kernel's timer went on, so its phase did; what it fired is nobody's loss.
-      this.firing.advance(ns);
-      this.#lastNs += ns;
-    } else {
-      this.#pausedNs += ns;
-    }
+    if (frozen) this.#frozenNs += ns;
+    else this.#pausedNs += ns;
   }
 
   /** Closes a window of steady programming. */
@@ -118,7 +123,7 @@ export class TimeBooks {
     }
     if (this.#isBegun) this.#credit(nowNs, window, context);
     else if (window.delivered > 0n && !context.held && this.health.state !== 'unavailable') {
-      this.#begin(nowNs, window.delivered);
+      this.#begin(nowNs, window.delivered, window.windowNs);
     }
     return this.#judge(window, pausedNs, context);
   }
@@ -139,8 +144,9 @@ export class TimeBooks {
         const firedNs = ticks * before.periodNs;
         ledger.advance(startNs + (firedNs < elapsedNs ? firedNs : elapsedNs));
         const left = firedNs < elapsedNs ? elapsedNs - firedNs : 0n;
-        this.#deliver(ticks, ticks * ledger.tickUnits, elapsedNs);
-        ledger.addUncertainty(left * UNITS_PER_NS);
+        const credit = creditWindow({ ticks, elapsedNs, before, after: before, replayed });
+        this.#deliver(ticks, credit.units, elapsedNs);
+        ledger.addUncertainty(credit.uncertainUnits + left * UNITS_PER_NS);
       }
       ledger.reprogram(startNs, count, mode);
       ledger.advance(nowNs);
@@ -155,7 +161,7 @@ export class TimeBooks {
     } else {
       ledger.reprogram(nowNs, count, mode);
       ledger.standDown(nowNs);
-      if (ticks > 0n) this.#begin(nowNs, ticks);
+      if (ticks > 0n) this.#begin(nowNs, ticks, elapsedNs);
     }
     this.firing.load(count, false);
     this.causes.restart();
@@ -186,21 +192,33 @@ export class TimeBooks {
   }
 
   /** Starts the ledger at the first ticks of a programming, in balance. */
-  #begin(nowNs: bigint, ticks: bigint): void {
-    this.ledger.reprogram(nowNs, this.ledger.count, this.ledger.mode);
-    this.ledger.begin(ticks);
+  #begin(nowNs: bigint, ticks: bigint, windowNs: bigint): void {
+    const { ledger } = this;
+    ledger.reprogram(nowNs, ledger.count, ledger.mode);
+    const rate = {
+      periodNs: kernelPeriodNs(ledger.count, this.#port.minPeriodNs),
+      tickUnits: ledger.tickUnits,
+    };
+    // What came before may have been faster, or single ticks. It is in balance all the same.
+    const credit = creditUnseen(ticks, windowNs, rate);
+    ledger.begin(ticks, credit.units);
+    ledger.addUncertainty(credit.uncertainUnits);
     this.feedback?.restart();
     this.#feedbackUnits(0n);
     this.#isBegun = true;
   }
 
   #close(nowNs: bigint, delivered: bigint): Window {
-    const windowNs = nowNs > this.#lastNs ? nowNs - this.#lastNs : 0n;
-    const fired = this.#splitFired + this.firing.advance(windowNs > this.#splitNs ? windowNs - this.#splitNs : 0n);
+    const passedNs = nowNs > this.#lastNs ? nowNs - this.#lastNs : 0n;
+    const frozenNs = minBigint(this.#frozenNs, passedNs);
+    const firedTicks = this.#splitFired + this.firing.advance(passedNs > this.#splitNs ? passedNs - this.#splitNs : 0n);
+    // The kernel's timer goes on while the machine's clock stands still; what it fires then is nobody's loss.
+    const fired = maxBigint(0n, firedTicks - frozenNs / this.firing.periodNs);
     this.#splitFired = 0n;
     this.#splitNs = 0n;
-    this.#recent = { windowNs, fired, delivered: delivered - this.#lastDelivered };
-    this.#lastNs += windowNs;
+    this.#frozenNs = 0n;
+    this.#recent = { windowNs: passedNs - frozenNs, fired, delivered: delivered - this.#lastDelivered };
+    this.#lastNs += passedNs;
     this.#lastDelivered = delivered;
     return this.#recent;
   }

@@ -54,10 +54,14 @@ export function creditUnseen(ticks: bigint, elapsedNs: bigint, rate: FiringRate)
   return creditWindow({ ticks, elapsedNs, before: rate, after: rate, replayed: false });
 }
 
-/** The ticks that came before the change, so that the firing times of all add up to the window. */
+/**
+ * The ticks that came before the change, so that the firing times of all add up to the window. Where the two periods are too
+ * near to tell, the middle is taken: half the doubt.
+ */
 function splitTicks({ ticks, elapsedNs, before, after }: CreditWindow): bigint {
   const difference = after.periodNs - before.periodNs;
-  if (difference === 0n) return ticks / 2n;
+  // One tick more or less moves the split by after.periodNs / difference ticks.
+  if ((difference < 0n ? -difference : difference) * ticks < 2n * after.periodNs) return ticks / 2n;
   const old = (ticks * after.periodNs - elapsedNs) / difference;
   return maxBigint(0n, minBigint(ticks, minBigint(old, elapsedNs / before.periodNs + 1n)));
 }
