@@ -64,7 +64,8 @@ function nextPhase(input: PolicyInput): PolicyPhase {
   if (input.ledger.owedNs > limits.enterNs && canRaise(input)) return 'catch-up';
   if (!limits.slowDown || slowedPeriodNs(input) < period * (1 + LEAST_GAIN)) return 'nominal';
   if (episode.phase === 'slow-down' && debt < -settled) return 'slow-down';
-  return debt < -tolerance ? 'slow-down' : 'nominal';
+  // By half a period the beginning of the books is uncertain (TickLedger.begin): not a lead yet.
+  return debt < -tolerance - period / 2 ? 'slow-down' : 'nominal';
 }
 
 function canRaise(input: PolicyInput): boolean {

@@ -205,6 +205,14 @@ export class SimulatedMachine implements PitPort {
     this.#handler?.cancel();
   }
 
+  /** Channel 0 as another machine left it, as KVM_SET_PIT2 restores it: the period restarts, no backlog. */
+  restore(other: SimulatedMachine): void {
+    this.#mode = other.#mode;
+    this.#latch = other.#latch;
+    this.#guestCount = other.#guestCount;
+    this.#load(other.#count);
+  }
+
   get reinject(): boolean {
     return this.#reinject;
   }
