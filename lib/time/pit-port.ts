@@ -20,7 +20,10 @@ export interface PitReading {
   readonly midWrite: boolean;
 }
 
-/** One wish of the controller: carried out natively with every vCPU held outside the guest, or not at all. */
+/**
+ * One wish of the controller: carried out natively with every vCPU held outside the guest, or not at all. It ends the expiry of
+ * the change before it, also when it loads nothing: a change with neither `load` nor `reinject` sets a new expiry alone.
+ */
 export interface PitChange {
   /** What channel 0 must still hold; if it holds something else the guest came first, and nothing is changed. */
   readonly expected: { readonly count: number; readonly mode: number; readonly latch: number };
@@ -64,7 +67,10 @@ export interface PitPort {
   conditions(masks: boolean): TickConditions;
   /** One change at a time; a further call while one is under way is a mistake of the caller's. Rejects when closed. */
   change(change: PitChange): Promise<PitOutcome>;
-  /** Called when an expiry was carried out (or found that the guest had changed the PIT first). */
+  /**
+   * Called when an expiry was carried out (or found that the guest had changed the PIT first). A call about an expiry that a
+   * further change has replaced in the meantime does no harm; neither does one that comes late.
+   */
   onExpired: ((outcome: PitOutcome) => void) | undefined;
   /** The shortest period the kernel fires at, in ns (kvm's min_timer_period_us). */
   readonly minPeriodNs: bigint;
