@@ -102,7 +102,7 @@ describe('PitController after a pause', () => {
     await sim.run(SECOND);
     expect(events).toEqual([]);
     expect(lagMs()).toBeGreaterThan(2998);
-    expect(controller.status().causes.paused.ticks).toBe(0);
+    for (const { ticks } of Object.values(controller.status().causes)) expect(ticks).toBe(0);
   });
 
   it('gives up more than giveUpMs, forgives it and says so', async () => {
@@ -211,6 +211,19 @@ describe('a guest that reprograms', () => {
     expect(controller.status()).toMatchObject({ reprograms: 2, phase: 'catch-up' });
     await sim.run(50n * MS);
     expect(controller.status().firingHz).toBeGreaterThan(3900);
+  });
+
+  it('is noticed when it loads the very count that the host fires with', async () => {
+    const { sim, controller, pause } = await guest();
+    await pause(2000);
+    await sim.run(50n * MS);
+    const { count } = sim.read();
+    sim.program(count);
+    await sim.run(40n * MS);
+    expect(controller.status()).toMatchObject({ reprograms: 2 });
+    expect(controller.status().programmedHz).toBeCloseTo(PIT_HZ / count, 6);
+    await controller.stop();
+    expect(sim.read()).toEqual({ count, mode: 2, latch: count & 0xff, midWrite: false });
   });
 
   it('is noticed when it loads one byte that leaves the mark alone', async () => {
