@@ -16,6 +16,7 @@ export const ROOMS = [
   'bus',
   'chipset',
   'agent',
+  'time',
   'machine',
   'images',
   'host',

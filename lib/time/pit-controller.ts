@@ -1,0 +1,398 @@
+/**
+ * The control loop of a guest's time: looks at the PIT every control period (pit-observer.ts), asks the policy (policy-guard.ts) and
+ * has its decision carried out where it differs from what is in force (pit-steering.ts). It holds no rule about time of
+ * its own; it never waits for the guest, and every raised rate it asks for ends by itself in native code.
+ *
+ *   look -> book the window -> reprogrammed? adopt -> decide -> change (vCPUs held) -> book -> decide once more
+ *
+ * Rows T1 to T10 (US8533709B2). Times are of the injected monotonic clock alone.
+ */
+import type { Clock, Timer } from '../base/clock.js';
+import { silentLogger, type Logger } from '../base/logger.js';
+import {
+  checkPitOptions,
+  timeScaleBounds,
+  toTimeScale,
+  type PitConfig,
+  type PitOptions,
+  type PolicyName,
+} from './configuration.js';
+import { isPeriodic, kernelPeriodNs, minBigint, UNITS_PER_NS } from './counts.js';
+import { Episodes } from './episodes.js';
+import type { ReadMemory } from './feedback.js';
+import { GuestProgram } from './guest-program.js';
+import { TickLedger } from './ledger.js';
+import { PitEmitter, type PitEvents, type StandDownReason } from './pit-events.js';
+import { PitObserver } from './pit-observer.js';
+import type { PitChange, PitOutcome, PitPort, PitReading } from './pit-port.js';
+import { causesStatus, hzOfCount, ledgerStatus, type PitControllerState, type PitStatus } from './pit-status.js';
+import { PitSteering } from './pit-steering.js';
+import { PolicyGuard } from './policy-guard.js';
+import { policyInput } from './policy-input.js';
+import type { PitPolicy } from './policy.js';
+import { TimeBooks } from './time-books.js';
+
+export interface PitControllerOptions {
+  readonly clock: Clock;
+  readonly port: PitPort;
+  /** Checked by the constructor. */
+  readonly pit?: PitOptions;
+  /** For `pit.feedback`: a copy of guest memory; throws where there is none. */
+  readonly readMemory?: ReadMemory;
+  readonly logger?: Logger;
+  /** Of the machine that this one goes on from. Its channel 0 must have been restored already. */
+  readonly state?: PitControllerState;
+}
+
+/** While something is owed, and otherwise. */
+const BUSY_PERIOD_NS = 20_000_000n;
+const IDLE_PERIOD_NS = 100_000_000n;
+const LONGEST_WAIT_NS = 100_000_000n;
+
+export class PitController {
+  readonly #clock: Clock;
+  readonly #port: PitPort;
+  readonly #logger: Logger;
+  readonly #guard: PolicyGuard;
+  readonly #books: TimeBooks;
+  readonly #events: PitEmitter;
+  readonly #episodes: Episodes;
+  readonly #steering: PitSteering;
+  readonly #observer: PitObserver;
+  readonly #restored: PitControllerState | undefined;
+
+  #life: 'new' | 'running' | 'stopped' | 'closed' = 'new';
+  #timer: Timer | undefined;
+  #mayDecideAgain = true;
+  #portFailed = false;
+  #reportedFault: string | undefined;
+  #looks = 0;
+  #acknowledgedBase = 0n;
+
+  /** @throws TypeError, RangeError for options that are impossible, or a state of an unknown version. */
+  constructor(options: PitControllerOptions) {
+    const { clock, port, state } = options;
+    this.#clock = clock;
+    this.#port = port;
+    this.#logger = options.logger ?? silentLogger;
+    this.#restored = state;
+    const config: PitConfig = checkPitOptions(options.pit);
+    if (config.feedback && !options.readMemory) throw new TypeError('readMemory: wanted for pit.feedback');
+    if (state && (state.version as unknown) !== 1) {
+      throw new RangeError(`pit state: version ${JSON.stringify(state.version)} is not known, only 1`);
+    }
+    const ledgerOptions = { nowNs: clock.nowNs(), minPeriodNs: port.minPeriodNs };
+    const ledger = state ? TickLedger.fromState(state.ledger, ledgerOptions) : new TickLedger(ledgerOptions);
+    this.#guard = new PolicyGuard(config.policy);
+    this.#events = new PitEmitter(this.#logger, clock);
+    this.#books = new TimeBooks(port, ledger, config, options.readMemory);
+    this.#episodes = new Episodes(this.#events, ledger, () => this.#books.storm.endEpisode(), state?.episodes);
+    this.#steering = new PitSteering(port, {
+      onOutcome: (change, outcome) => this.#onOutcome(change, outcome),
+      onFailed: (error) => this.#onFailed(error),
+    });
+    this.#observer = new PitObserver({
+      port,
+      config,
+      books: this.#books,
+      steering: this.#steering,
+      episodes: this.#episodes,
+      events: this.#events,
+      logger: this.#logger,
+      timeScale: state ? ledger.timeScale : config.timeScale,
+      restored: state,
+    });
+  }
+
+  /** Begins to look after the guest's time: when its vCPUs are about to run for the first time. */
+  start(): void {
+    if (this.#life !== 'new') return;
+    this.#life = 'running';
+    this.#port.onExpired = (outcome) => this.#onExpired(outcome);
+    const nowNs = this.#clock.nowNs();
+    const delivered = this.#port.delivered();
+    const reading = this.#port.read();
+    this.#acknowledgedBase = delivered;
+    const saved = this.#restored;
+    if (saved && isRestored(saved, reading)) {
+      this.#steering.program = GuestProgram.restored(saved.own, { count: reading.count, latch: reading.latch });
+      this.#books.open(nowNs, saved.isBegun && isPeriodic(saved.own.count, saved.own.mode));
+      this.#books.firing.load(reading.count, false);
+      this.#observer.renewNominal(nowNs);
+    } else {
+      this.#books.open(nowNs, false);
+      this.#observer.adoptFirst(nowNs, delivered, reading);
+    }
+    this.#decide(nowNs);
+    this.#schedule();
+  }
+
+  /** The vCPUs have been parked. With 'freeze' the guest's time stands still, with 'count' the pause is a loss. */
+  pause({ clock = 'count' }: { readonly clock?: 'count' | 'freeze' } = {}): void {
+    if (this.#life !== 'running' || this.#observer.isPaused) return;
+    this.#look();
+    this.#observer.pause(this.#clock.nowNs(), clock);
+    this.#timer?.cancel();
+  }
+
+  /** The vCPUs are about to run again. */
+  resume(): void {
+    if (this.#life !== 'running' || !this.#observer.isPaused) return;
+    this.#observer.resume(this.#clock.nowNs());
+    this.#look();
+    this.#schedule();
+  }
+
+  /** Ends the loop and puts the guest's own reload value back. The PIT then fires as the guest programmed it. */
+  async stop(): Promise<void> {
+    if (this.#life === 'closed') return;
+    const wasRunning = this.#life === 'running';
+    this.#life = 'stopped';
+    this.#timer?.cancel();
+    if (wasRunning) await this.#steering.putBack();
+  }
+
+  /** Ends everything at once; the PIT is not touched any more. Idempotent. */
+  close(): void {
+    this.#life = 'closed';
+    this.#timer?.cancel();
+    this.#port.onExpired = undefined;
+  }
+
+  /** Adds an amount of the host's time that the clock has not shown, such as that between a snapshot and its restore. */
+  owe(ns: bigint): void {
+    this.#books.ledger.owe(ns);
+  }
+
+  /** Another policy from now on. @throws TypeError when it is neither a policy's name nor a function. */
+  setPolicy(policy: PolicyName | PitPolicy): void {
+    this.#guard.set(policy);
+    this.#reportedFault = undefined;
+    if (this.#isActive) this.#look();
+  }
+
+  /** Virtual time against the host's: 2 runs a guest that keeps time by ticks twice as fast. */
+  get timeScale(): number {
+    const { numerator, denominator } = this.#observer.nominal.scale;
+    return Number(numerator) / Number(denominator);
+  }
+
+  /** @throws TypeError when it is no number; RangeError outside 0.1 to 10, or what the kernel can fire of this rate. */
+  set timeScale(factor: number) {
+    const scale = toTimeScale(factor);
+    const { count } = this.#steering.program.own;
+    const { min, max } = timeScaleBounds(this.#observer.nominal.periodic ? count : 0, this.#port.minPeriodNs);
+    if (factor < min || factor > max) {
+      const programmed = `the guest programmed ${round(hzOfCount(count))} Hz`;
+      throw new RangeError(`pit.timeScale: ${factor} is not from ${round(min)} to ${round(max)}: ${programmed}`);
+    }
+    if (this.#isActive) this.#look();
+    this.#observer.setTimeScale(this.#clock.nowNs(), scale);
+    this.#decide(this.#clock.nowNs());
+  }
+
+  /** Adds a listener; the result removes it. @throws TypeError for an event that does not exist. */
+  on<K extends keyof PitEvents>(name: K, listener: (event: PitEvents[K]) => void): () => void {
+    return this.#events.on(name, listener);
+  }
+
+  status(): PitStatus {
+    const { ledger, causes, storm, health, feedback, feedbackFault, unseen } = this.#books;
+    const { nominal, bounds, maySlowDown, storms, reprograms } = this.#observer;
+    const { own, inForce } = this.#steering.program;
+    const nowNs = this.#life === 'running' ? this.#clock.nowNs() : 0n;
+    return {
+      programmedHz: nominal.periodic ? hzOfCount(own.count) : 0,
+      firingHz: nominal.periodic ? 1e9 / Number(kernelPeriodNs(inForce.count, this.#port.minPeriodNs)) : 0,
+      phase: this.#episodes.phase,
+      ...ledgerStatus(ledger, this.#books.owedNow(nowNs)),
+      episodes: this.#episodes.count,
+      storms,
+      reprograms,
+      policy: this.#guard.name,
+      policyFault: this.#guard.fault,
+      standDownReason: this.#episodes.standDownReason,
+      profile: bounds.profile.name,
+      nominalHz: nominal.periodic ? nominal.hz : 0,
+      isClamped: nominal.isClamped,
+      maxRateHz: nominal.periodic ? bounds.maxRateHz : 0,
+      capIsClamped: bounds.capIsClamped,
+      timeScale: this.timeScale,
+      source: health.state,
+      feedback: feedback && feedbackFault === undefined ? 'guest-memory' : 'acknowledgements',
+      feedbackFault,
+      feedbackJumps: feedback?.jumps ?? 0,
+      causes: causesStatus(causes),
+      stormLimitHz: storm.active ? storm.limitHz : undefined,
+      slowDown: maySlowDown ? 'allowed' : 'refused',
+      unseenReprograms: unseen,
+      reinject: this.#steering.reinjects,
+      acknowledged: Number(this.#port.delivered() - this.#acknowledgedBase),
+      controlPeriods: this.#looks,
+      changes: this.#steering.changes,
+    };
+  }
+
+  /** For a snapshot: taken while the machine is paused, together with channel 0 as it is. */
+  state(): PitControllerState {
+    if (this.#life === 'running' && !this.#steering.underWay) this.#observe();
+    const { own, inForce } = this.#steering.program;
+    const { slowDownReloads, storms, reprograms } = this.#observer;
+    return {
+      version: 1,
+      ledger: this.#books.ledger.state(),
+      own: { count: own.count, mode: own.mode, latch: own.latch },
+      inForce: { count: inForce.count, latch: inForce.latch },
+      isBegun: this.#books.isBegun,
+      slowDownReloads,
+      episodes: this.#episodes.count,
+      storms,
+      reprograms,
+    };
+  }
+
+  get #isActive(): boolean {
+    return this.#life === 'running' && !this.#observer.isPaused;
+  }
+
+  #schedule(): void {
+    this.#timer?.cancel();
+    if (!this.#isActive) return;
+    const { phase } = this.#episodes;
+    const isBusy = phase === 'catch-up' || phase === 'slow-down' || this.#observer.watch.isRecent(this.#clock.nowNs());
+    this.#timer = this.#clock.setTimer(isBusy ? BUSY_PERIOD_NS : IDLE_PERIOD_NS, () => {
+      if (this.#life !== 'running') return;
+      this.#look();
+      this.#schedule();
+    });
+  }
+
+  #look(): void {
+    // While a change is under way its outcome tells more exactly what there is to see.
+    if (this.#steering.underWay) return;
+    this.#looks++;
+    this.#mayDecideAgain = true;
+    if (this.#observe()) this.#decide(this.#clock.nowNs());
+  }
+
+  #observe(): boolean {
+    const delivered = this.#port.delivered();
+    const reading = this.#port.read();
+    return this.#observer.observe(this.#clock.nowNs(), delivered, reading);
+  }
+
+  #decide(nowNs: bigint): void {
+    if (this.#steering.underWay || !this.#isActive) return;
+    const { program } = this.#steering;
+    const { nominal } = this.#observer;
+    const { health, firing, isBegun } = this.#books;
+    const reason = this.#reasonToStandDown();
+    if (reason !== undefined) {
+      this.#episodes.standDown(reason);
+      if (reason === 'port-failed') return;
+      this.#steering.steer(nowNs, {
+        count: program.own.count,
+        reinject: reason === 'source-unavailable' || this.#guard.reinjectsByDefault,
+        expiryNs: undefined,
+        nominalCount: nominal.count,
+        waitForTickNs: 0n,
+      });
+      return;
+    }
+    const decision = this.#guard.decide(
+      policyInput({
+        nowNs,
+        books: this.#books,
+        nominal,
+        bounds: this.#observer.bounds,
+        program,
+        episodes: this.#episodes,
+        minPeriodNs: this.#port.minPeriodNs,
+        controlPeriodNs: BUSY_PERIOD_NS,
+        slowDown: this.#observer.maySlowDown,
+      }),
+    );
+    this.#reportFault();
+    this.#forgive(decision.forgiveTicks, decision.gaveUp);
+    const firingNs = Number(kernelPeriodNs(Math.max(1, decision.count), this.#port.minPeriodNs));
+    this.#episodes.enter(nowNs, decision.phase, Number(nominal.periodNs) / firingNs, 1e9 / firingNs);
+    const comesSoon = isBegun && health.silentNs === 0n;
+    this.#steering.steer(nowNs, {
+      count: decision.count,
+      reinject: decision.reinject,
+      expiryNs: decision.expiryNs,
+      nominalCount: nominal.count,
+      waitForTickNs: comesSoon ? minBigint((firing.periodNs * 5n) / 4n, LONGEST_WAIT_NS) : 0n,
+    });
+  }
+
+  #reasonToStandDown(): StandDownReason | undefined {
+    if (this.#portFailed) return 'port-failed';
+    if (this.#steering.program.own.count === 0) return 'unprogrammed';
+    if (!this.#observer.nominal.periodic) return 'one-shot';
+    if (this.#observer.watch.isFlooded) return 'reprogrammed-too-often';
+    return this.#books.health.state === 'unavailable' ? 'source-unavailable' : undefined;
+  }
+
+  #reportFault(): void {
+    const { fault } = this.#guard;
+    if (fault === undefined || fault === this.#reportedFault) return;
+    this.#reportedFault = fault;
+    this.#logger.log('error', `pit: the policy ${fault}; the kernel's reinjection stands in for it`);
+    this.#events.emit('policy-fault', { fault });
+  }
+
+  #forgive(ticks: bigint, gaveUp: boolean): void {
+    if (ticks === 0n) return;
+    const { ledger } = this.#books;
+    ledger.forgive(ticks);
+    if (!gaveUp) return;
+    const forgivenMs = Number((ticks * ledger.tickUnits) / UNITS_PER_NS) / 1e6;
+    this.#events.emit('gave-up', { forgiven: Number(ticks), forgivenMs });
+  }
+
+  #onOutcome(change: PitChange, outcome: PitOutcome): void {
+    if (this.#life === 'closed' || outcome.result === 'busy') return;
+    const { atNs, delivered } = outcome;
+    if (outcome.result === 'changed') {
+      this.#observer.observe(atNs, delivered, outcome.reading);
+      return;
+    }
+    this.#observer.book(atNs, delivered);
+    this.#steering.applied(change, atNs);
+    if (change.load) this.#books.load(change.load.count);
+    // The moment of a load is known, and what is owed at it: the end of the stretch can be set exactly.
+    if (!change.load || !change.expiry || !this.#mayDecideAgain) return;
+    this.#mayDecideAgain = false;
+    this.#decide(atNs);
+  }
+
+  #onExpired(outcome: PitOutcome): void {
+    const { expiry } = this.#steering.program;
+    // While a change is under way its outcome will tell; a message about an earlier expiry has been overtaken.
+    if (this.#life === 'closed' || this.#steering.underWay || !expiry || outcome.atNs < expiry.atNs) return;
+    if (outcome.result === 'applied') this.#observer.bookExpiry(outcome.atNs, outcome.delivered);
+    else if (outcome.result === 'changed') {
+      this.#observer.observe(outcome.atNs, outcome.delivered, outcome.reading);
+    }
+    if (!this.#isActive) return;
+    this.#look();
+    this.#schedule();
+  }
+
+  #onFailed(error: unknown): void {
+    if (this.#life !== 'running') return;
+    this.#portFailed = true;
+    this.#logger.log('error', 'pit: a change was refused; the guest keeps the rate it has', { error: String(error) });
+    this.#episodes.standDown('port-failed');
+  }
+}
+
+/** Whether channel 0 holds what the saved controller left in it. */
+function isRestored({ own, inForce }: PitControllerState, reading: PitReading): boolean {
+  const holds = (load: { count: number; latch: number }) =>
+    reading.count === load.count && reading.latch === load.latch;
+  return reading.mode === own.mode && (holds(inForce) || holds(own));
+}
+
+const round = (value: number) => Math.round(value * 1000) / 1000;
