@@ -1,7 +1,7 @@
 /**
  * Boots Debian's cloud kernel to a busybox shell, types at its console, and reads what it answers: `npm run setup` once,
- * then `node examples/boot-linux.mjs`. Where this machine's KVM can't run a Linux kernel, the same file runs itself
- * inside the embedded KVM host, where it can.
+ * then `node examples/boot-linux.mjs`. Where this machine has no KVM that can run a Linux kernel, the same file runs
+ * itself inside the embedded KVM host, where it can.
  */
 import { defaultInitramfs, defaultKernel, host, Machine } from 'vivarium';
 
@@ -28,7 +28,7 @@ async function bootAndAsk() {
 try {
   await bootAndAsk();
 } catch (error) {
-  if (error.code !== 'ERR_LINUX_NEEDS_EMBEDDED_HOST') throw error;
+  if (!['ERR_KVM_UNAVAILABLE', 'ERR_LINUX_NEEDS_EMBEDDED_HOST'].includes(error.code)) throw error;
   console.error(error.message);
   const inside = await host.run(import.meta.filename, { onStderr: (bytes) => void process.stderr.write(bytes) });
   process.stdout.write(inside.stdout);

@@ -49,7 +49,7 @@ for (const folder of ['', 'lib']) {
   }
 }
 
-const run = spawnSync(process.execPath, ['--expose-gc', path.join(TARGET, 'lib/main.js'), ...process.argv.slice(2)], {
+const run = spawnSync(process.execPath, [path.join(TARGET, 'lib/main.js'), ...process.argv.slice(2)], {
   cwd: ROOT,
   stdio: 'inherit',
 });

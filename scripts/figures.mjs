@@ -32,7 +32,8 @@ export function figuresTable() {
     const file = path.join(ROOT, 'bench/results', `${program}.json`);
     const result = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
     const value = result?.metrics[metric];
-    const stage = result?.stage ?? '';
+    const where = result?.host.kvm === 'embedded' && result.stage === 'flat' ? ', in the embedded host' : '';
+    const stage = `${result?.stage ?? ''}${where}`;
     const median = typeof value === 'number' ? value : value?.median;
     const range = typeof value === 'object' ? ` (${value.low} to ${value.high})` : '';
     const measured = median === undefined ? 'not measured yet' : `${median}${unit}${range}`;

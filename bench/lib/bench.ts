@@ -45,6 +45,8 @@ export interface HostFacts {
   readonly memoryGiB: number;
   readonly kernel: string;
   readonly node: string;
+  /** Whose KVM: this machine's, or that of the embedded host on it. */
+  readonly kvm: 'native' | 'embedded';
   readonly loadAverage: number;
 }
 
@@ -57,6 +59,7 @@ export function hostFacts(): HostFacts {
     memoryGiB: Number((os.totalmem() / 2 ** 30).toFixed(1)),
     kernel: os.release(),
     node: process.version,
+    kvm: process.env['VIVARIUM_HOST'] === 'embedded' ? 'embedded' : 'native',
     loadAverage: Number(os.loadavg()[0]!.toFixed(2)),
   };
 }

@@ -46,7 +46,21 @@ export interface FastRegisters {
   post(port: number, on: boolean): void;
   /** One-byte writes to an ignored port are dropped without any device seeing them. */
   ignore(port: number, on: boolean): void;
+  /** Asked for once in a port's life: reads of it are answered from the queue first. */
+  queue(port: number): ReadQueue;
 }
+
+/** Bytes that reads of one port take one by one on the vCPU's thread; the device learns afterwards which were taken. */
+export interface ReadQueue {
+  /** Puts bytes[from] to bytes[to - 1] behind those that wait; how many there was room for. */
+  offer(bytes: ArrayLike<number>, from: number, to: number): number;
+  /** How many were taken since the last call. */
+  takenBytes(): number;
+  /** Takes back what waits. */
+  clear(): void;
+}
+
+const emptyQueue: ReadQueue = { offer: () => 0, takenBytes: () => 0, clear: () => undefined };
 
 /** For devices that are used without a vCPU thread: nothing is fast, everything is exact. */
 export const noFastRegisters: FastRegisters = {
@@ -54,4 +68,5 @@ export const noFastRegisters: FastRegisters = {
   withdraw: () => undefined,
   post: () => undefined,
   ignore: () => undefined,
+  queue: () => emptyQueue,
 };

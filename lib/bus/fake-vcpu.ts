@@ -4,7 +4,31 @@
  * guest for JavaScript.
  */
 import type { AddressBus } from './address-bus.js';
-import type { FastRegisters } from './device.js';
+import type { FastRegisters, ReadQueue } from './device.js';
+
+/** As many as the addon's queue holds (ReadQueueLayout.CAPACITY of lib/kvm/native.ts). */
+const QUEUE_BYTES = 256;
+
+class FakeReadQueue implements ReadQueue {
+  readonly bytes: number[] = [];
+  taken = 0;
+
+  offer(bytes: ArrayLike<number>, from: number, to: number): number {
+    const count = Math.min(to - from, QUEUE_BYTES - this.bytes.length);
+    for (let index = 0; index < count; index++) this.bytes.push(bytes[from + index]!);
+    return count;
+  }
+
+  takenBytes(): number {
+    const taken = this.taken;
+    this.taken = 0;
+    return taken;
+  }
+
+  clear(): void {
+    this.bytes.length = 0;
+  }
+}
 
 export class FakeVcpu implements FastRegisters {
   /** Accesses that reached JavaScript while the vCPU waited, and those that the thread answered by itself. */
@@ -15,6 +39,7 @@ export class FakeVcpu implements FastRegisters {
   readonly #published = new Map<number, number>();
   readonly #posting = new Set<number>();
   readonly #ignored = new Set<number>();
+  readonly #queues = new Map<number, FakeReadQueue>();
   #ring: { port: number; value: number }[] = [];
 
   /** The devices are built with this as their FastRegisters, then put on a bus, which comes here. */
@@ -39,6 +64,12 @@ export class FakeVcpu implements FastRegisters {
   ignore(port: number, on: boolean): void {
     if (on) this.#ignored.add(port);
     else this.#ignored.delete(port);
+  }
+
+  queue(port: number): ReadQueue {
+    const queue = new FakeReadQueue();
+    this.#queues.set(port, queue);
+    return queue;
   }
 
   inb(port: number): number {
@@ -93,6 +124,12 @@ export class FakeVcpu implements FastRegisters {
   }
 
   #in(port: number, size: number): number {
+    const queue = this.#queues.get(port);
+    if (size === 1 && queue !== undefined && queue.bytes.length > 0) {
+      this.nativeExits++;
+      queue.taken++;
+      return queue.bytes.shift()!;
+    }
     const published = this.#published.get(port);
     if (size === 1 && published !== undefined) {
       this.nativeExits++;

@@ -1,8 +1,9 @@
 /**
  * A 16550A UART on the host's streams: registers and interrupts of the PC16550D data sheet (lib/abi/16550.ts).
  * Transmission takes no time; input is fed through uart-receiver.ts when the guest listens. Registers without read side
- * effects are published and THR writes are posted, so that a byte of output costs no trip to JavaScript: Linux needs
- * one, for the IIR, for each 16. It must republish on every change of state, before the access returns.
+ * effects are published, THR writes are posted, and all of the receiver FIFO but its last byte stands in a read queue, so
+ * that a byte costs no trip to JavaScript: Linux needs one for each 16 of output and each 256 of input. What the queue
+ * gave is caught up with (#sync) before anything else; every change of state is published before the access returns.
  */
 import {
   UART_FIFO_BYTES,
@@ -18,7 +19,7 @@ import {
 } from '../abi/16550.js';
 import { UART_PORT_COUNT } from '../abi/ports.js';
 import type { Clock } from '../base/clock.js';
-import type { AccessSize, BusDevice, FastRegisters, InterruptLine } from '../bus/device.js';
+import type { AccessSize, BusDevice, FastRegisters, InterruptLine, ReadQueue } from '../bus/device.js';
 import { RegisterPublisher } from './register-publisher.js';
 import { UartReceiver } from './uart-receiver.js';
 import { UartTransmitter } from './uart-transmitter.js';
@@ -39,6 +40,11 @@ export interface Serial16550Options {
 
 /** Consecutive reads of the LSR, with nothing else between them, that only a guest polling for input makes. */
 const POLLING_READS = 16;
+/**
+ * How many bytes the receiver has ready for a guest with FIFOs. More than a FIFO of 16: a sender that refills it as fast as
+ * it is read can't be told from this, and Linux reads up to 256 bytes in one interrupt.
+ */
+const RECEIVE_AHEAD_BYTES = 256;
 const OUTSIDE_LINES = UartMsr.CTS | UartMsr.DSR | UartMsr.DCD;
 
 function powerOn() {
@@ -74,6 +80,9 @@ export class Serial16550 implements BusDevice {
   #lineIsHigh = false;
   #scheduled = false;
   readonly #publisher: RegisterPublisher;
+  readonly #queue: ReadQueue;
+  /** How many bytes of the FIFO, from its front, stand in the read queue. */
+  #queuedBytes = 0;
   readonly #counters = { receivedBytes: 0, sentBytes: 0, overruns: 0 };
 
   constructor(options: Serial16550Options) {
@@ -82,6 +91,7 @@ export class Serial16550 implements BusDevice {
     this.#receiver = new UartReceiver(options.clock, options.highWaterBytes ?? 64 * 1024, () => this.#refresh());
     this.#transmitter = new UartTransmitter(options.output);
     this.#publisher = new RegisterPublisher(options.fast, options.basePort, UART_PORT_COUNT);
+    this.#queue = options.fast.queue(options.basePort + UartRegister.DATA);
     this.#publish();
   }
 
@@ -96,6 +106,7 @@ export class Serial16550 implements BusDevice {
 
   /** Input that the guest has not taken yet, the receiver FIFO's included. */
   get pendingInputBytes(): number {
+    this.#sync();
     return this.#receiver.length + this.#state.fifo.length;
   }
 
@@ -127,6 +138,7 @@ export class Serial16550 implements BusDevice {
   // The guest's side.
 
   read(offset: number): number {
+    this.#sync();
     const state = this.#state;
     if (offset !== UartRegister.LSR) state.lineStatusReads = 0;
     switch (offset) {
@@ -150,6 +162,7 @@ export class Serial16550 implements BusDevice {
   }
 
   write(offset: number, _size: AccessSize, value: number | bigint): void {
+    this.#sync();
     const byte = Number(value) & 0xff;
     const state = this.#state;
     state.lineStatusReads = 0;
@@ -184,11 +197,13 @@ export class Serial16550 implements BusDevice {
   }
 
   reset(): void {
+    this.#takeBackQueued();
     this.#state = powerOn();
     this.#refresh();
   }
 
   inspect(): unknown {
+    this.#sync();
     const { fifo, ...registers } = this.#state;
     return {
       ...registers,
@@ -209,7 +224,24 @@ export class Serial16550 implements BusDevice {
     return (this.#state.mcr & UartMcr.LOOP) !== 0;
   }
 
+  /** Catches up with what reads took from the queue. */
+  #sync(): void {
+    const taken = Math.min(this.#queue.takenBytes(), this.#queuedBytes);
+    if (taken === 0) return;
+    this.#state.fifo.splice(0, taken);
+    this.#queuedBytes -= taken;
+    this.#counters.receivedBytes += taken;
+  }
+
+  #takeBackQueued(): void {
+    if (this.#queuedBytes === 0) return;
+    this.#queue.clear();
+    this.#sync();
+    this.#queuedBytes = 0;
+  }
+
   #takeReceived(): number {
+    this.#takeBackQueued(); // another CPU may have come here while bytes were in the queue
     const byte = this.#state.fifo.shift();
     if (byte === undefined) return 0;
     this.#counters.receivedBytes++;
@@ -305,7 +337,10 @@ export class Serial16550 implements BusDevice {
     const state = this.#state;
     const on = (fcr & UartFcr.ENABLE) !== 0;
     // The other bits are taken only together with the enable bit; a change of it empties the FIFOs (section 8.4).
-    if (on !== state.fifosOn || (on && (fcr & UartFcr.CLEAR_RECEIVE) !== 0)) state.fifo.length = 0;
+    if (on !== state.fifosOn || (on && (fcr & UartFcr.CLEAR_RECEIVE) !== 0)) {
+      this.#takeBackQueued();
+      state.fifo.splice(0, UART_FIFO_BYTES); // what lies behind has not arrived yet
+    }
     state.fifosOn = on;
     state.triggerBytes = on ? UART_TRIGGER_LEVELS[(fcr >> UartFcr.TRIGGER_SHIFT) as 0 | 1 | 2 | 3] : 1;
   }
@@ -338,7 +373,8 @@ export class Serial16550 implements BusDevice {
     if (this.#looping || ((ier & UartIer.RECEIVE) === 0 && !polling)) return;
     // DTR without RTS is a driver that asks to wait (crtscts).
     if ((mcr & (UartMcr.DTR | UartMcr.RTS)) === UartMcr.DTR) return;
-    while (fifo.length < this.#depthBytes) {
+    const aheadBytes = this.#state.fifosOn ? RECEIVE_AHEAD_BYTES : 1;
+    while (fifo.length < aheadBytes) {
       const byte = this.#receiver.next(fifo.length === 0, !polling);
       if (byte < 0) return;
       fifo.push(byte);
@@ -346,6 +382,7 @@ export class Serial16550 implements BusDevice {
   }
 
   #refresh(): void {
+    this.#sync();
     this.#feed();
     this.#publish();
     this.#updateLine();
@@ -365,6 +402,10 @@ export class Serial16550 implements BusDevice {
     const publisher = this.#publisher;
     publisher.publish(UartRegister.DATA, this.#dividing ? divisorLow : undefined);
     publisher.publish(UartRegister.IER, this.#dividing ? divisorHigh : ier);
+    // Reading it may take back the transmitter's interrupt. It also tells a driver that has just sent 16 bytes, which are
+    // posted, to go on with the next 16: that is known only here.
+    const iir = this.#pendingInterrupt() | (this.#state.fifosOn ? UartIir.FIFOS_ON : 0);
+    publisher.publish(UartRegister.IIR_FCR, (ier & UartIer.TRANSMIT) !== 0 ? undefined : iir);
     publisher.publish(UartRegister.LCR, lcr);
     publisher.publish(UartRegister.MCR, mcr);
     // Reading clears an overrun, and whether a guest polls for held-back input shows only in reads that come here.
@@ -372,6 +413,16 @@ export class Serial16550 implements BusDevice {
     publisher.publish(UartRegister.MSR, modemDeltas !== 0 ? undefined : modemLines);
     publisher.publish(UartRegister.SCR, scr);
     publisher.post(UartRegister.DATA, !this.#dividing && !this.#looping && !this.#transmitter.paused);
+    this.#offerReceived();
+  }
+
+  /** The last byte is not offered: its reading empties the FIFO, which this side must see. */
+  #offerReceived(): void {
+    const { fifo } = this.#state;
+    if (this.#dividing) this.#takeBackQueued();
+    else if (this.#queuedBytes < fifo.length - 1) {
+      this.#queuedBytes += this.#queue.offer(fifo, this.#queuedBytes, fifo.length - 1);
+    }
   }
 }
 

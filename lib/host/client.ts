@@ -19,7 +19,7 @@ import { FRAME_MESSAGE, type Frame } from './frames.js';
 import { hostImage } from './image.js';
 import { Link } from './link.js';
 import { messageOf, ONLY_SESSION, PROTOCOL_VERSION, type HostStatus, type Message } from './messages.js';
-import { hostProfile, locateQemu, qemuArguments } from './qemu.js';
+import { locateQemu, qemuArguments } from './qemu.js';
 
 /** How often a socket that is not there yet is tried. */
 const RETRY_MS = 40;
@@ -90,11 +90,10 @@ async function startBroker(folders: HostFolders, key: string, options: ConnectOp
   const env = options.env ?? process.env;
   const image = await hostImage(options);
   const qemu = await locateQemu(env);
-  const profile = hostProfile(qemu, image);
   const configuration: BrokerConfiguration = {
     key,
     qemuPath: qemu.path,
-    qemuArguments: qemuArguments(image, profile),
+    qemuArguments: qemuArguments(image),
     socket: folders.socket,
     lock: folders.lock,
     log: folders.log,

@@ -1,6 +1,6 @@
 /**
  * QEMU as the embedded host needs it: where it is, what its version allows, and its command line.
- * Decides nothing about when it runs. The figures behind the profile are in docs/design/0002-embedded-host.md.
+ * Decides nothing about when it runs. Why the host is as it is stands in docs/design/0002-embedded-host.md.
  */
 import { execFile } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
@@ -53,20 +53,13 @@ export async function locateQemu(env?: Readonly<Record<string, string | undefine
   return { path, major, version: (version?.[0] ?? '').replace('version ', '') };
 }
 
-export interface HostProfile {
-  readonly cpus: number;
-  readonly memoryBytes: number;
-}
+/** The host has one CPU: with two, its kernel dies when it patches its own code (docs/design/0002-embedded-host.md). */
+const HOST_CPUS = 1;
 
-/**
- * How large the host may be. Two CPUs only where they proved stable: QEMU 10 or later with Linux 6.12 or later.
- * Memory is only taken from the machine as the host touches it.
- */
-export function hostProfile(qemu: Qemu, image: HostImage, machineMemoryBytes = totalmem()): HostProfile {
-  const [major = 0, minor = 0] = image.kernelRelease.split('.').map(Number);
-  const stable = qemu.major >= 10 && (major > 6 || (major === 6 && minor >= 12));
+/** How much memory the host is given: half of the machine's, at most 4 GiB, taken only as the host touches it. */
+export function hostMemoryBytes(machineMemoryBytes = totalmem()): number {
   const half = Math.floor(machineMemoryBytes / 2 / (256 * MiB)) * 256 * MiB;
-  return { cpus: stable ? 2 : 1, memoryBytes: Math.min(Math.max(half, 1024 * MiB), 4096 * MiB) };
+  return Math.min(Math.max(half, 1024 * MiB), 4096 * MiB);
 }
 
 /** File descriptors that QEMU is started with, beside the first three. */
@@ -80,11 +73,11 @@ const KERNEL_WORDS = [
   ...['rcupdate.rcu_expedited=1', 'rcupdate.rcu_cpu_stall_suppress=1', 'kvm.enable_virt_at_load=0'],
 ];
 
-export function qemuArguments(image: HostImage, profile: HostProfile): string[] {
+export function qemuArguments(image: HostImage, memoryBytes = hostMemoryBytes()): string[] {
   return [
     ...['-name', 'vivarium-host', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-machine', 'q35,usb=off,vmport=off', '-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'max'],
-    ...['-smp', String(profile.cpus), '-m', `${profile.memoryBytes / MiB}M`],
+    ...['-smp', String(HOST_CPUS), '-m', `${memoryBytes / MiB}M`],
     ...['-kernel', image.kernelPath, '-initrd', image.initrdPath, '-append', KERNEL_WORDS.join(' ')],
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=port,fd=${PORT_FD}`, '-device', 'virtio-serial-pci'],

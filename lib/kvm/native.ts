@@ -110,6 +110,7 @@ export interface NativeVm extends NativeStructIoctls {
   readonly portValues: ArrayBuffer;
   readonly postedControl: ArrayBuffer;
   readonly postedRing: ArrayBuffer;
+  readonly readQueues: ArrayBuffer;
   checkExtension(capability: number): number;
   enableCap(capability: number, flags: number, args: BigUint64Array): void;
   /** KVM_SET_USER_MEMORY_REGION; sizeBytes 0 removes the slot. The VM holds the mapping until the slot goes. */
@@ -223,6 +224,25 @@ export const PortFlag = {
   POSTED: 2,
   /** Writes are dropped. */
   IGNORED: 4,
+  /** Reads take the next byte of the port's read queue; when it is empty, PUBLISHED decides. */
+  QUEUED: 8,
+} as const;
+
+/**
+ * Queues of values for reads, in NativeVm.readQueues: COUNT of them, STRIDE bytes each, each for one port. HEAD and TAIL are
+ * free-running Uint32 counters; the byte of a counter is at DATA + counter % CAPACITY.
+ */
+export const ReadQueueLayout = {
+  COUNT: 4,
+  STRIDE: 512,
+  /** Behind the last byte that waits; moved by JavaScript, back as well: a head behind the tail is an empty queue. */
+  HEAD: 0,
+  /** The port; 0 while the queue is nobody's. */
+  PORT: 4,
+  /** The next byte that a read takes; moved by native code. */
+  TAIL: 64,
+  DATA: 128,
+  CAPACITY: 256,
 } as const;
 
 /** Byte offsets into NativeVm.postedControl; both are free-running Uint32 counters, entry index = counter % CAPACITY. */

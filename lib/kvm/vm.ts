@@ -21,6 +21,7 @@ import type { EventFd } from './event-fd.js';
 import { loadBinding } from './binding.js';
 import { PortFlag, type NativeMemory, type NativeVm } from './native.js';
 import { PostedRing, type PostedAccess } from './posted-ring.js';
+import { PortReadQueue } from './read-queue.js';
 import { Vcpu } from './vcpu.js';
 
 /** Where a GSI leads: a pin of an in-kernel controller (chip as in abi Irqchip), or a message. */
@@ -275,6 +276,13 @@ export class Vm {
   /** One-byte writes of the port are dropped by the vCPU's thread. */
   ignorePort(port: number, on: boolean): void {
     this.#setFlag(port, PortFlag.IGNORED, on);
+  }
+
+  /** A queue of bytes that one-byte reads of the port take on the vCPU's thread. @throws RangeError when none is left. */
+  queuePort(port: number): PortReadQueue {
+    const queue = new PortReadQueue(this.#native.readQueues, port);
+    this.#setFlag(port, PortFlag.QUEUED, true);
+    return queue;
   }
 
   #setFlag(port: number, flag: number, on: boolean): void {

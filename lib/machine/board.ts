@@ -71,6 +71,7 @@ export class Board {
           withdraw: (port) => vm.withdrawPort(port),
           post: (port, on) => vm.postPort(port, on),
           ignore: (port, on) => vm.ignorePort(port, on),
+          queue: (port) => vm.queuePort(port),
         },
         memory,
         cmos,

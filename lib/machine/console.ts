@@ -8,7 +8,7 @@ import { AbortError, VmmError } from '../base/errors.js';
 /** What is kept for readers that come later. */
 const HISTORY_BYTES = 1024 * 1024;
 /** How far back a text may begin that `waitFor` finds across chunks. */
-const WATCH_WINDOW = 64 * 1024;
+const WATCH_WINDOW = 8 * 1024;
 /** A reader with more than this waiting holds the guest. */
 const READER_HIGH_WATER_BYTES = 1024 * 1024;
 

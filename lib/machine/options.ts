@@ -64,6 +64,8 @@ const NAMES = [
   'clock',
 ] as const;
 const MIN_MEMORY = MiB;
+/** Above what any KVM offers; how many this one allows is asked when the machine is made. */
+const MAX_CPUS = 0xffff;
 
 /**
  * Checks everything that needs no host resource.
@@ -80,7 +82,7 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
   }
   return {
     name,
-    cpus: checkInteger('cpus', options.cpus ?? 1, 1, 4096),
+    cpus: checkInteger('cpus', options.cpus ?? 1, 1, MAX_CPUS),
     memoryBytes: checkMemory(options.memory ?? '256MiB'),
     boot: checkBoot(options.boot),
     debugExit: checkBoolean('debugExit', options.debugExit ?? false),

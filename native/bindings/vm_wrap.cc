@@ -89,6 +89,7 @@ VmWrap::VmWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<VmWrap>(info) 
     view("portValues", posted.values(), PostedRing::kPorts);
     view("postedControl", posted.control(), PostedRing::kControlBytes);
     view("postedRing", posted.entries(), PostedRing::kEntriesBytes);
+    view("readQueues", posted.queues(), PostedRing::kQueues * PostedRing::kQueueBytes);
     defineConstant(self, "sourceId", Napi::Number::New(info.Env(), posted.source()->id()));
     setTag(info.Env(), self, kTag);
   });

@@ -88,6 +88,7 @@ void EventThread::stop() {
   for (const auto& [id, watch] : watches_) watch->source->retire();
   watches_.clear();
   rings_.clear();
+  timers_.clear();
 }
 
 uint32_t EventThread::watch(std::shared_ptr<EventFd> eventFd) {
@@ -133,6 +134,32 @@ void EventThread::addRing(const std::shared_ptr<PostedRing>& ring, std::function
     rings_.push_back(Ring{ring, std::move(running)});
   }
   machineRuns();
+}
+
+void EventThread::addTimer(const std::shared_ptr<PostedRing>& ring) {
+  start();
+  const std::lock_guard lock(mutex_);
+  std::erase_if(timers_, [](const auto& row) { return row.second.expired(); });
+  const uint64_t key = ++lastTimerKey_;
+  timers_.emplace(key, ring);
+  try {
+    addToEpoll(epoll_.get(), ring->timerFd(), key, "timerfd");
+  } catch (...) {
+    timers_.erase(key);
+    throw;
+  }
+}
+
+void EventThread::timerExpired(uint64_t key) {
+  std::shared_ptr<PostedRing> ring;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = timers_.find(key);
+    if (found != timers_.end()) ring = found->second.lock();
+  }
+  if (ring == nullptr) return;
+  uint64_t ignored;
+  if (::read(ring->timerFd(), &ignored, sizeof ignored) == sizeof ignored) ring->ring();
 }
 
 void EventThread::machineRuns() {
@@ -195,6 +222,8 @@ void EventThread::loop() {
         drainRings();
       } else if (key == kTimerKey) {
         if (::read(timer_.get(), &ignored, sizeof ignored) > 0) drainRings();
+      } else if (key > kTimerKey) {
+        timerExpired(key);
       } else {
         takeWatched(static_cast<uint32_t>(key));
       }

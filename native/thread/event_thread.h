@@ -34,6 +34,8 @@ class EventThread {
   void unwatch(uint32_t sourceId);
   // `running` says whether any vCPU of the machine may run; asked on the event thread.
   void addRing(const std::shared_ptr<PostedRing>& ring, std::function<bool()> running);
+  // Calls ring() whenever the ring's timer expires. Nothing has to be taken back: the descriptor leaves with the ring.
+  void addTimer(const std::shared_ptr<PostedRing>& ring);
   // A machine with zones goes on: look again at short intervals.
   void machineRuns();
   // Ends and joins the thread. Idempotent; nothing can be watched afterwards.
@@ -53,6 +55,7 @@ class EventThread {
   void start();
   void loop();
   void takeWatched(uint32_t sourceId);
+  void timerExpired(uint64_t key);
   void drainRings();
   void setTimer(uint64_t intervalNs);
 
@@ -65,9 +68,11 @@ class EventThread {
   Fd timer_;
   Fd wake_;
   std::atomic<bool> ending_{false};
-  std::mutex mutex_;  // watches_ and rings_
+  std::mutex mutex_;  // watches_, rings_ and timers_
   std::map<uint32_t, std::shared_ptr<Watch>> watches_;
   std::vector<Ring> rings_;
+  std::map<uint64_t, std::weak_ptr<PostedRing>> timers_;
+  uint64_t lastTimerKey_ = uint64_t{1} << 33;  // above every source id and the keys of our own
   uint64_t intervalNs_ = 0;  // event thread; 0 while the timer is off
 };
 

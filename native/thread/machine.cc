@@ -31,6 +31,7 @@ std::shared_ptr<VcpuRunner> Machine::createVcpu(uint32_t id, const std::string& 
   auto runner = std::make_shared<VcpuRunner>(runtime_->counters, runtime_->ready, posted_, runtime_->spinNs,
                                              std::move(vcpu), threadName);
   const std::lock_guard lock(runners_->mutex);
+  if (runners_->list.empty()) runtime_->events->addTimer(posted_);
   runners_->list.push_back(runner);
   return runner;
 }

@@ -4,9 +4,13 @@
 #include "thread/posted_ring.h"
 
 #include <linux/kvm.h>
+#include <sys/timerfd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstring>
+
+#include "core/failure.h"
 
 namespace vivarium {
 namespace {
@@ -14,6 +18,13 @@ namespace {
 constexpr size_t kHeadOffset = 0;
 constexpr size_t kTailOffset = 64;
 constexpr size_t kWaitersOffset = 68;
+
+// A queue of read values: JavaScript moves the head, vCPU threads the tail.
+constexpr size_t kQueuePortOffset = 4;
+constexpr size_t kQueueTailOffset = 64;
+constexpr size_t kQueueDataOffset = 128;
+constexpr uint32_t kQueueCapacity = 256;
+static_assert(kQueueDataOffset + kQueueCapacity <= PostedRing::kQueueBytes);
 
 // struct kvm_coalesced_mmio_ring: first, last, entries. Spelled out, since the header's flexible array has another
 // offset in C++ than in C.
@@ -24,12 +35,18 @@ static_assert(sizeof(kvm_coalesced_mmio) == 24);
 // A bound for the case that JavaScript moved TAIL without the ordering that shows it WAITERS.
 constexpr auto kLookAgain = std::chrono::milliseconds(10);
 
+constexpr uint32_t kBatch = 64;
+constexpr long kLazyNs = 2'000'000;
+
 }  // namespace
 
 PostedRing::PostedRing(const CountersPtr& counters, std::shared_ptr<ReadyQueue> ready)
     : ready_(std::move(ready)),
       source_(ready_->newSource()),
-      memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes)) {}
+      memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes + kQueues * kQueueBytes)),
+      timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
+  if (!timer_.valid()) throwSyscall("timerfd_create", errno);
+}
 
 std::atomic_ref<uint32_t> PostedRing::controlWord(size_t offset) const {
   return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(control() + offset));
@@ -72,9 +89,31 @@ bool PostedRing::post(const PostedEntry& entry, const std::atomic<uint32_t>& req
     ready_->put(source_);
     if (!waitForRoomLocked(lock, requests, stop)) return false;
   }
+  const uint32_t read = controlWord(kTailOffset).load(std::memory_order_acquire);
+  if (static_cast<int32_t>(read - toldAt_) > 0) toldAt_ = read;
+  const uint32_t untold = head_ - toldAt_;
+  if (untold >= kBatch) toldAt_ = head_;
   lock.unlock();
-  ready_->put(source_);
+  if (untold >= kBatch) {
+    ready_->put(source_);
+  } else if (untold == 1) {
+    armTimer();
+  }
   return true;
+}
+
+void PostedRing::armTimer() const {
+  itimerspec spec{};
+  spec.it_value.tv_nsec = kLazyNs;
+  ::timerfd_settime(timer_.get(), 0, &spec, nullptr);
+}
+
+void PostedRing::ring() {
+  {
+    const std::lock_guard lock(mutex_);
+    toldAt_ = head_;
+  }
+  ready_->put(source_);
 }
 
 uint32_t PostedRing::moveCoalescedLocked(bool* left) {
@@ -122,6 +161,24 @@ uint32_t PostedRing::drainWithoutWaiting() {
   lock.unlock();
   if (moved > 0 || left) ready_->put(source_);
   return moved;
+}
+
+bool PostedRing::takeQueued(uint16_t port, uint8_t* value) const {
+  for (size_t index = 0; index < kQueues; index++) {
+    uint8_t* const queue = queues() + index * kQueueBytes;
+    const auto word = [queue](size_t offset) {
+      return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(queue + offset));
+    };
+    if (word(kQueuePortOffset).load(std::memory_order_acquire) != port) continue;
+    uint32_t tail = word(kQueueTailOffset).load(std::memory_order_relaxed);
+    do {
+      // Signed: JavaScript may take bytes back while a thread takes one, and then the head is behind.
+      if (static_cast<int32_t>(word(kHeadOffset).load(std::memory_order_acquire) - tail) <= 0) return false;
+      *value = std::atomic_ref<uint8_t>(queue[kQueueDataOffset + tail % kQueueCapacity]).load(std::memory_order_relaxed);
+    } while (!word(kQueueTailOffset).compare_exchange_weak(tail, tail + 1, std::memory_order_acq_rel));
+    return true;
+  }
+  return false;
 }
 
 void PostedRing::wakeWaiters() {

@@ -1,6 +1,7 @@
 // Writes that vCPUs do not wait for: posted port writes and KVM's coalesced zones, in one ring of a VM, read by
-// JavaScript. Beside it the two tables by which a vCPU thread answers one-byte port accesses itself.
-// The layout of the shared memory is PortFlag, PostedControl and PostedEntry of lib/kvm/native.ts.
+// JavaScript. A posted write alone is no reason to wake JavaScript: it is woken for 64 of them, for an exit, whose handler
+// reads the ring first, or by a timer 2 ms after the first. Beside it the two tables by which a vCPU thread answers one-byte port accesses itself.
+// The layout of the shared memory is PortFlag, PostedControl, PostedEntry and ReadQueue of lib/kvm/native.ts.
 #pragma once
 
 #include <array>
@@ -11,6 +12,7 @@
 #include <mutex>
 
 #include "core/counters.h"
+#include "core/fd.h"
 #include "core/mapping.h"
 #include "thread/ready_queue.h"
 
@@ -19,6 +21,7 @@ namespace vivarium {
 inline constexpr uint8_t kPortPublished = 1;
 inline constexpr uint8_t kPortPosted = 2;
 inline constexpr uint8_t kPortIgnored = 4;
+inline constexpr uint8_t kPortQueued = 8;
 
 struct PostedEntry {
   uint64_t address;
@@ -43,6 +46,12 @@ class PostedRing {
   uint8_t* entries() const { return memory_->data() + 2 * kPorts; }
   static constexpr size_t kEntriesBytes = kCapacity * sizeof(PostedEntry);
   uint8_t* control() const { return entries() + kEntriesBytes; }
+  static constexpr size_t kQueues = 4;
+  static constexpr size_t kQueueBytes = 512;
+  uint8_t* queues() const { return control() + kControlBytes; }
+
+  // The next byte that waits for reads of this port; false when none does. Any vCPU thread.
+  bool takeQueued(uint16_t port, uint8_t* value) const;
 
   // Where KVM's coalesced ring is: in the mapping of the VM's first vCPU. JavaScript thread.
   void attachCoalesced(std::shared_ptr<Mapping> runMapping, size_t offset);
@@ -56,6 +65,10 @@ class PostedRing {
   bool drain(const std::atomic<uint32_t>& requests, uint32_t stop);
   // Any thread: moves what there is room for. The number of entries moved.
   uint32_t drainWithoutWaiting();
+  // A timerfd that expires when writes have waited long enough; the event thread then calls ring().
+  int timerFd() const { return timer_.get(); }
+  // Any thread: JavaScript is to look at what was posted.
+  void ring();
   // JavaScript has moved TAIL on, or a vCPU thread that waits must look at its requests.
   void wakeWaiters();
 
@@ -64,6 +77,7 @@ class PostedRing {
   bool putLocked(const PostedEntry& entry);
   bool waitForRoomLocked(std::unique_lock<std::mutex>& lock, const std::atomic<uint32_t>& requests, uint32_t stop);
   uint32_t moveCoalescedLocked(bool* left);
+  void armTimer() const;
 
   std::shared_ptr<ReadyQueue> ready_;
   std::shared_ptr<Source> source_;
@@ -74,6 +88,8 @@ class PostedRing {
   std::mutex mutex_;
   std::condition_variable room_;
   uint32_t head_ = 0;  // the ring's own; what JavaScript sees is a copy
+  uint32_t toldAt_ = 0;  // up to here JavaScript was told, or has read by itself
+  Fd timer_;
 };
 
 }  // namespace vivarium

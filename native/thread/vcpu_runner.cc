@@ -245,6 +245,7 @@ bool VcpuRunner::answerHere(bool* stopped) {
   if (io.data_offset >= vcpu_->mapping()->size()) return false;
   uint8_t* const data = reinterpret_cast<uint8_t*>(run) + io.data_offset;
   if (io.direction == KVM_EXIT_IO_IN) {
+    if ((flags & kPortQueued) != 0 && posted_->takeQueued(io.port, data)) return true;
     if ((flags & kPortPublished) == 0) return false;
     *data = std::atomic_ref<uint8_t>(posted_->values()[io.port]).load(std::memory_order_acquire);
     return true;

@@ -18,7 +18,8 @@ const asNobody = (program, args, options = {}) =>
   spawnSync(program, args, { uid: NOBODY, gid: NOBODY, encoding: 'utf8', ...options });
 
 /**
- * Prepares the user's place, calls `use` with the options for vitestGroup, and takes everything away again.
+ * Prepares the user's place, calls `use` with the options for vitestGroup, and takes everything away again. Where this
+ * machine has no KVM (`kvmPath` undefined), the user has none either.
  *
  * @throws Error when this machine does not let root make a device node that works.
  */
@@ -31,7 +32,7 @@ export async function asOrdinaryUser(kvmPath, use) {
       mkdirSync(path.join(home, name), { mode: 0o700 });
       chownSync(path.join(home, name), NOBODY, NOBODY);
     }
-    node = makeNode(kvmPath, home);
+    if (kvmPath !== undefined) node = makeNode(kvmPath, home);
     const cwd =
       asNobody(process.execPath, ['-e', "fs.readdirSync('lib')"], { cwd: ROOT }).status === 0 ? ROOT : copyTree(home);
     shareCache(path.join(home, 'cache'));
@@ -40,7 +41,7 @@ export async function asOrdinaryUser(kvmPath, use) {
       uid: NOBODY,
       gid: NOBODY,
       env: {
-        VIVARIUM_KVM: node,
+        ...(node === undefined ? {} : { VIVARIUM_KVM: node }),
         HOME: home,
         XDG_CACHE_HOME: path.join(home, 'cache'),
         XDG_RUNTIME_DIR: path.join(home, 'runtime'),

@@ -7,8 +7,9 @@ const PROMPT = /vivarium:~# /;
 const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
 
 describe('the console on pipes', () => {
-  it('carries 1 MB to the guest and 1 MB back unharmed', async () => {
-    const run = start(['run', '--quiet']);
+  // A byte is two port accesses on its way in and more than one on its way out; each takes about 90 us in the embedded host.
+  it('carries 1 MB to the guest and 1 MB back unharmed', { timeout: 900_000 }, async () => {
+    const run = start(['run', '--quiet'], { watchdogS: 880 });
     await run.until(PROMPT);
     const sent = randomBytes(1_000_000);
     // crtscts: a tty that is not read fast enough holds the sender instead of losing bytes.
@@ -18,8 +19,8 @@ describe('the console on pipes', () => {
     const [, hash] = await run.until(/([0-9a-f]{64}) /);
     expect(hash).toBe(sha256(sent));
 
-    run.type('clear_marker() { :; }; stty raw -echo; echo; echo BEGIN; cat /tmp/in; echo END; stty sane\n');
-    await run.until(/END\r?\n[^]*vivarium:~# $/);
+    run.type('stty raw -echo; echo; echo BEGIN; cat /tmp/in; echo; echo "E"ND; stty sane\n');
+    await run.until(/\nEND\n/);
     const seen = run.stdout;
     const at = seen.lastIndexOf('BEGIN\n') + 'BEGIN\n'.length;
     expect(sha256(seen.subarray(at, at + sent.length))).toBe(sha256(sent));
@@ -44,7 +45,7 @@ describe('the console on a terminal', () => {
     await run.until(PROMPT);
     run.type('stty size; poweroff\r');
     const { status, stdout } = await run.ended;
-    expect(stdout.toString()).toMatch(/30 100\r?\n/);
+    expect(stdout.toString()).toMatch(/30 100\r*\n/);
     expect(stdout.toString()).toMatch(/\[status 0\]\r?\nicanon \r?\necho /);
     expect(status).toBe(0);
   });

@@ -3,6 +3,7 @@
  * and coalesced writes, parking, kicks, failure.
  */
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { PortReadQueue } from '../../lib/kvm/read-queue.js';
 import { EXIT_IO, EXIT_MMIO, makeRig, STATE, type RigBoot, type RigVm } from '../lib/native-rig.mjs';
 
 const rig = makeRig();
@@ -11,6 +12,7 @@ const { runtime } = rig;
 const PUBLISHED = 1;
 const POSTED = 2;
 const IGNORED = 4;
+const QUEUED = 8;
 
 // Real-mode code by hand: `out port, al`, `in al, port`, `mov al, value`, `jmp $`.
 const out = (port: number): number[] => [0xe6, port];
@@ -127,6 +129,52 @@ describe('ports that the thread answers', () => {
     expect(await cpu.nextExit()).toMatchObject({ address: 0xc1, write: false });
   });
 
+  it('queued: byte by byte, then with the published value, then by JavaScript', async () => {
+    const { cpu, vm, portFlags, portValues } = boot({ code: [...input(0xc0), ...out(0xc1), 0xeb, 0xfa] });
+    const queue = new PortReadQueue(vm.readQueues, 0xc0);
+    portFlags[0xc0] = QUEUED | PUBLISHED;
+    portValues[0xc0] = 0x99;
+    const seen: number[] = [];
+    const round = async () => {
+      seen.push((await cpu.nextExit()).data[0]!);
+      cpu.native.complete();
+    };
+    expect(queue.offer([7, 8, 9, 10], 1, 4)).toBe(3);
+    cpu.native.resume();
+    for (let count = 0; count < 4; count++) await round();
+    expect(seen).toEqual([8, 9, 10, 0x99]);
+    await cpu.nextExit();
+    expect(queue.takenBytes()).toBe(3);
+    // A full queue takes no more; what is taken back is not given.
+    const many = Uint8Array.from({ length: 300 }, (_, index) => index);
+    expect(queue.offer(many, 0, 300)).toBe(256);
+    expect(queue.offer(many, 256, 300)).toBe(0);
+    queue.clear();
+    portFlags[0xc0] = QUEUED;
+    cpu.native.complete();
+    expect(await cpu.nextExit()).toMatchObject({ address: 0xc0, write: false });
+    expect(queue.takenBytes()).toBe(0);
+  });
+
+  it('queued: is left alone by heads that make no sense', async () => {
+    const { cpu, vm, portFlags } = boot({ code: [...input(0xc0), ...out(0xc1), 0xeb, 0xfa] });
+    const words = new Uint32Array(vm.readQueues);
+    expect(new PortReadQueue(vm.readQueues, 0xc0).offer([1], 0, 1)).toBe(1);
+    portFlags[0xc0] = QUEUED;
+    Atomics.store(words, 0, 0x7fff_0000); // far more than there is room for
+    cpu.native.resume();
+    for (let count = 0; count < 600; count++) {
+      expect((await cpu.nextExit()).address).toBe(0xc1);
+      cpu.native.complete();
+    }
+    Atomics.store(words, 0, 0x9000_0000); // behind the tail
+    // The write that may be under way, then the read that nothing answers.
+    while ((await cpu.nextExit()).address === 0xc1) cpu.native.complete();
+    expect(cpu.exit()).toMatchObject({ address: 0xc0, write: false });
+    for (let port = 1; port < 4; port++) new PortReadQueue(vm.readQueues, port);
+    expect(() => new PortReadQueue(vm.readQueues, 9)).toThrow(RangeError);
+  });
+
   it('ignored: nothing reaches anyone', async () => {
     const { cpu, portFlags, takePosted } = boot({ code: [...out(0xc0), ...out(0xc1), ...spin] });
     portFlags[0xc0] = IGNORED;
@@ -166,12 +214,13 @@ describe('the posted ring', () => {
   const endless = [...al(0), ...out(0xc0), 0xfe, 0xc0, 0xeb, 0xfa];
 
   it('holds the vCPU when it is full, and loses nothing', async () => {
-    const { cpu, portFlags, takePosted, postedWaiters } = boot({ code: endless });
+    const { cpu, portFlags, takePosted, postedWaiters, postedCount } = boot({ code: endless });
     portFlags[0xc0] = POSTED;
     cpu.native.resume();
     let expected = 0;
     for (let round = 0; round < 3; round++) {
-      while (postedWaiters() === 0) await new Promise((resolve) => setImmediate(resolve));
+      // Both: in a second round the thread may not have seen yet that there is room again.
+      while (postedCount() < 4096 || postedWaiters() === 0) await new Promise((resolve) => setImmediate(resolve));
       const taken = takePosted();
       expect(taken).toHaveLength(4096);
       expect(taken.every(({ value }) => value === (expected++ & 0xff))).toBe(true);
@@ -451,7 +500,7 @@ describe('kick', () => {
 describe('a KVM_RUN that fails', () => {
   it('ends in the state failed, with the errno', async () => {
     const { cpu } = boot({ code: spin });
-    cpu.run.setBigUint64(288, 1n << 63n, true); // kvm_run.kvm_valid_regs: a bit that KVM does not know
+    cpu.run.setBigUint64(288, 1n << 31n, true); // kvm_run.kvm_valid_regs: a bit that KVM does not know, of those it looks at
     cpu.native.resume();
     await rig.until(() => cpu.state() === STATE.FAILED);
     expect(cpu.runErrno()).toBe(22);

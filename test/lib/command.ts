@@ -10,6 +10,9 @@ export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.
 /** How long a run may take on a machine that is busy and whose guests are emulated. */
 const WATCHDOG_S = 240;
 
+/** How far back a text may begin that `until` waits for, once it waits. */
+const TAIL_CHARS = 16_384;
+
 export interface Ended {
   /** The exit status; 128 + n when signal n ended the process itself. */
   readonly status: number;
@@ -21,6 +24,8 @@ export interface RunOptions {
   readonly stdin?: Buffer | string;
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
+  /** When the watchdog ends the run. */
+  readonly watchdogS?: number;
 }
 
 export class Vivarium {
@@ -28,6 +33,8 @@ export class Vivarium {
   readonly ended: Promise<Ended>;
   #stdout: Buffer[] = [];
   #stderr = '';
+  /** The end of stdout, so that waiting for a text in much output does not look at all of it each time. */
+  #tail = '';
   #onOutput: (() => void) | undefined;
   #over = false;
 
@@ -42,16 +49,18 @@ export class Vivarium {
     if (options.stdin !== undefined) this.child.stdin.end(options.stdin);
     this.child.stdout.on('data', (chunk: Buffer) => {
       this.#stdout.push(chunk);
+      this.#tail = (this.#tail + chunk.toString('latin1')).slice(-Math.max(TAIL_CHARS, 2 * chunk.length));
       this.#onOutput?.();
     });
     this.child.stderr.on('data', (chunk: Buffer) => {
       this.#stderr += chunk.toString();
       this.#onOutput?.();
     });
+    const { watchdogS = WATCHDOG_S } = options;
     const watchdog = setTimeout(() => {
-      this.#stderr += `\n[ended by the test's watchdog after ${WATCHDOG_S} s]`;
+      this.#stderr += `\n[ended by the test's watchdog after ${watchdogS} s]`;
       this.child.kill('SIGKILL');
-    }, WATCHDOG_S * 1000);
+    }, watchdogS * 1000);
     this.ended = new Promise((resolve) => {
       this.child.on('close', (code, signal) => {
         clearTimeout(watchdog);
@@ -77,12 +86,15 @@ export class Vivarium {
 
   /** Waits until stdout or stderr matches; the match. @throws Error with what was seen when the run ends before. */
   async until(pattern: RegExp): Promise<RegExpExecArray> {
+    let seen = this.stdout.toString('latin1');
     for (;;) {
-      const seen = `${this.stdout.toString('latin1')}\n${this.#stderr}`;
-      const match = pattern.exec(seen);
+      const match = pattern.exec(seen) ?? pattern.exec(this.#stderr);
       if (match) return match;
-      if (this.#over) throw new Error(`the run ended before it showed ${pattern}:\n${seen.slice(-4000)}`);
+      if (this.#over) {
+        throw new Error(`the run ended before it showed ${pattern}:\n${`${seen}\n${this.#stderr}`.slice(-4000)}`);
+      }
       await new Promise<void>((resolve) => (this.#onOutput = resolve));
+      seen = this.#tail;
     }
   }
 }

@@ -51,6 +51,7 @@ export interface RigVm {
   portValues: Uint8Array;
   takePosted(): RigPosted[];
   postedWaiters(): number;
+  postedCount(): number;
   close(): void;
 }
 

@@ -96,6 +96,11 @@ function boot(rig, { code = [], memoryBytes = 0x80000, vcpus = 1, irqchip = true
     portValues: new Uint8Array(vm.portValues),
     takePosted: () => takePosted(vm),
     postedWaiters: () => Atomics.load(new Int32Array(vm.postedControl), 17),
+    // Entries that wait in the ring.
+    postedCount() {
+      const control = new Uint32Array(vm.postedControl);
+      return (Atomics.load(control, 0) - Atomics.load(control, 16)) >>> 0;
+    },
     close() {
       vm.close();
       memory.close();
