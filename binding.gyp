@@ -33,6 +33,7 @@
         'native/thread/machine.cc',
         'native/thread/posted_ring.cc',
         'native/thread/ready_queue.cc',
+        'native/thread/vcpu_group.cc',
         'native/thread/vcpu_runner.cc',
       ],
       'include_dirs': [

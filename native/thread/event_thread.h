@@ -73,7 +73,7 @@ class EventThread {
   std::vector<Ring> rings_;
   std::map<uint64_t, std::weak_ptr<PostedRing>> timers_;
   uint64_t lastTimerKey_ = uint64_t{1} << 33;  // above every source id and the keys of our own
-  uint64_t intervalNs_ = 0;  // event thread; 0 while the timer is off
+  uint64_t intervalNs_ = 0;                    // event thread; 0 while the timer is off
 };
 
 }  // namespace vivarium

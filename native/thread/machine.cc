@@ -12,7 +12,7 @@ Machine::Machine(std::shared_ptr<Runtime> runtime, Fd fd, size_t vcpuMmapBytes)
       vcpuMmapBytes_(vcpuMmapBytes),
       vm_(std::make_shared<Vm>(runtime_->counters, std::move(fd))),
       posted_(std::make_shared<PostedRing>(runtime_->counters, runtime_->ready)),
-      runners_(std::make_shared<Runners>()) {}
+      vcpus_(std::make_shared<VcpuGroup>()) {}
 
 Machine::~Machine() {
   beginClose();
@@ -28,23 +28,15 @@ std::shared_ptr<VcpuRunner> Machine::createVcpu(uint32_t id, const std::string& 
   // KVM_CHECK_EXTENSION gives the page of the coalesced ring within the mapping of any vCPU.
   const int coalescedPage = vm_->checkExtension(KVM_CAP_COALESCED_MMIO);
   if (coalescedPage > 0) posted_->attachCoalesced(vcpu->mapping(), static_cast<size_t>(coalescedPage) * 4096);
-  auto runner = std::make_shared<VcpuRunner>(runtime_->counters, runtime_->ready, posted_, runtime_->spinNs,
-                                             std::move(vcpu), threadName);
-  const std::lock_guard lock(runners_->mutex);
-  if (runners_->list.empty()) runtime_->events->addTimer(posted_);
-  runners_->list.push_back(runner);
+  auto runner = std::make_shared<VcpuRunner>(runtime_->counters, runtime_->ready, posted_, vcpus_->gate(),
+                                             runtime_->spinNs, std::move(vcpu), threadName);
+  if (vcpus_->add(runner)) runtime_->events->addTimer(posted_);
   return runner;
 }
 
 void Machine::zoneRegistered() {
   posted_->zonesInUse();
-  runtime_->events->addRing(posted_, [runners = runners_] {
-    const std::lock_guard lock(runners->mutex);
-    for (const auto& runner : runners->list) {
-      if (runner->state() == VcpuState::kRunning || runner->state() == VcpuState::kExit) return true;
-    }
-    return false;
-  });
+  runtime_->events->addRing(posted_, [vcpus = vcpus_] { return vcpus->anyActive(); });
 }
 
 void Machine::runs() {
@@ -53,17 +45,12 @@ void Machine::runs() {
 
 void Machine::beginClose() {
   if (closed_.exchange(true, std::memory_order_acq_rel)) return;
-  const std::lock_guard lock(runners_->mutex);
-  for (const auto& runner : runners_->list) runner->requestStop();
+  vcpus_->requestStop();
 }
 
 void Machine::finishClose() {
   const std::lock_guard lock(closeMutex_);
-  std::vector<std::shared_ptr<VcpuRunner>> runners;
-  {
-    const std::lock_guard runnersLock(runners_->mutex);
-    runners.swap(runners_->list);
-  }
+  const std::vector<std::shared_ptr<VcpuRunner>> runners = vcpus_->takeAll();
   for (const auto& runner : runners) runner->join();
   for (const auto& runner : runners) {
     runner->source()->retire();

@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <vector>
 
 #include "core/counters.h"
 #include "kvm/system.h"
@@ -14,7 +13,7 @@
 #include "thread/event_thread.h"
 #include "thread/posted_ring.h"
 #include "thread/ready_queue.h"
-#include "thread/vcpu_runner.h"
+#include "thread/vcpu_group.h"
 
 namespace vivarium {
 
@@ -58,16 +57,11 @@ class Machine {
   void finishClose();
 
  private:
-  struct Runners {
-    std::mutex mutex;
-    std::vector<std::shared_ptr<VcpuRunner>> list;
-  };
-
   std::shared_ptr<Runtime> runtime_;
   size_t vcpuMmapBytes_;
   std::shared_ptr<Vm> vm_;
   std::shared_ptr<PostedRing> posted_;
-  std::shared_ptr<Runners> runners_;
+  std::shared_ptr<VcpuGroup> vcpus_;
   std::atomic<bool> closed_{false};
   std::mutex closeMutex_;
 };
