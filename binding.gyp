@@ -28,6 +28,7 @@
         'native/kvm/vcpu.cc',
         'native/kvm/vm.cc',
         'native/memory/guest_memory.cc',
+        'native/thread/event_loop.cc',
         'native/thread/event_thread.cc',
         'native/thread/kick.cc',
         'native/thread/machine.cc',

@@ -2,6 +2,7 @@
 #include "thread/machine.h"
 
 #include <linux/kvm.h>
+#include <unistd.h>
 
 #include "core/failure.h"
 
@@ -28,10 +29,22 @@ std::shared_ptr<VcpuRunner> Machine::createVcpu(uint32_t id, const std::string& 
   // KVM_CHECK_EXTENSION gives the page of the coalesced ring within the mapping of any vCPU.
   const int coalescedPage = vm_->checkExtension(KVM_CAP_COALESCED_MMIO);
   if (coalescedPage > 0) posted_->attachCoalesced(vcpu->mapping(), static_cast<size_t>(coalescedPage) * 4096);
+  tellOfPosted();
   auto runner = std::make_shared<VcpuRunner>(runtime_->counters, runtime_->ready, posted_, vcpus_->gate(),
                                              runtime_->spinNs, std::move(vcpu), threadName);
-  if (vcpus_->add(runner)) runtime_->events->addTimer(posted_);
+  vcpus_->add(runner);
   return runner;
+}
+
+// Writes that were posted a while ago are told to JavaScript by the event thread.
+void Machine::tellOfPosted() {
+  if (postedTimer_ != 0) return;
+  EventLoop& loop = runtime_->events->loop();
+  loop.start();
+  postedTimer_ = loop.addFd(posted_->timerFd(), [posted = posted_] {
+    uint64_t ignored;
+    if (::read(posted->timerFd(), &ignored, sizeof ignored) == sizeof ignored) posted->ring();
+  });
 }
 
 void Machine::zoneRegistered() {
@@ -56,6 +69,7 @@ void Machine::finishClose() {
     runner->source()->retire();
     runner->closeVcpu();
   }
+  runtime_->events->loop().remove(postedTimer_);
   posted_->source()->retire();
   vm_->close();
 }

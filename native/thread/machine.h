@@ -57,11 +57,14 @@ class Machine {
   void finishClose();
 
  private:
+  void tellOfPosted();
+
   std::shared_ptr<Runtime> runtime_;
   size_t vcpuMmapBytes_;
   std::shared_ptr<Vm> vm_;
   std::shared_ptr<PostedRing> posted_;
   std::shared_ptr<VcpuGroup> vcpus_;
+  EventLoop::Key postedTimer_ = 0;
   std::atomic<bool> closed_{false};
   std::mutex closeMutex_;
 };

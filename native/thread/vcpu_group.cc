@@ -5,10 +5,9 @@
 
 namespace vivarium {
 
-bool VcpuGroup::add(std::shared_ptr<VcpuRunner> runner) {
+void VcpuGroup::add(std::shared_ptr<VcpuRunner> runner) {
   const std::lock_guard lock(mutex_);
   list_.push_back(std::move(runner));
-  return list_.size() == 1;
 }
 
 bool VcpuGroup::anyActive() const {

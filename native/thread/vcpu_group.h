@@ -15,8 +15,7 @@ class VcpuGroup {
  public:
   // What the group's threads go through.
   const std::shared_ptr<RunGate>& gate() const { return gate_; }
-  // True for the first.
-  bool add(std::shared_ptr<VcpuRunner> runner);
+  void add(std::shared_ptr<VcpuRunner> runner);
   // Any thread: whether one is running, or waits in an exit.
   bool anyActive() const;
   // Any thread: the threads end as soon as they can.
