@@ -4,6 +4,8 @@
 #include <linux/kvm.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "core/failure.h"
 
 namespace vivarium {
@@ -36,6 +38,16 @@ std::shared_ptr<VcpuRunner> Machine::createVcpu(uint32_t id, const std::string& 
   return runner;
 }
 
+std::shared_ptr<PitSteering> Machine::openPit() {
+  if (pit_ != nullptr) throw Failure(FailureKind::kState, "pit", EBUSY, "it is open already");
+  EventLoop& loop = runtime_->events->loop();
+  loop.start();
+  auto pit = std::make_shared<PitSteering>(runtime_->counters, runtime_->ready, loop, vm_, vcpus_);
+  pit->start();
+  pit_ = pit;
+  return pit;
+}
+
 // Writes that were posted a while ago are told to JavaScript by the event thread.
 void Machine::tellOfPosted() {
   if (postedTimer_ != 0) return;
@@ -63,6 +75,7 @@ void Machine::beginClose() {
 
 void Machine::finishClose() {
   const std::lock_guard lock(closeMutex_);
+  if (pit_ != nullptr) pit_->close();
   const std::vector<std::shared_ptr<VcpuRunner>> runners = vcpus_->takeAll();
   for (const auto& runner : runners) runner->join();
   for (const auto& runner : runners) {

@@ -11,6 +11,7 @@
 #include "kvm/system.h"
 #include "kvm/vm.h"
 #include "thread/event_thread.h"
+#include "thread/pit_steering.h"
 #include "thread/posted_ring.h"
 #include "thread/ready_queue.h"
 #include "thread/vcpu_group.h"
@@ -46,6 +47,8 @@ class Machine {
   void checkOpen() const;
 
   std::shared_ptr<VcpuRunner> createVcpu(uint32_t id, const std::string& threadName);
+  // The steering of the PIT, once.
+  std::shared_ptr<PitSteering> openPit();
   // KVM_REGISTER_COALESCED_MMIO has succeeded.
   void zoneRegistered();
   // A vCPU was resumed.
@@ -64,6 +67,7 @@ class Machine {
   std::shared_ptr<Vm> vm_;
   std::shared_ptr<PostedRing> posted_;
   std::shared_ptr<VcpuGroup> vcpus_;
+  std::shared_ptr<PitSteering> pit_;
   EventLoop::Key postedTimer_ = 0;
   std::atomic<bool> closed_{false};
   std::mutex closeMutex_;
