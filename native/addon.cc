@@ -4,6 +4,7 @@
 #include "bindings/event_fd_wrap.h"
 #include "bindings/memory_wrap.h"
 #include "bindings/napi.h"
+#include "bindings/pit_wrap.h"
 #include "bindings/runtime_wrap.h"
 #include "bindings/struct_sizes.h"
 #include "bindings/system_wrap.h"
@@ -31,6 +32,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   environment->runtimeClass = Napi::Persistent(RuntimeWrap::define(env));
   environment->vmClass = Napi::Persistent(VmWrap::define(env));
   environment->vcpuClass = Napi::Persistent(VcpuWrap::define(env));
+  environment->pitClass = Napi::Persistent(PitWrap::define(env));
   defineConstant(exports, "structSizes", structSizes(env));
   exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
   exports.Set("System", SystemWrap::define(env));

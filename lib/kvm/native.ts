@@ -146,10 +146,64 @@ export interface NativeVm extends NativeStructIoctls {
   /** Every value of KVM_GET_STATS_FD by name; histograms as arrays. */
   stats(): Record<string, bigint | BigUint64Array>;
   createVcpu(id: number, threadName: string): NativeVcpu;
+  /** The steering of the kernel's PIT: once a VM, on one that has it. */
+  openPit(): NativePit;
   /** Stops and joins the vCPU threads, closes their fds and the VM's. Idempotent. */
   close(): void;
   closeAsync(): Promise<void>;
 }
+
+/**
+ * Counts the ticks of GSI 0 that the guest acknowledges, and changes channel 0 of the kernel's PIT on the event thread,
+ * with every vCPU held outside the guest. Lives as long as its VM.
+ */
+export interface NativePit {
+  /** Stands in the runtime's queue when takeOutcome() has something to give. */
+  readonly sourceId: number;
+  /** Acknowledged ticks since openPit(). Never blocks. */
+  delivered(): bigint;
+  /** Hands a change over; ERR_STATE until the outcome of the one before was taken. */
+  change(change: NativePitChange): void;
+  /** The oldest outcome: of the change, or of the expiry that a change before it had armed. */
+  takeOutcome(): NativePitOutcome | undefined;
+}
+
+/** What channel 0 counts from (1 to 2^32 - 1), and the mark in its write latch (0 to 255). */
+export interface NativePitLoad {
+  readonly count: number;
+  readonly latch: number;
+}
+
+export interface NativePitChange {
+  /** What channel 0 must hold, or nothing is changed: count 0 and mode 0 while it was never programmed. */
+  readonly expected: NativePitLoad & { readonly mode: number };
+  readonly load?: NativePitLoad | undefined;
+  /** KVM_REINJECT_CONTROL; comes before the load, which empties the kernel's backlog in any case. */
+  readonly reinject?: boolean | undefined;
+  /** Waits so long for an acknowledged tick, to come just after it. */
+  readonly waitForTickNs: bigint;
+  /** A load that comes by itself, so long after the moment of this one, unless another change is handed over before. */
+  readonly expiry?: { readonly afterNs: bigint; readonly load: NativePitLoad } | undefined;
+}
+
+/** Times are CLOCK_MONOTONIC, as process.hrtime.bigint() gives it. */
+export type NativePitOutcome =
+  | {
+      /** Of an expiry, not of a change. */
+      readonly expired: boolean;
+      readonly result: 'applied' | 'changed' | 'busy';
+      readonly atNs: bigint;
+      /** The counter while the vCPUs were held. */
+      readonly delivered: bigint;
+      /** How long they were. */
+      readonly heldNs: bigint;
+      /** What channel 0 held; nothing of use where a vCPU did not come out (busy). */
+      readonly count: number;
+      readonly mode: number;
+      readonly latch: number;
+      readonly midWrite: boolean;
+    }
+  | { readonly expired: false; readonly result: 'failed'; readonly error: Error };
 
 export interface NativeVcpu extends NativeStructIoctls {
   readonly id: number;

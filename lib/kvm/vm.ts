@@ -2,7 +2,7 @@
  * A KVM virtual machine's file descriptor, typed: memory slots, interrupt controllers, PIT, routing, event descriptors,
  * dirty log, clock. Also the machine's fast ports and its posted ring, which the vCPU threads serve without JavaScript.
  */
-import { ClockFlag, IoeventfdFlag, IrqfdFlag, RoutingType } from '../abi/kvm.js';
+import { ClockFlag, IoeventfdFlag, Irqchip, IrqfdFlag, RoutingType } from '../abi/kvm.js';
 import {
   kvmClockData,
   kvmCoalescedMmioZone,
@@ -20,6 +20,7 @@ import {
 import type { EventFd } from './event-fd.js';
 import { loadBinding } from './binding.js';
 import { PortFlag, type NativeMemory, type NativeVm } from './native.js';
+import { KvmPit } from './pit.js';
 import { PostedRing, type PostedAccess } from './posted-ring.js';
 import { PortReadQueue } from './read-queue.js';
 import { Vcpu } from './vcpu.js';
@@ -28,6 +29,18 @@ import { Vcpu } from './vcpu.js';
 export type GsiRoute =
   | { readonly gsi: number; readonly chip: number; readonly pin: number }
   | { readonly gsi: number; readonly msi: { readonly address: bigint; readonly data: number } };
+
+/** A pin of an in-kernel interrupt controller; chip as in abi Irqchip. */
+export interface IrqchipPin {
+  readonly chip: number;
+  readonly pin: number;
+}
+
+/** Where the kernel routes GSI 0 until it is told otherwise. */
+const ROUTES_OF_GSI_0: readonly IrqchipPin[] = [
+  { chip: Irqchip.PIC_MASTER, pin: 0 },
+  { chip: Irqchip.IOAPIC, pin: 0 },
+];
 
 export interface IoeventfdOptions {
   readonly address: number;
@@ -44,6 +57,8 @@ export class Vm {
   readonly #flags: Uint8Array;
   readonly #values: Uint8Array;
   readonly #vcpus: Vcpu[] = [];
+  #pit: KvmPit | undefined;
+  #gsi0: readonly IrqchipPin[] = ROUTES_OF_GSI_0;
 
   constructor(native: NativeVm) {
     this.#native = native;
@@ -133,6 +148,21 @@ export class Vm {
     );
   }
 
+  /**
+   * Opens the PIT for steering, once: from now on acknowledged ticks are counted.
+   *
+   * @throws KvmError where there is no PIT; VmmError ERR_STATE when it is open already
+   */
+  openPit(): KvmPit {
+    this.#pit = new KvmPit(this.#native.openPit(), this);
+    return this.#pit;
+  }
+
+  /** The pins of in-kernel controllers that GSI 0, the PIT's, leads to. */
+  get routesOfGsi0(): readonly IrqchipPin[] {
+    return this.#gsi0;
+  }
+
   /** Replaces the whole GSI routing table. */
   setGsiRouting(routes: readonly GsiRoute[]): void {
     const entries = routes.map((route) =>
@@ -161,6 +191,7 @@ export class Vm {
     const bytes = new Uint8Array(entries.length * kvmIrqRoutingMsi.sizeBytes);
     entries.forEach((entry, index) => bytes.set(entry, index * entry.length));
     this.#native.setGsiRouting(bytes);
+    this.#gsi0 = routes.flatMap((route) => (route.gsi === 0 && 'chip' in route ? [route] : []));
   }
 
   /** KVM_IRQ_LINE: drives an input of the in-kernel controllers. */
@@ -311,6 +342,7 @@ export class Vm {
     const { dispatcher } = loadBinding();
     dispatcher.unregister(this.#native.sourceId);
     for (const vcpu of this.#vcpus) vcpu.detach();
+    this.#pit?.detach();
     await this.#native.closeAsync();
   }
 }

@@ -65,12 +65,16 @@ std::string stringArgument(const Napi::CallbackInfo& info, size_t index, const c
   return info[index].As<Napi::String>().Utf8Value();
 }
 
-uint64_t bigintArgument(const Napi::CallbackInfo& info, size_t index, const char* name) {
-  if (!info[index].IsBigInt()) throwType(std::string(name) + ": a bigint is wanted");
+uint64_t bigintValue(Napi::Value value, const char* name) {
+  if (!value.IsBigInt()) throwType(std::string(name) + ": a bigint is wanted");
   bool lossless = false;
-  const uint64_t value = info[index].As<Napi::BigInt>().Uint64Value(&lossless);
+  const uint64_t number = value.As<Napi::BigInt>().Uint64Value(&lossless);
   if (!lossless) throwRange(std::string(name) + ": not from 0 to 2^64 - 1");
-  return value;
+  return number;
+}
+
+uint64_t bigintArgument(const Napi::CallbackInfo& info, size_t index, const char* name) {
+  return bigintValue(info[index], name);
 }
 
 std::span<uint8_t> bytesArgument(const Napi::CallbackInfo& info, size_t index, const char* name) {

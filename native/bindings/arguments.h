@@ -28,6 +28,7 @@ inline bool absent(const Napi::CallbackInfo& info, size_t index) {
 
 // The same checks for a value that is no argument.
 uint64_t integerValue(Napi::Value value, const char* name, uint64_t maximum);
+uint64_t bigintValue(Napi::Value value, const char* name);
 
 // A wrapped object of the class with this tag: anything else, and an object made by other means, is a TypeError.
 void checkTag(Napi::Value value, const napi_type_tag& tag, const char* name, const char* className);

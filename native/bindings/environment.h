@@ -32,6 +32,7 @@ class Environment {
   Napi::FunctionReference runtimeClass;
   Napi::FunctionReference vmClass;
   Napi::FunctionReference vcpuClass;
+  Napi::FunctionReference pitClass;
 
  private:
   static void cleanUp(void* self);

@@ -11,6 +11,7 @@
 #include "bindings/environment.h"
 #include "bindings/event_fd_wrap.h"
 #include "bindings/memory_wrap.h"
+#include "bindings/pit_wrap.h"
 #include "bindings/stats_object.h"
 #include "bindings/vcpu_wrap.h"
 
@@ -64,6 +65,7 @@ Napi::Function VmWrap::define(Napi::Env env) {
                          InstanceMethod<&VmWrap::postedConsumed>("postedConsumed"),
                          InstanceMethod<&VmWrap::stats>("stats"),
                          InstanceMethod<&VmWrap::createVcpu>("createVcpu"),
+                         InstanceMethod<&VmWrap::openPit>("openPit"),
                          InstanceMethod<&VmWrap::close>("close"),
                          InstanceMethod<&VmWrap::closeAsync>("closeAsync"),
                      });
@@ -241,11 +243,16 @@ Napi::Value VmWrap::createVcpu(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value VmWrap::openPit(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] { return PitWrap::create(info.Env(), shared_, machine().openPit(), info.This()); });
+}
+
 std::shared_ptr<Machine> VmWrap::letGo() {
   std::shared_ptr<Machine> machine = std::move(shared_->machine);
   if (machine == nullptr) return nullptr;
   machine->beginClose();
   for (VcpuWrap* vcpu : shared_->vcpus) vcpu->letGo();
+  if (shared_->pit != nullptr) shared_->pit->letGo();
   shared_->views.detach();
   return machine;
 }

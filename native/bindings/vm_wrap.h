@@ -10,6 +10,7 @@
 
 namespace vivarium {
 
+class PitWrap;
 class VcpuWrap;
 
 // What the objects of one VM share, on the JavaScript thread.
@@ -18,6 +19,7 @@ struct VmShared {
   std::shared_ptr<Machine> machine;  // null once closed
   Views views;
   std::set<VcpuWrap*> vcpus;
+  PitWrap* pit = nullptr;
 };
 
 class VmWrap : public Napi::ObjectWrap<VmWrap> {
@@ -49,6 +51,7 @@ class VmWrap : public Napi::ObjectWrap<VmWrap> {
   Napi::Value postedConsumed(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
   Napi::Value createVcpu(const Napi::CallbackInfo& info);
+  Napi::Value openPit(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
   Napi::Value closeAsync(const Napi::CallbackInfo& info);
 

@@ -2,6 +2,9 @@
 #include "thread/machine.h"
 
 #include <linux/kvm.h>
+#include <unistd.h>
+
+#include <cerrno>
 
 #include "core/failure.h"
 
@@ -12,7 +15,7 @@ Machine::Machine(std::shared_ptr<Runtime> runtime, Fd fd, size_t vcpuMmapBytes)
       vcpuMmapBytes_(vcpuMmapBytes),
       vm_(std::make_shared<Vm>(runtime_->counters, std::move(fd))),
       posted_(std::make_shared<PostedRing>(runtime_->counters, runtime_->ready)),
-      runners_(std::make_shared<Runners>()) {}
+      vcpus_(std::make_shared<VcpuGroup>()) {}
 
 Machine::~Machine() {
   beginClose();
@@ -28,23 +31,37 @@ std::shared_ptr<VcpuRunner> Machine::createVcpu(uint32_t id, const std::string& 
   // KVM_CHECK_EXTENSION gives the page of the coalesced ring within the mapping of any vCPU.
   const int coalescedPage = vm_->checkExtension(KVM_CAP_COALESCED_MMIO);
   if (coalescedPage > 0) posted_->attachCoalesced(vcpu->mapping(), static_cast<size_t>(coalescedPage) * 4096);
-  auto runner = std::make_shared<VcpuRunner>(runtime_->counters, runtime_->ready, posted_, runtime_->spinNs,
-                                             std::move(vcpu), threadName);
-  const std::lock_guard lock(runners_->mutex);
-  if (runners_->list.empty()) runtime_->events->addTimer(posted_);
-  runners_->list.push_back(runner);
+  tellOfPosted();
+  auto runner = std::make_shared<VcpuRunner>(runtime_->counters, runtime_->ready, posted_, vcpus_->gate(),
+                                             runtime_->spinNs, std::move(vcpu), threadName);
+  vcpus_->add(runner);
   return runner;
+}
+
+std::shared_ptr<PitSteering> Machine::openPit() {
+  if (pit_ != nullptr) throw Failure(FailureKind::kState, "pit", EBUSY, "it is open already");
+  EventLoop& loop = runtime_->events->loop();
+  loop.start();
+  auto pit = std::make_shared<PitSteering>(runtime_->counters, runtime_->ready, loop, vm_, vcpus_);
+  pit->start();
+  pit_ = pit;
+  return pit;
+}
+
+// Writes that were posted a while ago are told to JavaScript by the event thread.
+void Machine::tellOfPosted() {
+  if (postedTimer_ != 0) return;
+  EventLoop& loop = runtime_->events->loop();
+  loop.start();
+  postedTimer_ = loop.addFd(posted_->timerFd(), [posted = posted_] {
+    uint64_t ignored;
+    if (::read(posted->timerFd(), &ignored, sizeof ignored) == sizeof ignored) posted->ring();
+  });
 }
 
 void Machine::zoneRegistered() {
   posted_->zonesInUse();
-  runtime_->events->addRing(posted_, [runners = runners_] {
-    const std::lock_guard lock(runners->mutex);
-    for (const auto& runner : runners->list) {
-      if (runner->state() == VcpuState::kRunning || runner->state() == VcpuState::kExit) return true;
-    }
-    return false;
-  });
+  runtime_->events->addRing(posted_, [vcpus = vcpus_] { return vcpus->anyActive(); });
 }
 
 void Machine::runs() {
@@ -53,22 +70,19 @@ void Machine::runs() {
 
 void Machine::beginClose() {
   if (closed_.exchange(true, std::memory_order_acq_rel)) return;
-  const std::lock_guard lock(runners_->mutex);
-  for (const auto& runner : runners_->list) runner->requestStop();
+  vcpus_->requestStop();
 }
 
 void Machine::finishClose() {
   const std::lock_guard lock(closeMutex_);
-  std::vector<std::shared_ptr<VcpuRunner>> runners;
-  {
-    const std::lock_guard runnersLock(runners_->mutex);
-    runners.swap(runners_->list);
-  }
+  if (pit_ != nullptr) pit_->close();
+  const std::vector<std::shared_ptr<VcpuRunner>> runners = vcpus_->takeAll();
   for (const auto& runner : runners) runner->join();
   for (const auto& runner : runners) {
     runner->source()->retire();
     runner->closeVcpu();
   }
+  runtime_->events->loop().remove(postedTimer_);
   posted_->source()->retire();
   vm_->close();
 }

@@ -6,15 +6,15 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <vector>
 
 #include "core/counters.h"
 #include "kvm/system.h"
 #include "kvm/vm.h"
 #include "thread/event_thread.h"
+#include "thread/pit_steering.h"
 #include "thread/posted_ring.h"
 #include "thread/ready_queue.h"
-#include "thread/vcpu_runner.h"
+#include "thread/vcpu_group.h"
 
 namespace vivarium {
 
@@ -47,6 +47,8 @@ class Machine {
   void checkOpen() const;
 
   std::shared_ptr<VcpuRunner> createVcpu(uint32_t id, const std::string& threadName);
+  // The steering of the PIT, once.
+  std::shared_ptr<PitSteering> openPit();
   // KVM_REGISTER_COALESCED_MMIO has succeeded.
   void zoneRegistered();
   // A vCPU was resumed.
@@ -58,16 +60,15 @@ class Machine {
   void finishClose();
 
  private:
-  struct Runners {
-    std::mutex mutex;
-    std::vector<std::shared_ptr<VcpuRunner>> list;
-  };
+  void tellOfPosted();
 
   std::shared_ptr<Runtime> runtime_;
   size_t vcpuMmapBytes_;
   std::shared_ptr<Vm> vm_;
   std::shared_ptr<PostedRing> posted_;
-  std::shared_ptr<Runners> runners_;
+  std::shared_ptr<VcpuGroup> vcpus_;
+  std::shared_ptr<PitSteering> pit_;
+  EventLoop::Key postedTimer_ = 0;
   std::atomic<bool> closed_{false};
   std::mutex closeMutex_;
 };

@@ -174,7 +174,8 @@ bool PostedRing::takeQueued(uint16_t port, uint8_t* value) const {
     do {
       // Signed: JavaScript may take bytes back while a thread takes one, and then the head is behind.
       if (static_cast<int32_t>(word(kHeadOffset).load(std::memory_order_acquire) - tail) <= 0) return false;
-      *value = std::atomic_ref<uint8_t>(queue[kQueueDataOffset + tail % kQueueCapacity]).load(std::memory_order_relaxed);
+      *value =
+          std::atomic_ref<uint8_t>(queue[kQueueDataOffset + tail % kQueueCapacity]).load(std::memory_order_relaxed);
     } while (!word(kQueueTailOffset).compare_exchange_weak(tail, tail + 1, std::memory_order_acq_rel));
     return true;
   }

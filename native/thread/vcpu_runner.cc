@@ -33,11 +33,12 @@ uint64_t clockNs(clockid_t clock) {
 }  // namespace
 
 VcpuRunner::VcpuRunner(const CountersPtr& counters, std::shared_ptr<ReadyQueue> ready,
-                       std::shared_ptr<PostedRing> posted, std::shared_ptr<std::atomic<uint64_t>> spinNs,
-                       std::unique_ptr<Vcpu> vcpu, std::string name)
+                       std::shared_ptr<PostedRing> posted, std::shared_ptr<RunGate> gate,
+                       std::shared_ptr<std::atomic<uint64_t>> spinNs, std::unique_ptr<Vcpu> vcpu, std::string name)
     : counters_(counters),
       ready_(std::move(ready)),
       posted_(std::move(posted)),
+      gate_(std::move(gate)),
       spinNs_(std::move(spinNs)),
       vcpu_(std::move(vcpu)),
       name_(std::move(name)),
@@ -204,8 +205,10 @@ void VcpuRunner::loop() {
       }
     }
 
+    gate_->enter(inside_);
     const int result = ::ioctl(fd, KVM_RUN, 0);
     const int error = result < 0 ? errno : 0;
+    gate_->leave(inside_);
     count(control_->exits);
     if (posted_->hasZones() && !posted_->drain(requests_, kStop)) break;
 

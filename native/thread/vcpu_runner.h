@@ -25,6 +25,7 @@
 #include "kvm/vcpu.h"
 #include "thread/posted_ring.h"
 #include "thread/ready_queue.h"
+#include "thread/run_gate.h"
 
 namespace vivarium {
 
@@ -74,7 +75,8 @@ class VcpuRunner : public std::enable_shared_from_this<VcpuRunner> {
  public:
   // `spinNs` is how long the thread spins for JavaScript before it sleeps.
   VcpuRunner(const CountersPtr& counters, std::shared_ptr<ReadyQueue> ready, std::shared_ptr<PostedRing> posted,
-             std::shared_ptr<std::atomic<uint64_t>> spinNs, std::unique_ptr<Vcpu> vcpu, std::string name);
+             std::shared_ptr<RunGate> gate, std::shared_ptr<std::atomic<uint64_t>> spinNs, std::unique_ptr<Vcpu> vcpu,
+             std::string name);
 
   const Vcpu& vcpu() const { return *vcpu_; }
   const std::shared_ptr<Source>& source() const { return source_; }
@@ -89,6 +91,11 @@ class VcpuRunner : public std::enable_shared_from_this<VcpuRunner> {
   void complete();
   uint64_t threadCpuNs() const;
   int threadId() const { return threadId_.load(std::memory_order_acquire); }
+
+  // Any thread: whether the thread is, or may be, in KVM_RUN; and a return of KVM_RUN now, or of the next one at once.
+  // It is entered again if nothing is requested.
+  bool insideRun() const { return inside_.load(std::memory_order_seq_cst); }
+  void interruptRun();
 
   // Any thread, any state: the thread leaves as soon as it is out of KVM_RUN. Never waits.
   void requestStop();
@@ -111,7 +118,6 @@ class VcpuRunner : public std::enable_shared_from_this<VcpuRunner> {
   template <typename Ready>
   void sleepUntil(Ready ready);
   void wake();
-  void interruptRun();
   void setStateFromThread(VcpuState state);
   void setStateFromScript(VcpuState state);
   static void count(uint64_t& counter);
@@ -119,6 +125,7 @@ class VcpuRunner : public std::enable_shared_from_this<VcpuRunner> {
   CountersPtr counters_;
   std::shared_ptr<ReadyQueue> ready_;
   std::shared_ptr<PostedRing> posted_;
+  std::shared_ptr<RunGate> gate_;
   std::shared_ptr<std::atomic<uint64_t>> spinNs_;
   std::unique_ptr<Vcpu> vcpu_;
   std::string name_;
@@ -128,6 +135,7 @@ class VcpuRunner : public std::enable_shared_from_this<VcpuRunner> {
 
   std::atomic<VcpuState> state_{VcpuState::kParked};
   std::atomic<uint32_t> requests_{0};
+  std::atomic<bool> inside_{false};  // for the gate
   std::atomic<uint32_t> wakeWord_{0};
   std::atomic<bool> sleeping_{false};
   SpinHistory spin_;      // the thread's own

@@ -1,0 +1,63 @@
+// The gate between a machine's vCPU threads and the guest: each goes through it into KVM_RUN and comes out again.
+// While the gate is shut none goes in, so that a holder who has seen all of them out has the guest at rest, without
+// JavaScript and in whatever states the vCPUs are.
+//
+//   vCPU thread:  inside = true;  shut?      holder:  shut = true;  inside?
+//
+// Each writes its own word before it reads the other's, all sequentially consistent: a thread that goes in unaware of
+// the holder is seen by the holder, and a thread that the holder saw inside tells it when it comes out.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/clock.h"
+#include "core/futex.h"
+
+namespace vivarium {
+
+class RunGate {
+ public:
+  // vCPU threads, each with a word of its own that is true while the thread is, or may be, in KVM_RUN.
+  void enter(std::atomic<bool>& inside) {
+    inside.store(true, std::memory_order_seq_cst);
+    while (shut_.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
+        leave(inside);
+        futexWait(&shut_, 1);
+        inside.store(true, std::memory_order_seq_cst);
+      }
+  }
+
+  void leave(std::atomic<bool>& inside) {
+    inside.store(false, std::memory_order_seq_cst);
+    if (shut_.load(std::memory_order_seq_cst) == 0) [[likely]]
+      return;
+    left_.fetch_add(1, std::memory_order_seq_cst);
+    futexWake(&left_);
+  }
+
+  // The holder, one at a time. shut(), then make those inside come out, then waitUntil(), and in the end open().
+  void shut() { shut_.store(1, std::memory_order_seq_cst); }
+
+  void open() {
+    shut_.store(0, std::memory_order_seq_cst);
+    futexWakeAll(&shut_);
+  }
+
+  // Waits until `allOut` says so; false when the deadline (CLOCK_MONOTONIC) came first.
+  template <typename AllOut>
+  bool waitUntil(uint64_t deadlineNs, AllOut allOut) {
+    for (;;) {
+      const uint32_t left = left_.load(std::memory_order_seq_cst);
+      if (allOut()) return true;
+      if (monotonicNs() >= deadlineNs) return false;
+      futexWaitUntil(&left_, left, deadlineNs);
+    }
+  }
+
+ private:
+  std::atomic<uint32_t> shut_{0};
+  std::atomic<uint32_t> left_{0};
+};
+
+}  // namespace vivarium
