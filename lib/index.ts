@@ -16,12 +16,25 @@ export type {
   MachineConsole,
   MachineMemory,
   MachineOptions,
+  MachinePit,
   MachineState,
   MultibootBoot,
+  PauseOptions,
   PortDevice,
   StopOptions,
   WaitForOptions,
 } from './machine/index.js';
+export { catchUpPolicy, discardPolicy, reinjectPolicy } from './time/index.js';
+export type {
+  FeedbackOptions,
+  PitEvents,
+  PitOptions,
+  PitPolicy,
+  PitStatus,
+  PolicyDecision,
+  PolicyInput,
+  PolicyName,
+} from './time/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
 export { defaultInitramfs } from './images/initramfs.js';

@@ -56,6 +56,11 @@ export async function runProgram(
     .option('--append <text>', 'adds to the command line')
     .option('--cpus <n>', 'virtual CPUs', '1')
     .option('--memory <size>', 'guest memory', '256M')
+    .option(
+      '--pit <policy>',
+      "what becomes of lost timer ticks: catch-up, reinject (the kernel's way) or discard",
+      'catch-up',
+    )
     .option('--kvm <host>', 'auto, native or embedded', 'auto')
     .option('--timeout <seconds>', 'ends the run after this time, everything included, with status 124')
     .option('--quiet', 'no progress on stderr')

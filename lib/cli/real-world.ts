@@ -48,7 +48,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       const { defaultInitramfs } = await import('../images/initramfs.js');
       return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
     },
-    async createMachine({ cpus, memoryBytes, kernel, initrd, cmdline, logger }, signal) {
+    async createMachine({ cpus, memoryBytes, pit, kernel, initrd, cmdline, logger }, signal) {
       const [{ Machine }, { cacheRoot }] = await Promise.all([
         import('../machine/index.js'),
         import('../images/cache.js'),
@@ -60,7 +60,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         // Inside, 53 MB of kernel come slower from the cache, over 9p, than the guest unpacks its own 14.
         ...(inside ? { entry: 'bzimage' as const } : { cacheDir: join(cacheRoot(io.env), 'unpacked-kernels') }),
       };
-      return Machine.create({ cpus, memory: memoryBytes, boot, logger }, { signal });
+      return Machine.create({ cpus, memory: memoryBytes, pit: { policy: pit }, boot, logger }, { signal });
     },
     innerPath: (path, cwd) => {
       if (toInner === undefined) throw new VmmError('ERR_STATE', 'the embedded host was not chosen');

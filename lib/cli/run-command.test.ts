@@ -321,7 +321,7 @@ describe('the embedded host', () => {
     expect(world.forwarded).toEqual([
       [
         ...['run', '--kvm', 'native', '--kernel', `/host${kernel}`, '--initrd', '/host/cache/initramfs.cpio'],
-        ...['--cpus', '2', '--memory', '134217728', '--append=-x=1', '--', 'sh', '--', '-c'],
+        ...['--cpus', '2', '--memory', '134217728', '--pit', 'catch-up', '--append=-x=1', '--', 'sh', '--', '-c'],
       ],
     ]);
     expect(io.takesSignals).toBe(false);

@@ -144,8 +144,11 @@ async function runHere(
   const { signal } = interruption;
   const images = await findImages(options, io, world, report, signal);
   const cmdline = kernelCommandLine(options, options.command === undefined ? io.terminalSize() : undefined);
-  const { cpus, memoryBytes } = options;
-  const machine = await world.createMachine({ cpus, memoryBytes, ...images, cmdline, logger: report.logger() }, signal);
+  const { cpus, memoryBytes, pit } = options;
+  const machine = await world.createMachine(
+    { cpus, memoryBytes, pit, ...images, cmdline, logger: report.logger() },
+    signal,
+  );
   try {
     if (signal.aborted) throw new AbortError(signal);
     report.event('boot', { host: world.inside ? 'embedded' : 'native', cmdline });
@@ -326,7 +329,7 @@ async function forward(
   const images = await findImages(options, io, world, report, interruption.signal);
   const inner = (path: string): string => world.innerPath(path, io.cwd);
   const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
-  argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes));
+  argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
   if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
   if (options.append !== undefined) argv.push(`--append=${options.append}`);
   if (options.quiet) argv.push('--quiet');

@@ -3,6 +3,7 @@
  * at this machine is checked here; every error names the option.
  */
 import { parseSize } from '../base/units.js';
+import type { PolicyName } from '../time/index.js';
 import { UsageError } from './usage-error.js';
 
 export type HostWish = 'auto' | 'native' | 'embedded';
@@ -15,6 +16,7 @@ export interface RunOptions {
   readonly append: string | undefined;
   readonly cpus: number;
   readonly memoryBytes: number;
+  readonly pit: PolicyName;
   readonly kvm: HostWish;
   readonly timeoutMs: number | undefined;
   readonly quiet: boolean;
@@ -31,12 +33,14 @@ export interface RawRunOptions {
   readonly append?: string;
   readonly cpus?: string;
   readonly memory?: string;
+  readonly pit?: string;
   readonly kvm?: string;
   readonly timeout?: string;
   readonly quiet?: boolean;
   readonly json?: boolean;
 }
 
+const POLICIES: readonly PolicyName[] = ['catch-up', 'reinject', 'discard'];
 const HOST_WISHES: readonly HostWish[] = ['auto', 'native', 'embedded'];
 /** What a timer holds (24 days). */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
@@ -51,7 +55,8 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
     append: raw.append,
     cpus: wholeNumber('--cpus', raw.cpus ?? '1'),
     memoryBytes: parseSize(raw.memory ?? '256M', '--memory'),
-    kvm: hostWish(raw.kvm ?? 'auto'),
+    pit: oneOf('--pit', raw.pit ?? 'catch-up', POLICIES),
+    kvm: oneOf('--kvm', raw.kvm ?? 'auto', HOST_WISHES),
     timeoutMs: raw.timeout === undefined ? undefined : timeout(raw.timeout),
     quiet: raw.quiet ?? false,
     json: raw.json ?? false,
@@ -72,10 +77,10 @@ function wholeNumber(option: string, text: string): number {
   return value;
 }
 
-function hostWish(text: string): HostWish {
-  const wish = HOST_WISHES.find((known) => known === text);
-  if (wish === undefined) throw new UsageError(`--kvm: '${text}' is none of ${HOST_WISHES.join(', ')}`);
-  return wish;
+function oneOf<T extends string>(option: string, text: string, choices: readonly T[]): T {
+  const choice = choices.find((known) => known === text);
+  if (choice === undefined) throw new UsageError(`${option}: '${text}' is none of ${choices.join(', ')}`);
+  return choice;
 }
 
 function timeout(text: string): number {

@@ -2,6 +2,7 @@
  * What `run` and `doctor` need of the rest of vivarium, as interfaces: commands see these, tests give fakes, and
  * real-world.ts joins them to the other rooms, loading each only when it is used.
  */
+import type { PolicyName } from '../time/index.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { Clock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
@@ -28,6 +29,7 @@ export interface RunMachine {
 export interface RunMachineOptions {
   readonly cpus: number;
   readonly memoryBytes: number;
+  readonly pit: PolicyName;
   readonly kernel: string;
   readonly initrd: string | undefined;
   readonly cmdline: string;

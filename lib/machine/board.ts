@@ -9,7 +9,7 @@ import { PAGE_SIZE } from '../base/units.js';
 import { buildAcpi, cpuidForVcpu, initialMsrs, loadBoot, type CpuState } from '../boot/index.js';
 import { AddressBus } from '../bus/index.js';
 import { PcChipset, type ChipsetListener } from '../chipset/index.js';
-import { type GsiRoute, type Kvm, type Vcpu, type Vm } from '../kvm/index.js';
+import { type GsiRoute, type Kvm, type KvmPit, type Vcpu, type Vm } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
 import { attachExitLoop, type ExitLoopListener } from './exit-loop.js';
 import type { MachineConfig } from './options.js';
@@ -17,20 +17,31 @@ import type { MachineConfig } from './options.js';
 /** What a board tells its machine. */
 export type BoardListener = ExitLoopListener & ChipsetListener;
 
+interface BoardParts {
+  readonly vm: Vm;
+  readonly vcpus: Vcpu[];
+  readonly ports: AddressBus;
+  readonly mmio: AddressBus;
+  readonly chipset: PcChipset;
+  readonly pit: KvmPit;
+}
+
 export class Board {
   readonly vm: Vm;
   readonly vcpus: readonly Vcpu[];
   readonly ports: AddressBus;
   readonly mmio: AddressBus;
   readonly chipset: PcChipset;
+  readonly pit: KvmPit;
   #closing: Promise<void> | undefined;
 
-  private constructor(parts: { vm: Vm; vcpus: Vcpu[]; ports: AddressBus; mmio: AddressBus; chipset: PcChipset }) {
+  private constructor(parts: BoardParts) {
     this.vm = parts.vm;
     this.vcpus = parts.vcpus;
     this.ports = parts.ports;
     this.mmio = parts.mmio;
     this.chipset = parts.chipset;
+    this.pit = parts.pit;
   }
 
   /**
@@ -56,6 +67,7 @@ export class Board {
       // The kernel's PIT answers port 0x61 as well, since its channel 2 is gated there.
       vm.createPit(PIT_SPEAKER_DUMMY);
       vm.setGsiRouting(pcRouting());
+      const pit = vm.openPit();
       await memory.attach(vm);
       signalCheck(signal);
 
@@ -86,7 +98,7 @@ export class Board {
       const vcpus = Array.from({ length: config.cpus }, (_, id) =>
         vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
       );
-      const board = new Board({ vm, vcpus, ports, mmio, chipset });
+      const board = new Board({ vm, vcpus, ports, mmio, chipset, pit });
       const entry = await loadBoot(memory, config.boot, {
         reserved: [{ gpa: IDENTITY_MAP_ADDRESS, sizeBytes: TSS_ADDRESS - IDENTITY_MAP_ADDRESS + 3 * PAGE_SIZE }],
         memoryIsZero: true,

@@ -1,9 +1,17 @@
 /** A machine and its life: what the command, the host and users of the library hold. */
-export { Machine, type CallOptions, type MachineMemory, type MachineState, type StopOptions } from './machine.js';
+export {
+  Machine,
+  type CallOptions,
+  type MachineMemory,
+  type MachineState,
+  type PauseOptions,
+  type StopOptions,
+} from './machine.js';
 export type { MachineOptions, PortDevice } from './options.js';
 export type { BootImage, FlatBoot, KernelBoot, MultibootBoot } from '../boot/index.js';
 export { checkMachineOptions, checkMemory } from './options.js';
 export type { EndReason, EndStatus } from './status.js';
+export type { MachinePit } from './machine-pit.js';
 export { MachineConsole, type WaitForOptions } from './console.js';
 export { setLinuxProbe, type LinuxSupport } from './linux-support.js';
 export type { JsonValue } from './inspect.js';

@@ -5,6 +5,7 @@
 import { formatGpa } from '../base/address.js';
 import type { Vcpu } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
+import type { PitStatus } from '../time/index.js';
 import type { Board } from './board.js';
 import type { MachineConfig } from './options.js';
 import type { EndStatus } from './status.js';
@@ -18,6 +19,7 @@ export interface InspectInput {
   readonly status: EndStatus | undefined;
   readonly resets: number;
   readonly board: Board;
+  readonly pit: PitStatus;
   readonly space: AddressSpace;
   readonly closed: boolean;
 }
@@ -38,6 +40,7 @@ export function inspectMachine(input: InspectInput): JsonValue {
     cpus: input.closed ? [] : board.vcpus.map(inspectCpu),
     buses: { port: board.ports.inspect(), mmio: board.mmio.inspect() },
     devices: board.chipset.inspect(),
+    pit: input.pit,
     kvm: input.closed ? null : board.vm.stats(),
   };
   return toJson(tree);

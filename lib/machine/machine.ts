@@ -9,6 +9,7 @@
  * exit-loop.ts, what a board is made of in board.ts.
  */
 import { AbortError, KvmError, VmmError } from '../base/errors.js';
+import { checkOptionNames } from '../base/options.js';
 import { ramRanges } from '../boot/index.js';
 import type { DeviceFault } from '../bus/index.js';
 import { RTC_BYTES, type ChannelHostEnd } from '../chipset/index.js';
@@ -18,6 +19,7 @@ import { Board, type BoardListener } from './board.js';
 import { MachineConsole } from './console.js';
 import { HaltDetector } from './halt-detector.js';
 import { inspectMachine, type JsonValue } from './inspect.js';
+import { MachinePit } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
@@ -40,6 +42,11 @@ export interface StopOptions {
   readonly signal?: AbortSignal;
 }
 
+export interface PauseOptions {
+  /** 'count' (the default): the guest's clock is to show the pause afterwards; 'freeze': its time stands still. */
+  readonly clock?: 'count' | 'freeze';
+}
+
 /** For the call that an AbortSignal may end. */
 export interface CallOptions {
   readonly signal?: AbortSignal;
@@ -49,6 +56,8 @@ export class Machine implements AsyncDisposable {
   readonly name: string;
   readonly console: MachineConsole;
   readonly memory: MachineMemory;
+  /** The guest's time by the PIT: status, events, policy, scale. */
+  readonly pit: MachinePit;
 
   readonly #config: MachineConfig;
   readonly #kvm: Kvm;
@@ -81,6 +90,7 @@ export class Machine implements AsyncDisposable {
       read: (gpa, length) => this.#space.read(gpa, length),
       write: (gpa, bytes) => this.#space.write(gpa, bytes),
     };
+    this.pit = new MachinePit(config.pit, (gpa, length) => this.#space.read(gpa, length), config.logger);
     this.console = new MachineConsole(
       (bytes) => this.#board.chipset.consoleInput(bytes),
       (holding) => this.#board.chipset.holdConsole(holding),
@@ -156,19 +166,29 @@ export class Machine implements AsyncDisposable {
       this.#state = 'running';
       if (resumed) for (const vcpu of this.#board.vcpus) tellPaused(vcpu);
       this.#holdLoop(true);
+      if (resumed) this.pit.resume();
+      else this.pit.start();
       this.#board.resume();
       this.#halt ??= this.#makeHaltDetector();
       this.#halt.start();
     });
   }
 
-  /** Takes every CPU out of the guest; resolves when all have acknowledged. @throws VmmError ERR_STATE unless it runs. */
-  async pause(): Promise<void> {
+  /**
+   * Takes every CPU out of the guest; resolves when all have acknowledged.
+   *
+   * @throws TypeError for a clock that is neither 'count' nor 'freeze'; VmmError ERR_STATE unless it runs.
+   */
+  async pause(options: PauseOptions = {}): Promise<void> {
+    checkOptionNames('pause', options, ['clock']);
+    const { clock = 'count' } = options;
+    if (clock !== 'count' && clock !== 'freeze') throw new TypeError("pause: clock is 'count' or 'freeze'");
     await this.#inTurn(async () => {
       if (this.#state === 'paused') return;
       if (this.#state !== 'running') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't pause`);
       this.#halt?.stop();
       await this.#board.park();
+      this.pit.pause(clock);
       // The guest may have ended in the meantime.
       if (this.#still()) {
         this.#state = 'paused';
@@ -246,6 +266,7 @@ export class Machine implements AsyncDisposable {
       status: this.#status,
       resets: this.#resets,
       board: this.#board,
+      pit: this.pit.status(),
       space: this.#space,
       closed: this.#closing !== undefined,
     });
@@ -278,6 +299,7 @@ export class Machine implements AsyncDisposable {
   #use(board: Board): void {
     board.chipset.onConsoleDrain = () => this.console.inputDrained();
     this.#board = board;
+    this.pit.attach(board);
   }
 
   #onFatalExit(vcpu: Vcpu, exit: VcpuExit): void {
@@ -310,6 +332,7 @@ export class Machine implements AsyncDisposable {
     this.#halt?.stop();
     this.#halt = undefined;
     this.#panic.reset();
+    this.pit.close();
     await this.#board.close();
     try {
       this.#space.close();
@@ -323,6 +346,7 @@ export class Machine implements AsyncDisposable {
     this.#resets++;
     this.#resetting = false;
     if (!this.#still()) return;
+    this.pit.start();
     this.#board.resume();
     this.#halt = this.#makeHaltDetector();
     this.#halt.start();
@@ -342,6 +366,7 @@ export class Machine implements AsyncDisposable {
     void this.#inTurn(async () => {
       // A vCPU that waits in the exit which ended the machine stays there; the others leave the guest.
       if (wasRunning) await this.#board.halt();
+      this.pit.close();
       this.console.end();
       this.#holdLoop(false);
       this.#resolveEnded(final);

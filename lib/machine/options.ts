@@ -9,6 +9,7 @@ import { formatSize, MiB, PAGE_SIZE, parseSize } from '../base/units.js';
 import { hostClock, type Clock } from '../base/clock.js';
 import type { BootImage } from '../boot/index.js';
 import type { BusDevice } from '../bus/index.js';
+import { checkPitOptions, type PitOptions } from '../time/index.js';
 
 export interface MachineOptions {
   /** Shown in errors, logs and thread names. Default 'vm'. */
@@ -26,6 +27,8 @@ export interface MachineOptions {
   readonly memoryBacking?: 'anonymous' | 'memfd';
   /** Devices of the user's own in port space, each at a range that no device of the machine has. */
   readonly portDevices?: readonly PortDevice[];
+  /** How the guest's time by the PIT is kept. Default: lost ticks are caught up. */
+  readonly pit?: PitOptions;
   readonly logger?: Logger;
   readonly clock?: Clock;
 }
@@ -47,6 +50,7 @@ export interface MachineConfig {
   readonly onReset: 'end' | 'restart';
   readonly memoryBacking: 'anonymous' | 'memfd';
   readonly portDevices: readonly PortDevice[];
+  readonly pit: PitOptions;
   readonly logger: Logger;
   readonly clock: Clock;
 }
@@ -60,6 +64,7 @@ const NAMES = [
   'onReset',
   'memoryBacking',
   'portDevices',
+  'pit',
   'logger',
   'clock',
 ] as const;
@@ -89,6 +94,7 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
     onReset: checkChoice('onReset', options.onReset ?? 'end', ['end', 'restart']),
     memoryBacking: checkChoice('memoryBacking', options.memoryBacking ?? 'anonymous', ['anonymous', 'memfd']),
     portDevices: checkPortDevices(options.portDevices ?? []),
+    pit: checkPit(options.pit ?? {}),
     logger: options.logger ?? silentLogger,
     clock: options.clock ?? hostClock,
   };
@@ -129,6 +135,11 @@ function checkBoot(boot: BootImage): BootImage {
     throw new TypeError('boot: one of { kernel }, { flat, address, mode } and { multiboot } is wanted');
   }
   return boot;
+}
+
+function checkPit(pit: PitOptions): PitOptions {
+  checkPitOptions(pit);
+  return pit;
 }
 
 function checkInitrd(initrd: unknown): void {

@@ -1,0 +1,116 @@
+/** A machine's time by the PIT on real KVM: a guest that counts its ticks, stopped for a while, under each policy. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import type { Machine } from '../../lib/machine/index.js';
+import type { PitEvents, PitOptions } from '../../lib/time/index.js';
+import { makeGuest, startGuest, until } from '../lib/machine.js';
+
+/** 100 Hz, a rate that every stage keeps up with. */
+const COUNT = 11932;
+const PAUSE_MS = 1000;
+
+const ticking = (pit: PitOptions = {}) =>
+  startGuest('pit-ticks', { pit, defines: { COUNT, PIN: 255, STOP: 0x7fff_ffff } });
+
+/** The ticks whose end of interrupt the guest has written, by its own count. */
+function guestTicks(vm: Machine): number {
+  return new DataView(vm.memory.read(0x604, 4).buffer).getUint32(0, true);
+}
+
+const next = <K extends keyof PitEvents>(vm: Machine, name: K) =>
+  new Promise<PitEvents[K]>((resolve) => {
+    const remove = vm.pit.on(name, (event) => {
+      remove();
+      resolve(event);
+    });
+  });
+
+/** Runs until the guest ticks at its rate, then stops it for PAUSE_MS. */
+async function interrupted(vm: Machine, clock?: 'count' | 'freeze'): Promise<void> {
+  await until(() => vm.pit.status().delivered >= 10);
+  await vm.pause(clock === undefined ? {} : { clock });
+  await delay(PAUSE_MS); // the disturbance itself
+}
+
+describe('a guest that was stopped', () => {
+  it('gets its ticks back under catch-up, and then its own rate', async () => {
+    const vm = await ticking();
+    await interrupted(vm);
+    const before = guestTicks(vm);
+    const [began, ended] = [next(vm, 'catch-up'), next(vm, 'nominal')];
+    const startedNs = process.hrtime.bigint();
+    await vm.resume();
+    expect((await began).owed).toBeGreaterThan(80);
+    await ended;
+    await until(() => vm.pit.status().firingHz < 101); // the change to it is carried out after the next tick
+    await vm.pause();
+    const elapsedTicks = Number(process.hrtime.bigint() - startedNs) / 1e9 / (COUNT / 1193182);
+    const status = vm.pit.status();
+    expect(guestTicks(vm)).toBe(status.acknowledged);
+    // What the pause took, and what went by since.
+    expect(guestTicks(vm) - before).toBeGreaterThan(80 + elapsedTicks - 3);
+    expect(guestTicks(vm) - before).toBeLessThan(120 + elapsedTicks);
+    expect(status).toMatchObject({ phase: 'nominal', episodes: 1, forgiven: 0 });
+    expect(status.causes.paused.ticks).toBeGreaterThan(80);
+    expect(status.firingHz).toBeCloseTo(100, 0);
+  });
+
+  it('loses them under discard', async () => {
+    const vm = await ticking({ policy: 'discard' });
+    await interrupted(vm);
+    const before = guestTicks(vm);
+    await vm.resume();
+    await until(() => vm.pit.status().forgiven > 80);
+    expect(vm.pit.status()).toMatchObject({ policy: 'discard', episodes: 0 });
+    await vm.pause();
+    expect(guestTicks(vm) - before).toBeLessThan(80);
+  });
+
+  it('is owed nothing when its clock was frozen', async () => {
+    const vm = await ticking();
+    await interrupted(vm, 'freeze');
+    await vm.resume();
+    const { delivered } = vm.pit.status();
+    await until(() => vm.pit.status().delivered >= delivered + 20);
+    expect(vm.pit.status().causes.paused.ticks).toBe(0);
+  });
+});
+
+describe('vm.pit', () => {
+  it('is there from the start to after the end, and in inspect()', async () => {
+    const vm = await makeGuest('pit-ticks', { defines: { COUNT, PIN: 255, STOP: 5 } });
+    expect(vm.pit.status()).toMatchObject({ programmedHz: 0, owed: 0 });
+    vm.pit.timeScale = 2;
+    await vm.start();
+    await until(() => vm.pit.status().programmedHz > 0);
+    expect(vm.pit.status().programmedHz).toBeCloseTo(100, 0);
+    expect(vm.pit.timeScale).toBe(2);
+    expect(vm.inspect()).toMatchObject({ pit: { policy: 'catch-up', timeScale: 2 } });
+    await vm.close();
+    expect(vm.pit.status().programmedHz).toBeCloseTo(100, 0);
+    expect(() => (vm.pit.timeScale = 11)).toThrow(RangeError);
+  });
+
+  it.each<[string, object, ErrorConstructor]>([
+    ['a policy that there is not', { policy: 'hurry' }, TypeError],
+    ['a tolerance above the threshold', { toleranceMs: 20, enterMs: 10 }, RangeError],
+    ['NaN', { maxRateHz: Number.NaN }, TypeError],
+    ['a misspelled name', { maxRatesHz: 100 }, TypeError],
+  ])('refuses %s', async (_, pit, type) => {
+    await expect(makeGuest('pit-ticks', { pit, defines: { COUNT, PIN: 255, STOP: 5 } })).rejects.toThrow(type);
+  });
+
+  it('lets the policy be replaced while the guest runs, and goes on when one throws', async () => {
+    const vm = await ticking();
+    await until(() => vm.pit.status().delivered >= 5);
+    const fault = next(vm, 'policy-fault');
+    vm.pit.setPolicy(() => {
+      throw new Error('no idea');
+    });
+    expect((await fault).fault).toContain('no idea');
+    vm.pit.setPolicy('catch-up');
+    const { delivered } = vm.pit.status();
+    await until(() => vm.pit.status().delivered >= delivered + 10);
+    expect(vm.pit.status()).toMatchObject({ policy: 'catch-up', policyFault: undefined });
+  });
+});
