@@ -56,10 +56,10 @@ export async function locateQemu(env?: Readonly<Record<string, string | undefine
 /** The host has one CPU: with two, its kernel dies when it patches its own code (docs/design/0002-embedded-host.md). */
 const HOST_CPUS = 1;
 
-/** How much memory the host is given: half of the machine's, at most 4 GiB, taken only as the host touches it. */
+/** How much memory the host is given: half of the machine's, at most 8 GiB, taken only as the host touches it. */
 export function hostMemoryBytes(machineMemoryBytes = totalmem()): number {
   const half = Math.floor(machineMemoryBytes / 2 / (256 * MiB)) * 256 * MiB;
-  return Math.min(Math.max(half, 1024 * MiB), 4096 * MiB);
+  return Math.min(Math.max(half, 1024 * MiB), 8192 * MiB);
 }
 
 /** File descriptors that QEMU is started with, beside the first three. */
