@@ -2,6 +2,8 @@
  * The steering of the kernel's PIT: acknowledged ticks against the guest's own count, and changes that lose nothing of
  * the guest's, whatever its vCPUs do.
  */
+import { readdirSync, readFileSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { Irqchip } from '../../lib/abi/kvm.js';
 import type { KvmPitState2 } from '../../lib/abi/kvm-structs.js';
@@ -37,6 +39,12 @@ async function change(pit: PitRig['pit'], wish: PitChange): Promise<PitOutcome> 
   }
 }
 
+/** The kernel's ids of this process's threads with that name. */
+function threadsNamed(name: string): number[] {
+  const tasks = readdirSync('/proc/self/task');
+  return tasks.filter((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim() === name).map(Number);
+}
+
 /** Loads channel 0 with what it holds already. */
 function reload({ pit }: PitRig): Promise<PitOutcome> {
   const reading = pit.read();
@@ -56,6 +64,7 @@ describe('delivered()', () => {
     ['100 Hz', 11_932, 40],
     ['250 Hz', 4773, 100],
     ['1000 Hz', 1193, 200],
+    ['4000 Hz', 298, 400],
   ])('equals what the guest counts through the PIC at %s', async (_, count, stop) => {
     const { pit, cpu, memory } = await bootPit(assemble('pit-ticks', 0x1000, { COUNT: count, STOP: stop, PIN: 255 }));
     expect(pit.delivered()).toBe(0n);
@@ -211,36 +220,6 @@ describe('change()', () => {
     }
     const otherMode = { expected: { ...own, mode: 3 }, load: HOST, waitForTickNs: 0n };
     expect(await change(pit, otherMode)).toMatchObject({ result: 'changed' });
-  });
-
-  it('never overwrites what the guest loads at the same moment', async () => {
-    const { pit, cpu, memory } = await bootPit(assemble('pit-race', 0x1000));
-    const seen = { applied: 0, changed: 0, busy: 0 };
-    const guestsOwn = (): PitReading => {
-      const written = memory.getUint16(0x608, true);
-      return { count: written || 65_536, mode: 2, latch: written & 0xff, midWrite: false };
-    };
-    let delay = 1000;
-    cpu.vcpu.resume();
-    await cpu.nextExit();
-    for (let round = 0; round < 1000; round++) {
-      const before = guestsOwn();
-      // How long the guest waits is steered towards the moment of the change, from both sides.
-      memory.setUint32(0x600, Math.round(delay), true);
-      memory.setUint16(0x604, 1 + (round % 8), true);
-      const pending = pit.change({ expected: expecting(before), load: HOST, waitForTickNs: 300_000n });
-      cpu.vcpu.complete();
-      const exit = cpu.nextExit();
-      const outcome = await pending;
-      await exit;
-      seen[outcome.result]++;
-      // Whether the change came first, in the middle or last: the guest's last load is in force.
-      expect(pit.read()).toEqual(guestsOwn());
-      if (outcome.result === 'applied') delay = Math.max(1, delay * 0.8);
-      else delay = Math.min(10_000_000, delay * 1.25 + 1);
-    }
-    expect(seen.applied).toBeGreaterThan(0);
-    expect(seen.changed).toBeGreaterThan(0);
   });
 
   it('leaves alone a one-shot count of channel 2', async () => {
@@ -556,5 +535,44 @@ describe('irq0Masked()', () => {
     expect(pit.irq0Masked()).toBe(true);
     setPin(2, false);
     expect(pit.irq0Masked()).toBe(false);
+  });
+});
+
+// The last of this file, since only root can give the native thread its time back.
+describe('a change against a guest that loads all the time', () => {
+  // A native thread that the kernel takes the core away from lets the guest run in the middle of its work, were it not
+  // for the hold; on a host of one CPU nothing else does.
+  it.each([
+    ['', 1000, 0],
+    [' while the native thread is short of time', 300, 19],
+  ])('never overwrites a load%s', async (_, rounds, niceness) => {
+    const { pit, cpu, memory } = await bootPit(assemble('pit-race', 0x1000));
+    for (const tid of threadsNamed('vivarium-events')) setPriority(tid, niceness);
+    const seen = { applied: 0, changed: 0, busy: 0 };
+    const guestsOwn = (): PitReading => {
+      const written = memory.getUint16(0x608, true);
+      return { count: written || 65_536, mode: 2, latch: written & 0xff, midWrite: false };
+    };
+    let delay = 1000;
+    cpu.vcpu.resume();
+    await cpu.nextExit();
+    for (let round = 0; round < rounds; round++) {
+      const before = guestsOwn();
+      // How long the guest waits is steered towards the moment of the change, from both sides.
+      memory.setUint32(0x600, Math.round(delay), true);
+      memory.setUint16(0x604, 1 + (round % 8), true);
+      const pending = pit.change({ expected: expecting(before), load: HOST, waitForTickNs: 300_000n });
+      cpu.vcpu.complete();
+      const exit = cpu.nextExit();
+      const outcome = await pending;
+      await exit;
+      seen[outcome.result]++;
+      // Whether the change came first, in the middle or last: the guest's last load is in force.
+      expect(pit.read()).toEqual(guestsOwn());
+      if (outcome.result === 'applied') delay = Math.max(1, delay * 0.8);
+      else delay = Math.min(10_000_000, delay * 1.25 + 1);
+    }
+    expect(seen.applied).toBeGreaterThan(0);
+    expect(seen.changed).toBeGreaterThan(0);
   });
 });

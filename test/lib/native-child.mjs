@@ -11,13 +11,19 @@ const BUSY = [0xe4, 0xc0, 0xe6, 0xc1, 0xa2, 0x00, 0x20, 0xeb, 0xf7];
 async function runBusily(rig, { serve }) {
   const machine = rig.boot({ code: BUSY, vcpus: 2 });
   machine.portFlags[0xc1] = 2;
-  // The event thread has work too: a coalesced zone (ports 0xd0 to 0xdf) and a watched eventfd.
+  // The event thread has work too: a coalesced zone (ports 0xd0 to 0xdf), a watched eventfd, and a change of the PIT
+  // that waits for a tick.
   const zone = new Uint8Array(16);
   zone.set([0xd0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 1]);
   machine.vm.ioctl('KVM_REGISTER_COALESCED_MMIO', zone);
   const event = new rig.addon.EventFd(1);
   const watched = rig.runtime.watch(event);
   await rig.until(() => rig.runtime.watchCount(watched) === 1n);
+  machine.vm.openPit().change({
+    expected: { count: 0, mode: 0, latch: 0 },
+    waitForTickNs: 3_600_000_000_000n,
+    expiry: { afterNs: 0n, load: { count: 1, latch: 1 } },
+  });
   for (const cpu of machine.cpus) cpu.native.resume();
   let served = 0;
   await rig.until(() => {
@@ -31,6 +37,12 @@ async function runBusily(rig, { serve }) {
     return serve ? served > 200 : machine.cpus.every((cpu) => cpu.state() === STATE.EXIT);
   });
   return machine;
+}
+
+function startEventThread(rig) {
+  const event = new rig.addon.EventFd();
+  rig.runtime.unwatch(rig.runtime.watch(event));
+  event.close();
 }
 
 async function collect(done) {
@@ -76,9 +88,7 @@ const scenes = {
   async collect() {
     const rig = makeRig();
     rig.system.apiVersion();
-    const first = new rig.addon.EventFd();
-    rig.runtime.unwatch(rig.runtime.watch(first)); // starts the event thread
-    first.close();
+    startEventThread(rig);
     const before = held();
     for (let round = 0; round < 3; round++) await runBusily(rig, { serve: round === 0 });
     const during = rig.runtime.counts();
@@ -130,6 +140,7 @@ const scenes = {
   async emfile() {
     const rig = makeRig();
     rig.system.apiVersion();
+    startEventThread(rig);
     const before = held();
     const { openSync, closeSync } = await import('node:fs');
     const errors = new Set();
@@ -143,7 +154,11 @@ const scenes = {
     for (let free = 0; free < 8; free++) {
       try {
         const machine = rig.boot({ vcpus: 2 });
-        machine.close();
+        try {
+          machine.vm.openPit();
+        } finally {
+          machine.close();
+        }
       } catch (error) {
         errors.add(`${error.name} ${error.errno}`);
       }
