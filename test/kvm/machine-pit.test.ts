@@ -35,24 +35,30 @@ async function interrupted(vm: Machine, clock?: 'count' | 'freeze'): Promise<voi
 describe('a guest that was stopped', () => {
   it('gets its ticks back under catch-up, and then its own rate', async () => {
     const vm = await ticking();
+    // On a busy host the guest may lose a tick at any time: there may be more episodes than the one for the pause.
+    const episodes = { began: 0, ended: 0 };
+    vm.pit.on('catch-up', () => episodes.began++);
+    vm.pit.on('nominal', () => episodes.ended++);
     await interrupted(vm);
     const before = guestTicks(vm);
-    const [began, ended] = [next(vm, 'catch-up'), next(vm, 'nominal')];
     const startedNs = process.hrtime.bigint();
+    const elapsedTicks = () => Number(process.hrtime.bigint() - startedNs) / 1e9 / (COUNT / 1193182);
     await vm.resume();
-    expect((await began).owed).toBeGreaterThan(80);
-    await ended;
-    await until(() => vm.pit.status().firingHz < 101); // the change to it is carried out after the next tick
+    await until(() => {
+      const { causes, phase, lagMs, firingHz } = vm.pit.status();
+      return causes.paused.ticks > 80 && phase === 'nominal' && lagMs < 30 && firingHz < 101;
+    });
+    const atLeast = 80 + elapsedTicks();
     await vm.pause();
-    const elapsedTicks = Number(process.hrtime.bigint() - startedNs) / 1e9 / (COUNT / 1193182);
     const status = vm.pit.status();
     expect(guestTicks(vm)).toBe(status.acknowledged);
     // What the pause took, and what went by since.
-    expect(guestTicks(vm) - before).toBeGreaterThan(80 + elapsedTicks - 3);
-    expect(guestTicks(vm) - before).toBeLessThan(120 + elapsedTicks);
-    expect(status).toMatchObject({ phase: 'nominal', episodes: 1, forgiven: 0 });
-    expect(status.causes.paused.ticks).toBeGreaterThan(80);
-    expect(status.firingHz).toBeCloseTo(100, 0);
+    expect(guestTicks(vm) - before).toBeGreaterThan(atLeast);
+    expect(guestTicks(vm) - before).toBeLessThan(120 + elapsedTicks());
+    expect(status.forgiven).toBe(0);
+    expect(episodes.began).toBeGreaterThan(0);
+    expect(episodes.ended).toBeGreaterThan(0);
+    expect(status.episodes).toBe(episodes.began);
   });
 
   it('loses them under discard', async () => {
