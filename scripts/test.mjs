@@ -69,7 +69,7 @@ if (runs('kvm')) {
 
 if (runs('guest')) {
   heading('guest');
-  totals.addGroup('guest', await vitestGroup('guest', { limitS: 1800 }), { promised: true });
+  totals.addGroup('guest', await vitestGroup('guest', { limitS: 2400 }), { promised: true });
 }
 
 if (runs('user') && process.getuid?.() === 0) {

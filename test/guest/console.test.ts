@@ -8,8 +8,8 @@ const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).dig
 
 describe('the console on pipes', () => {
   // A byte is two port accesses on its way in and more than one on its way out; each takes about 90 us in the embedded host.
-  it('carries 1 MB to the guest and 1 MB back unharmed', { timeout: 900_000 }, async () => {
-    const run = start(['run', '--quiet'], { watchdogS: 880 });
+  it('carries 1 MB to the guest and 1 MB back unharmed', { timeout: 1_220_000 }, async () => {
+    const run = start(['run', '--quiet'], { watchdogS: 1200 });
     await run.until(PROMPT);
     const sent = randomBytes(1_000_000);
     // crtscts: a tty that is not read fast enough holds the sender instead of losing bytes.
