@@ -214,7 +214,7 @@ export class PitObserver {
   #onSourceChanged(nowNs: bigint): void {
     const { books, logger } = this.#parts;
     const { health, ledger, firing } = books;
-    logger.log('info', 'pit: whether acknowledged ticks can be counted has changed', { source: health.state });
+    logger.log('debug', 'pit: whether acknowledged ticks can be counted has changed', { source: health.state });
     if (health.state !== 'unavailable') return;
     // Nobody knows whether the ticks of the silence were taken; they are not owed.
     const silent = health.silentNs / firing.periodNs;
