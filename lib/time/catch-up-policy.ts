@@ -95,14 +95,15 @@ function plan(input: PolicyInput, phase: 'catch-up' | 'slow-down', basePeriodNs:
   const { firing, limits, nominal } = input;
   const period = Number(nominal.periodNs);
   const debt = debtNs(input);
+  const longestNs = Math.max(Number(limits.maxExpiryNs), 2 * basePeriodNs);
+  // A stretch that fits but for what is left after its last tick ends a little sooner after that tick.
   const decide = (count: number, expiryNs: number): PolicyDecision => ({
     phase,
     count,
     reinject: false,
-    expiryNs: BigInt(Math.round(expiryNs)),
+    expiryNs: BigInt(Math.round(Math.min(expiryNs, longestNs))),
   });
   const since = Number(firing.sinceTickNs ?? 0n);
-  const longestNs = Math.max(Number(limits.maxExpiryNs), 2 * basePeriodNs);
   const wholeTicks = (periodNs: number) => Math.floor(debt / (period - periodNs));
   const afterTicks = (ticks: number, periodNs: number) => (ticks + AFTER_TICK) * periodNs;
 
