@@ -83,7 +83,7 @@ async function commandHere(kernel: string, initrd: string, log: 'quiet' | 'full'
     const startedNs = process.hrtime.bigint();
     const cmdline = [...KERNEL_WORDS, ...(log === 'quiet' ? ['quiet'] : [])].join(' ');
     const args = ['run', '--quiet', '--kvm', 'embedded', '--kernel', kernel, '--initrd', initrd, '--cmdline', cmdline];
-    const child = spawn(process.execPath, ['dist/cli/main.js', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, ['dist/command/main.js', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
     let text = '';
     let tookMs: number | undefined;
     for await (const chunk of child.stdout) {

@@ -37,7 +37,7 @@ const command = (file, args, stdio) =>
 const setup = await command('scripts/setup.mjs', ['--for-run'], ['ignore', 2, 2]);
 if (setup !== 0) process.exit(setup);
 
-const main = 'dist/cli/main.js';
+const main = 'dist/command/main.js';
 const status = process.stdin.isTTY
   ? await command(main, ['run', ...process.argv.slice(2)], 'inherit')
   : await command(

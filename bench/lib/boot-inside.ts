@@ -36,7 +36,7 @@ for (const folder of ['/usr/share/qemu', '/usr/share/seabios']) {
 // This build too: the one that the host keeps may be replaced by a newer one while this runs.
 const build = path.dirname(path.dirname(fileURLToPath(import.meta.resolve('vivarium'))));
 cpSync(build, path.join(place, 'vivarium'), { recursive: true });
-const command = path.join(place, 'vivarium/dist/cli/main.js');
+const command = path.join(place, 'vivarium/dist/command/main.js');
 process.stderr.write(`everything is in memory after ${process.uptime().toFixed(1)} s\n`);
 
 const result: InsideResult = {
@@ -76,7 +76,10 @@ async function boot(contestant: Contestant, cmdline: string): Promise<number> {
   const startedNs = process.hrtime.bigint();
   const child = spawn(program, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
-    env: contestant === 'vivarium' ? process.env : { LD_LIBRARY_PATH: path.join(place, 'lib') },
+    env:
+      contestant === 'vivarium'
+        ? { ...process.env, XDG_CACHE_HOME: path.join(place, 'cache') }
+        : { LD_LIBRARY_PATH: path.join(place, 'lib') },
   });
   const watchdog = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
   let text = '';

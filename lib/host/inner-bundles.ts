@@ -93,7 +93,7 @@ export class Bundles {
   }
 
   #spawnWorker(folder: string): WorkerProcess {
-    const child = spawn('/bin/node', [join(folder, 'dist', 'cli', 'worker.js')], {
+    const child = spawn('/bin/node', [join(folder, 'dist', 'command', 'worker.js')], {
       cwd: '/',
       env: innerEnvironment(folder),
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],

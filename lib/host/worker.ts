@@ -1,7 +1,7 @@
 /**
  * The inner end of a command's session: a process inside the embedded host that waits for one job on file descriptor 3
  * and runs it with a CommandIo whose streams and terminal are those of the client outside.
- * dist/cli/worker.js loads the command's modules first and then calls {@link serveCommand}.
+ * dist/command/worker.js loads the command's modules first and then calls {@link serveCommand}.
  */
 import { constants } from 'node:os';
 import { Socket } from 'node:net';

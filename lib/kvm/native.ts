@@ -162,6 +162,8 @@ export interface NativePit {
   readonly sourceId: number;
   /** Acknowledged ticks since openPit(). Never blocks. */
   delivered(): bigint;
+  /** What channel 0 holds, whether the guest runs or not; count 0 and mode 0 while it was never programmed. KvmError. */
+  read(): NativePitReading;
   /** Hands a change over; ERR_STATE until the outcome of the one before was taken. */
   change(change: NativePitChange): void;
   /** The oldest outcome: of the change, or of the expiry that a change before it had armed. */
@@ -172,6 +174,13 @@ export interface NativePit {
 export interface NativePitLoad {
   readonly count: number;
   readonly latch: number;
+}
+
+export interface NativePitReading extends NativePitLoad {
+  /** 8254 operating mode, 0 to 5. */
+  readonly mode: number;
+  /** The guest is between the two bytes of a 16-bit reload. */
+  readonly midWrite: boolean;
 }
 
 export interface NativePitChange {

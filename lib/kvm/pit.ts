@@ -74,14 +74,7 @@ export class KvmPit {
 
   /** KVM_GET_PIT2, while the guest runs or not. @throws KvmError */
   read(): PitReading {
-    const channel = this.#vm.getPit().channels[0]!;
-    if (channel.mode > LAST_MODE) return { count: 0, mode: 0, latch: channel.write_latch, midWrite: false };
-    return {
-      count: channel.count,
-      mode: channel.mode,
-      latch: channel.write_latch,
-      midWrite: channel.write_state === BETWEEN_TWO_BYTES,
-    };
+    return this.#native.read();
   }
 
   /**
@@ -145,9 +138,6 @@ export class KvmPit {
   }
 }
 
-// struct kvm_pit_channel_state: before the first control word the mode is 0xff; RW_STATE_WORD1 of i8254.c.
-const LAST_MODE = 5;
-const BETWEEN_TWO_BYTES = 4;
 // struct kvm_pic_state, struct kvm_ioapic_state: the mask register, the redirection table and an entry's mask bit.
 const PIC_IMR = 2;
 const IOAPIC_TABLE = 24;

@@ -253,6 +253,32 @@ describe('a guest that reprograms', () => {
     expect(events).toEqual(['catch-up', 'reprogrammed', 'stand-down', 'reprogrammed', 'catch-up', 'nominal']);
   });
 
+  it('costs one reading a look while it keeps time otherwise', async () => {
+    const { sim } = await guest();
+    sim.program(20_000, 0);
+    await sim.run(2n * SECOND);
+    const before = { reads: sim.reads, conditionLooks: sim.conditionLooks };
+    await sim.run(10n * SECOND);
+    expect(sim.reads - before.reads).toBe(100);
+    expect(sim.conditionLooks).toBe(before.conditionLooks);
+  });
+
+  it('is known as well after a long time without ticks as after a short one', async () => {
+    const doubtMs = async (silentNs: bigint) => {
+      const { sim, controller } = await guest();
+      sim.program(20_000, 0);
+      await sim.run(silentNs);
+      const before = controller.status().uncertainMs;
+      sim.program(1193);
+      await sim.run(101n * MS);
+      expect(controller.status().programmedHz).toBeCloseTo(1000, 0);
+      return controller.status().uncertainMs - before;
+    };
+    const short = await doubtMs(2n * SECOND);
+    expect(short).toBeGreaterThan(0);
+    expect(await doubtMs(20n * SECOND)).toBeCloseTo(short, 3);
+  });
+
   it('is not disturbed between the two bytes of a reload, nor between control word and reload', async () => {
     const { sim, controller, pause } = await guest();
     await pause(500);

@@ -30,6 +30,7 @@ import { PitSteering } from './pit-steering.js';
 import { PolicyGuard } from './policy-guard.js';
 import { policyInput } from './policy-input.js';
 import type { PitPolicy } from './policy.js';
+import { QuietWatch } from './quiet-watch.js';
 import { TimeBooks } from './time-books.js';
 
 export interface PitControllerOptions {
@@ -60,6 +61,7 @@ export class PitController {
   readonly #steering: PitSteering;
   readonly #observer: PitObserver;
   readonly #restored: PitControllerState | undefined;
+  readonly #quiet = new QuietWatch();
 
   #life: 'new' | 'running' | 'stopped' | 'closed' = 'new';
   #timer: Timer | undefined;
@@ -235,7 +237,7 @@ export class PitController {
 
   /** For a snapshot: taken while the machine is paused, together with channel 0 as it is. */
   state(): PitControllerState {
-    if (this.#life === 'running' && !this.#steering.underWay) this.#observe();
+    if (this.#life === 'running' && !this.#steering.underWay) this.#observe(this.#port.delivered(), this.#port.read());
     const { own, inForce } = this.#steering.program;
     const { slowDownReloads, storms, reprograms } = this.#observer;
     return {
@@ -262,23 +264,30 @@ export class PitController {
     const isBusy = phase === 'catch-up' || phase === 'slow-down' || this.#observer.watch.isRecent(this.#clock.nowNs());
     this.#timer = this.#clock.setTimer(isBusy ? BUSY_PERIOD_NS : IDLE_PERIOD_NS, () => {
       if (this.#life !== 'running') return;
-      this.#look();
+      this.#look(true);
       this.#schedule();
     });
   }
 
-  #look(): void {
+  /** `byTimer`: nothing but the time has given rise to it. */
+  #look(byTimer = false): void {
     // While a change is under way its outcome tells more exactly what there is to see.
     if (this.#steering.underWay) return;
     this.#looks++;
     this.#mayDecideAgain = true;
-    if (this.#observe()) this.#decide(this.#clock.nowNs());
-  }
-
-  #observe(): boolean {
     const delivered = this.#port.delivered();
     const reading = this.#port.read();
-    return this.#observer.observe(this.#clock.nowNs(), delivered, reading);
+    if (byTimer && this.#quiet.isStill(delivered, reading)) this.#books.rest(this.#clock.nowNs());
+    else if (this.#observe(delivered, reading)) this.#decide(this.#clock.nowNs());
+  }
+
+  #observe(delivered: bigint, reading: PitReading): boolean {
+    const isSettled = this.#observer.observe(this.#clock.nowNs(), delivered, reading);
+    const { nominal, watch } = this.#observer;
+    const restsOnGuest = isSettled && !nominal.periodic && !watch.isFlooded && !this.#steering.program.expiry;
+    if (restsOnGuest) this.#quiet.note(delivered, reading);
+    else this.#quiet.clear();
+    return isSettled;
   }
 
   #decide(nowNs: bigint): void {

@@ -85,6 +85,7 @@ export class SimulatedMachine implements PitPort {
   changes = 0;
   reads = 0;
   maskLooks = 0;
+  conditionLooks = 0;
   handlerNs: bigint;
   acknowledgementsHidden: boolean;
   /** The next change finds channel 2 in use. */
@@ -243,6 +244,7 @@ export class SimulatedMachine implements PitPort {
 
   conditions(masks: boolean): TickConditions {
     if (masks) this.maskLooks++;
+    this.conditionLooks++;
     this.#accountCpu();
     return {
       masked: masks ? this.#masked : undefined,

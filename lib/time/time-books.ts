@@ -113,6 +113,12 @@ export class TimeBooks {
     else this.#pausedNs += ns;
   }
 
+  /** Closes a window in which a guest that is not expected to take ticks has taken none. */
+  rest(nowNs: bigint): void {
+    this.#lastNs = nowNs;
+    this.ledger.advance(nowNs);
+  }
+
   /** Closes a window of steady programming. */
   book(nowNs: bigint, delivered: bigint, periodic: boolean, context: WindowContext): WindowFindings {
     const window = this.#close(nowNs, delivered);

@@ -72,6 +72,13 @@ const char* resultName(PitOutcome::Result result) {
   return "failed";
 }
 
+void setReading(Napi::Env env, Napi::Object object, const PitReading& reading) {
+  object.Set("count", Napi::Number::New(env, reading.load.count));
+  object.Set("mode", Napi::Number::New(env, reading.mode));
+  object.Set("latch", Napi::Number::New(env, reading.load.latch));
+  object.Set("midWrite", reading.midWrite);
+}
+
 Napi::Value outcomeObject(Napi::Env env, const PitOutcome& outcome) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("expired", outcome.expired);
@@ -83,10 +90,7 @@ Napi::Value outcomeObject(Napi::Env env, const PitOutcome& outcome) {
   object.Set("atNs", Napi::BigInt::New(env, outcome.atNs));
   object.Set("delivered", Napi::BigInt::New(env, outcome.delivered));
   object.Set("heldNs", Napi::BigInt::New(env, outcome.heldNs));
-  object.Set("count", Napi::Number::New(env, outcome.reading.load.count));
-  object.Set("mode", Napi::Number::New(env, outcome.reading.mode));
-  object.Set("latch", Napi::Number::New(env, outcome.reading.load.latch));
-  object.Set("midWrite", outcome.reading.midWrite);
+  setReading(env, object, outcome.reading);
   return object;
 }
 
@@ -96,6 +100,7 @@ Napi::Function PitWrap::define(Napi::Env env) {
   return DefineClass(env, "Pit",
                      {
                          InstanceMethod<&PitWrap::delivered>("delivered"),
+                         InstanceMethod<&PitWrap::read>("read"),
                          InstanceMethod<&PitWrap::change>("change"),
                          InstanceMethod<&PitWrap::takeOutcome>("takeOutcome"),
                      });
@@ -132,6 +137,14 @@ PitSteering& PitWrap::steering() const {
 
 Napi::Value PitWrap::delivered(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value { return Napi::BigInt::New(info.Env(), steering().delivered()); });
+}
+
+Napi::Value PitWrap::read(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    Napi::Object object = Napi::Object::New(info.Env());
+    setReading(info.Env(), object, steering().read());
+    return object;
+  });
 }
 
 Napi::Value PitWrap::change(const Napi::CallbackInfo& info) {

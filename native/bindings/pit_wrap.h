@@ -24,6 +24,7 @@ class PitWrap : public Napi::ObjectWrap<PitWrap> {
   PitSteering& steering() const;
 
   Napi::Value delivered(const Napi::CallbackInfo& info);
+  Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value change(const Napi::CallbackInfo& info);
   Napi::Value takeOutcome(const Napi::CallbackInfo& info);
 

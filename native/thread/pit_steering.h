@@ -67,6 +67,8 @@ class PitSteering : public std::enable_shared_from_this<PitSteering> {
   const std::shared_ptr<Source>& source() const { return source_; }
   // Any thread: the ticks that the guest has acknowledged since the steering was made. Waits for nothing.
   uint64_t delivered();
+  // JavaScript thread: what channel 0 holds now, with KVM_GET_PIT2. Throws Failure.
+  PitReading read() const { return PitState(vm_->fd()).reading(); }
   // JavaScript thread. Throws Failure kState until the outcome of the change before was taken.
   void change(const PitChange& change);
   // JavaScript thread: the oldest outcome.

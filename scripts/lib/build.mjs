@@ -1,9 +1,10 @@
 /**
  * The two builds of the package, each left alone when its sources have not changed: the addon (cmake-js) into build/,
- * the library and the command (tsc) into dist/. Both resolve to { done: 'present' | 'built' } or { error }.
+ * the library and the command (tsc, then rolldown) into dist/. Both resolve to { done: 'present' | 'built' } or { error }.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { COMMAND, packCommand } from './pack-command.mjs';
 import { hashOf, isStamped, ROOT, writeStamp } from './stamp.mjs';
 import { findModule, findTool, lastLines, run } from './tools.mjs';
 
@@ -40,15 +41,20 @@ export async function buildLibrary({ onStart = () => undefined } = {}) {
   const published = !existsSync(join(ROOT, 'tsconfig.build.json'));
   if (published && existsSync(join(ROOT, 'dist/index.js'))) return { done: 'present' };
   const compiler = findModule('typescript/lib/tsc.js');
-  const hash = hashOf(['lib/', 'tsconfig.json', 'tsconfig.build.json'], {
+  const hash = hashOf(['lib/', 'tsconfig.json', 'tsconfig.build.json', 'scripts/lib/pack-command.mjs'], {
     keep: (path) => !path.endsWith('.test.ts'),
-    facts: [versionOf('typescript')],
+    facts: [versionOf('typescript'), versionOf('rolldown')],
   });
-  if (isStamped(LIBRARY_STAMP, hash, 'dist/images/kernel.js')) return { done: 'present' };
+  if (isStamped(LIBRARY_STAMP, hash, COMMAND)) return { done: 'present' };
   if (compiler === undefined) return { error: 'typescript is not installed: run npm ci first' };
   onStart();
   const { status, output } = await run(process.execPath, [compiler, '-p', 'tsconfig.build.json']);
   if (status !== 0) return { error: `tsc failed with status ${status}:\n${lastLines(output)}` };
+  try {
+    await packCommand();
+  } catch (error) {
+    return { error: String(error) };
+  }
   writeStamp(LIBRARY_STAMP, hash);
   return { done: 'built' };
 }

@@ -1,11 +1,11 @@
 /**
- * Runs the built command (dist/cli/main.js) as users do, each run under a watchdog that ends it and says what it saw.
+ * Runs the built command (dist/command/main.js) as users do, each run under a watchdog that ends it and says what it saw.
  * Where this machine's KVM can't run a stock kernel the command goes through the embedded host by itself.
  */
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../../dist/command/main.js', import.meta.url));
 
 /** How long a run may take on a machine that is busy and whose guests are emulated. */
 const WATCHDOG_S = 240;
