@@ -17,7 +17,7 @@ import {
   type PitOptions,
   type PolicyName,
 } from './configuration.js';
-import { isPeriodic, kernelPeriodNs, minBigint, UNITS_PER_NS } from './counts.js';
+import { isPeriodic, kernelPeriodNs, maxBigint, minBigint, UNITS_PER_NS } from './counts.js';
 import { Episodes } from './episodes.js';
 import type { ReadMemory } from './feedback.js';
 import { GuestProgram } from './guest-program.js';
@@ -49,6 +49,8 @@ export interface PitControllerOptions {
 const BUSY_PERIOD_NS = 20_000_000n;
 const IDLE_PERIOD_NS = 100_000_000n;
 const LONGEST_WAIT_NS = 100_000_000n;
+/** Where looks are slow they come less often: they take at most one part in so many of a busy period. */
+const LOOK_SHARE = 8n;
 
 export class PitController {
   readonly #clock: Clock;
@@ -69,6 +71,7 @@ export class PitController {
   #portFailed = false;
   #reportedFault: string | undefined;
   #looks = 0;
+  #lookCostNs = 0n;
   #acknowledgedBase = 0n;
 
   /** @throws TypeError, RangeError for options that are impossible, or a state of an unknown version. */
@@ -262,9 +265,12 @@ export class PitController {
     if (!this.#isActive) return;
     const { phase } = this.#episodes;
     const isBusy = phase === 'catch-up' || phase === 'slow-down' || this.#observer.watch.isRecent(this.#clock.nowNs());
-    this.#timer = this.#clock.setTimer(isBusy ? BUSY_PERIOD_NS : IDLE_PERIOD_NS, () => {
+    const busyNs = minBigint(maxBigint(BUSY_PERIOD_NS, this.#lookCostNs * LOOK_SHARE), IDLE_PERIOD_NS);
+    this.#timer = this.#clock.setTimer(isBusy ? busyNs : IDLE_PERIOD_NS, () => {
       if (this.#life !== 'running') return;
+      const startedNs = this.#clock.nowNs();
       this.#look(true);
+      this.#lookCostNs = this.#clock.nowNs() - startedNs;
       this.#schedule();
     });
   }

@@ -24,9 +24,19 @@ export async function packCommand() {
       if (level === 'warn') throw new Error(`packing the command: ${log.message}`);
     },
   });
-  await bundle.write({ dir, format: 'esm', chunkFileNames: '[name]-[hash].js' });
+  const { output } = await bundle.write({ dir, format: 'esm', chunkFileNames: '[name]-[hash].js' });
   await bundle.close();
+  refuseSharedPrograms(output.filter(({ type }) => type === 'chunk'));
   writeFileSync(join(dir, 'LICENSES.txt'), PACKED.map(licenceOf).join('\n'));
+}
+
+/** A program runs when it is loaded, so no other file may load it to get at something inside. */
+function refuseSharedPrograms(chunks) {
+  const programs = new Set(chunks.filter(({ isEntry }) => isEntry).map(({ fileName }) => fileName));
+  for (const { fileName, imports, dynamicImports } of chunks) {
+    const shared = [...imports, ...dynamicImports].find((name) => programs.has(name));
+    if (shared !== undefined) throw new Error(`packing the command: ${fileName} would load the program ${shared}`);
+  }
 }
 
 function licenceOf(name) {
