@@ -8,7 +8,8 @@ const BUFFER_BYTES = 16 * 1024;
 
 export class UartTransmitter {
   readonly #output: (bytes: Uint8Array) => void;
-  readonly #buffer = new Uint8Array(BUFFER_BYTES);
+  /** Made for the first byte: most machines never use their second port. */
+  #buffer: Uint8Array | undefined;
   #length = 0;
   #paused = false;
   /** Bytes lost because the guest went on while it was told to wait. */
@@ -39,6 +40,7 @@ export class UartTransmitter {
         return;
       }
     }
+    this.#buffer ??= new Uint8Array(BUFFER_BYTES);
     this.#buffer[this.#length++] = byte;
   }
 
@@ -53,7 +55,7 @@ export class UartTransmitter {
 
   /** Hands on what has gathered, unless paused. */
   flush(): void {
-    if (this.#paused || this.#length === 0) return;
+    if (this.#paused || this.#length === 0 || this.#buffer === undefined) return;
     const bytes = this.#buffer.slice(0, this.#length);
     this.#length = 0;
     this.#output(bytes);

@@ -53,7 +53,7 @@ interface Waiting {
 
 export class KvmPit {
   /** The shortest period the kernel fires at, in ns. */
-  readonly minPeriodNs: bigint = readMinPeriodNs();
+  readonly minPeriodNs: bigint = (minPeriodNs ??= readMinPeriodNs());
   /** Called when an expiry was carried out, or when it found that the guest had changed channel 0 first. */
   onExpired: ((outcome: PitOutcome) => void) | undefined;
   readonly #native: NativePit;
@@ -142,6 +142,9 @@ export class KvmPit {
 const PIC_IMR = 2;
 const IOAPIC_TABLE = 24;
 const IOAPIC_MASK = 1 << 16;
+
+/** Read once: the kernel's file costs more than all else of opening a PIT. */
+let minPeriodNs: bigint | undefined;
 
 /** What the kernel sets when its module is not told otherwise. */
 const USUAL_MIN_PERIOD_US = 200n;
