@@ -56,7 +56,10 @@ export function tickingGuest(rateHz: number, { busy = true } = {}): Uint8Array {
   return Uint8Array.from([...begin(ADDRESS + beforeTick), ...work, ...tick]);
 }
 
-/** A guest as the BIOS of a PC: at reset it copies itself to where it belongs, and goes there. */
+/**
+ * A guest as the BIOS of a PC: at reset it copies itself to where it belongs, and goes there. Since QEMU leaves the local
+ * APIC's LINT0 masked for firmware to open, the local APIC is switched off (IA32_APIC_BASE, SDM 11.4.3), as on a PC without.
+ */
 export function biosImage(guest: Uint8Array): Uint8Array {
   const GUEST_IN_ROM = 0x100;
   const copy = [
@@ -66,6 +69,8 @@ export function biosImage(guest: Uint8Array): Uint8Array {
     [0xbe, ...word(GUEST_IN_ROM)], //                    mov si, GUEST_IN_ROM
     [0xbf, ...word(ADDRESS)], //                         mov di, ADDRESS
     [0xb9, ...word(guest.length), 0xf3, 0xa4], //        mov cx, length; rep movsb
+    [0x66, 0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32], //          mov ecx, 0x1b; rdmsr
+    [0x80, 0xe4, 0xf7, 0x0f, 0x30], //                   and ah, 0xf7; wrmsr
     [0xea, ...word(ADDRESS), 0, 0], //                   jmp 0:ADDRESS
   ].flat();
   const rom = new Uint8Array(ROM_BYTES);
