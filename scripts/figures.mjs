@@ -22,6 +22,11 @@ export const PROMISES = [
   ['create', '4GiBWholeRatio', 1.3, '', 'create to close done, 4 GiB, against bare ioctls'],
   ['create', 'fourAtOnceRatio', 0.75, '', 'four machines at once, against the same four in turn'],
   ['memory', 'furtherMachineMiB', 5, ' MiB', 'resident memory of a further machine, beyond its guest memory'],
+  ['pit', 'returnMs', 1000, ' ms', 'a guest stopped for 2 s: until its time is within a tick'],
+  ['pit', 'stopLostTicks', 0, '', 'ticks lost by that stop'],
+  ['pit', 'greatestRateOfCapRatio', 1, '', 'greatest rate in 100 ms after it, against the cap'],
+  ['pit', 'workGivenUpPercent', 30, ' %', "share of the guest's own work given up while it is paid back"],
+  ['pit', 'loadLostTicks', 0, '', 'ticks lost by a guest once a load on all CPUs has ended'],
   ['boot', 'quietRatioToFaster', 1, '', 'command start to userspace, quiet, against the faster of QEMU microvm and pc'],
   ['boot', 'fullRatioToFaster', 1, '', 'the same with the full log of the kernel'],
 ];

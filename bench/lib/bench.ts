@@ -14,6 +14,9 @@ export type Stage = 'flat' | 'embedded' | 'hardware';
 export interface BenchOptions {
   /** How often each measurement is repeated; each program has its own default. */
   readonly runs: number | undefined;
+  /** For programs that measure for a time, and that set a rate; the others take no notice. */
+  readonly seconds: number | undefined;
+  readonly rateHz: number | undefined;
   /** Where progress goes; the last line of standard output belongs to the result. */
   readonly progress: (line: string) => void;
 }

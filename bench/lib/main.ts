@@ -14,12 +14,15 @@ const { values, positionals } = parseArgs({
     json: { type: 'boolean', default: false },
     save: { type: 'boolean', default: false },
     runs: { type: 'string' },
+    seconds: { type: 'string' },
+    rate: { type: 'string' },
   },
 });
 
 const name = positionals[0] ?? '';
-const runs = values.runs === undefined ? undefined : Number(values.runs);
-if (runs !== undefined && !(Number.isInteger(runs) && runs >= 1)) throw new RangeError(`--runs: ${values.runs!}`);
+const runs = wholeNumber('runs', values.runs);
+const seconds = wholeNumber('seconds', values.seconds);
+const rateHz = wholeNumber('rate', values.rate);
 
 const { bench } = (await import(`../${name}.js`)) as { bench: Bench };
 if (bench.stage === 'flat' && !kvmIsThere()) {
@@ -34,7 +37,12 @@ if (bench.stage === 'flat' && !kvmIsThere()) {
 const host = hostFacts();
 const progress = (line: string) => void process.stderr.write(`${line}\n`);
 progress(`${bench.name} [${bench.stage}]: ${bench.about}`);
-const result: BenchResult = { name: bench.name, host, stage: bench.stage, ...(await bench.run({ runs, progress })) };
+const result: BenchResult = {
+  name: bench.name,
+  host,
+  stage: bench.stage,
+  ...(await bench.run({ runs, seconds, rateHz, progress })),
+};
 
 if (values.save) {
   const file = path.resolve('bench/results', `${bench.name}.json`);
@@ -47,6 +55,12 @@ if (values.json) {
 } else {
   printFigures('vivarium', result.metrics);
   for (const [peer, figures] of Object.entries(result.peers)) printFigures(peer, figures);
+}
+
+function wholeNumber(option: string, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  if (!/^[1-9]\d*$/.test(value)) throw new RangeError(`--${option}: ${value}`);
+  return Number(value);
 }
 
 function kvmIsThere(): boolean {

@@ -1,0 +1,118 @@
+/**
+ * A guest's time by its PIT: what a stop and a busy host cost a guest that keeps time by ticks, and what paying back costs
+ * it and the host. Against the kernel's own reinjection, and against QEMU on the same KVM with both of its policies for lost
+ * ticks (lib/pit-contestant.ts).
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { Machine } from '#lib/index.js';
+import type { Bench, Figures } from './lib/bench.js';
+import { CONTESTANTS, scriptCpuNs, type ContestantName } from './lib/pit-contestant.js';
+import { tickingGuest } from './lib/pit-guest.js';
+import { loadAndLetGo, stopAndGo, warmUp, type LoadResult, type StopResult } from './lib/pit-trouble.js';
+import { pairedRatio, summarise } from './lib/stats.js';
+
+const DEFAULT_RUNS = 3;
+const DEFAULT_SECONDS = 60;
+const STOP_MS = 2000;
+const IDLE_MS = 3000;
+const MANY = 20;
+/** In the embedded host, whose one CPU runs guests and JavaScript in turn, 1000 Hz is more than any looking leaves. */
+const RATE_HZ = process.env['VIVARIUM_HOST'] === 'embedded' ? 100 : 1000;
+
+interface Round {
+  readonly stop: StopResult;
+  readonly load: LoadResult;
+  /** The greatest rate in 100 ms after a stop, against the cap. */
+  readonly ofCap: number;
+}
+
+export const bench: Bench = {
+  name: 'pit',
+  stage: 'flat',
+  about:
+    'a stopped and an overloaded guest; to reach: within a tick in 1 s, no tick lost, 70 % of its work kept, the cap',
+  async run({ runs = DEFAULT_RUNS, seconds = DEFAULT_SECONDS, rateHz = RATE_HZ, progress }) {
+    const names = Object.keys(CONTESTANTS) as ContestantName[];
+    const rounds = Object.fromEntries(names.map((name) => [name, [] as Round[]])) as Record<ContestantName, Round[]>;
+    for (let index = 0; index < runs; index++) {
+      for (const name of names) {
+        const round = await oneRound(name, rateHz, seconds * 1000);
+        const { stop, load } = round;
+        const back = stop.returnMs === undefined ? 'not back' : `back in ${stop.returnMs.toFixed(0)} ms`;
+        progress(
+          `round ${index + 1}, ${name}: stop ${back}, ${stop.lostTicks} lost, ${stop.greatestIn100Ms.toFixed(0)} in 100 ms, ` +
+            `${(stop.workShare * 100).toFixed(0)} % of its work; load ${load.lostTicks} lost`,
+        );
+        rounds[name].push(round);
+      }
+    }
+    const { catchUp, reinject, qemuDelay, qemuDiscard } = rounds;
+    const share = (of: readonly Round[]) => of.map(({ stop }) => stop.workShare);
+    return {
+      metrics: {
+        rateHz,
+        loadSeconds: seconds,
+        ...figures(catchUp),
+        greatestRateOfCapRatio: summarise(catchUp.map(({ ofCap }) => ofCap)),
+        workGivenUpPercent: summarise(share(catchUp).map((kept) => 100 * (1 - kept))),
+        workKeptRatioToReinject: pairedRatio(share(catchUp), share(reinject)),
+        oneMachineCpuPercent: summarise(await scriptCpuPercent(1, rateHz, runs)),
+        twentyMachinesCpuPercent: summarise(await scriptCpuPercent(MANY, rateHz, runs)),
+      },
+      peers: { reinject: figures(reinject), qemuDelay: figures(qemuDelay), qemuDiscard: figures(qemuDiscard) },
+      runs,
+    };
+  },
+};
+
+async function oneRound(name: ContestantName, rateHz: number, loadMs: number): Promise<Round> {
+  const contestant = await CONTESTANTS[name](rateHz);
+  try {
+    await warmUp(contestant);
+    const stop = await stopAndGo(contestant, rateHz, STOP_MS);
+    const ofCap = (stop.greatestIn100Ms * 10) / contestant.capHz();
+    return { stop, ofCap, load: await loadAndLetGo(contestant, rateHz, loadMs) };
+  } finally {
+    await contestant.close();
+  }
+}
+
+/** How long those that came back took is only said when there are any. */
+function figures(rounds: readonly Round[]): Record<string, Figures[string]> {
+  const back = rounds.flatMap(({ stop }) => (stop.returnMs === undefined ? [] : [stop.returnMs]));
+  return {
+    cameBackShare: back.length / rounds.length,
+    ...(back.length === 0 ? {} : { returnMs: summarise(back) }),
+    stopLostTicks: summarise(rounds.map(({ stop }) => stop.lostTicks)),
+    greatestIn100Ms: summarise(rounds.map(({ stop }) => stop.greatestIn100Ms)),
+    workKeptShare: summarise(rounds.map(({ stop }) => stop.workShare)),
+    loadLostTicks: summarise(rounds.map(({ load }) => load.lostTicks)),
+    loadGreatestLagMs: summarise(rounds.map(({ load }) => load.greatestLagMs)),
+  };
+}
+
+/** CPU time of the JavaScript thread in per cent of one CPU, while guests that halt between ticks are owed nothing. */
+async function scriptCpuPercent(machineCount: number, rateHz: number, runs: number): Promise<number[]> {
+  const machines: Machine[] = [];
+  try {
+    for (let index = 0; index < machineCount; index++) {
+      const vm = await Machine.create({
+        memory: '1MiB',
+        boot: { flat: tickingGuest(rateHz, { busy: false }), address: 0x1000, mode: 'real16' },
+      });
+      machines.push(vm);
+      await vm.start();
+    }
+    await delay(IDLE_MS);
+    const samples: number[] = [];
+    for (let run = 0; run < runs; run++) {
+      const before = scriptCpuNs();
+      const startedMs = performance.now();
+      await delay(IDLE_MS);
+      samples.push((scriptCpuNs() - before) / (performance.now() - startedMs) / 1e4);
+    }
+    return samples;
+  } finally {
+    for (const vm of machines) await vm.close();
+  }
+}
