@@ -1,7 +1,7 @@
 /**
- * `npm run bench -- NAME [--json] [--save] [--runs N] [--seconds N] [--rate HZ]`: runs bench/NAME.ts against the built package (dist/ and the
- * addon). The programs are TypeScript; their types are stripped file by file into build/bench/, which takes no check of
- * types (`npm run types` does that) and no second build of the library.
+ * `npm run bench -- NAME [--json] [--save] [--runs N] [--seconds N] [--rate HZ]`: runs bench/NAME.ts against the built
+ * package (dist/ and the addon). The programs are TypeScript; lib/transpile.mjs makes them ready, without a second build
+ * of the library.
  */
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';

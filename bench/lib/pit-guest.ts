@@ -3,6 +3,7 @@
  * counts turns of its own work beside that. In machine code, and for any machine with a PIT and a PIC: the same bytes run
  * in vivarium's machines and, as the BIOS of a PC, in QEMU's. 16-bit real mode at 0x1000, stack below.
  */
+import { PIT_HZ } from '#lib/time/counts.js';
 
 /** Where it counts, 32 bits each: the ticks whose end of interrupt it has written, and the turns of its work. */
 export const TICKS_AT = 0x600;
@@ -10,7 +11,6 @@ export const WORK_AT = 0x604;
 
 const ADDRESS = 0x1000;
 const TICK_VECTOR_AT = 0x80;
-const PIT_HZ = 1_193_182;
 const ROM_BYTES = 0x10000;
 
 /** The reload value that comes nearest to a rate. @throws RangeError for a rate that channel 0 can't be programmed to. */

@@ -3,9 +3,11 @@
  * host. Its lag is the host's clock against the guest's own count, taken from the moment before.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { PIT_HZ } from '#lib/time/counts.js';
 import { startLoad } from './load.js';
 import type { Contestant } from './pit-contestant.js';
 import { reloadFor } from './pit-guest.js';
+import { greatestIn100Ms, workSpeed, type TickSample } from './tick-samples.js';
 
 export interface StopResult {
   /** From the end of the stop until the guest is within a tick; undefined when it had not come back in time. */
@@ -22,17 +24,9 @@ export interface LoadResult {
   readonly lostTicks: number;
 }
 
-interface Look {
-  readonly atMs: number;
-  readonly ticks: number;
-  readonly work: number;
-}
-
-const PIT_HZ = 1_193_182;
 const TICKING_BY_MS = 60_000;
 const CALM_MS = 1000;
 const LOOK_MS = 25;
-const WINDOW_MS = 100;
 const UNPAID_MS = 1000;
 /** Between ticks a guest that is owed nothing is up to one behind, and that one may be under way. */
 const WITHIN_TICKS = 2;
@@ -69,7 +63,7 @@ export async function stopAndGo(contestant: Contestant, rateHz: number, stopMs: 
   return {
     returnMs: back && back.atMs - first.atMs,
     lostTicks: wholeTicks(lag(looks.at(-1)!)),
-    greatestIn100Ms: greatestInWindow(looks),
+    greatestIn100Ms: greatestIn100Ms(looks),
     workShare: workSpeed(first, paid) / workSpeed(calm, before),
   };
 }
@@ -90,11 +84,11 @@ export async function loadAndLetGo(contestant: Contestant, rateHz: number, loadM
   return { greatestLagMs: (Math.max(...looks.map(lag)) * 1000) / rateHz, lostTicks: wholeTicks(lag(looks.at(-1)!)) };
 }
 
-function look(contestant: Contestant): Look {
+function look(contestant: Contestant): TickSample {
   return { atMs: performance.now(), ticks: contestant.ticks(), work: contestant.work() };
 }
 
-async function watch(contestant: Contestant, forMs: number, looks: Look[]): Promise<void> {
+async function watch(contestant: Contestant, forMs: number, looks: TickSample[]): Promise<void> {
   const untilMs = performance.now() + forMs;
   while (performance.now() < untilMs) {
     await delay(LOOK_MS);
@@ -102,7 +96,12 @@ async function watch(contestant: Contestant, forMs: number, looks: Look[]): Prom
   }
 }
 
-async function comeBack(contestant: Contestant, lag: (at: Look) => number, troubleMs: number, looks: Look[]) {
+async function comeBack(
+  contestant: Contestant,
+  lag: (at: TickSample) => number,
+  troubleMs: number,
+  looks: TickSample[],
+) {
   const untilMs = performance.now() + Math.min(PATIENCE * troubleMs, PATIENCE_MS);
   for (;;) {
     const last = looks.at(-1)!;
@@ -114,7 +113,7 @@ async function comeBack(contestant: Contestant, lag: (at: Look) => number, troub
 }
 
 /** In ticks, as they are programmed: a reload value rarely gives the wanted rate exactly. */
-function lagFrom(start: Look, rateHz: number): (at: Look) => number {
+function lagFrom(start: TickSample, rateHz: number): (at: TickSample) => number {
   const ticksPerMs = PIT_HZ / reloadFor(rateHz) / 1000;
   return ({ atMs, ticks }) => (atMs - start.atMs) * ticksPerMs - (ticks - start.ticks);
 }
@@ -122,21 +121,4 @@ function lagFrom(start: Look, rateHz: number): (at: Look) => number {
 /** What is within a tick is not lost. */
 function wholeTicks(lag: number): number {
   return lag <= WITHIN_TICKS ? 0 : Math.floor(lag);
-}
-
-function greatestInWindow(looks: readonly Look[]): number {
-  let greatest = 0;
-  let first = 0;
-  for (const last of looks) {
-    while (last.atMs - looks[first + 1]!.atMs >= WINDOW_MS) first++;
-    const elapsedMs = last.atMs - looks[first]!.atMs;
-    if (elapsedMs >= WINDOW_MS) {
-      greatest = Math.max(greatest, ((last.ticks - looks[first]!.ticks) * WINDOW_MS) / elapsedMs);
-    }
-  }
-  return greatest;
-}
-
-function workSpeed(from: Look, to: Look): number {
-  return ((to.work - from.work) >>> 0) / (to.atMs - from.atMs);
 }

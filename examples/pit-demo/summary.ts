@@ -2,15 +2,11 @@
  * What the samples of a run say, as the figures of a table. Pure: no clock, no machine.
  */
 
-/** One look at a guest from outside. */
-export interface Sample {
-  readonly atMs: number;
+import { greatestIn100Ms, workSpeed, type TickSample } from '../../bench/lib/tick-samples.js';
+
+export interface Sample extends TickSample {
   /** How far the guest's clock is behind, what was forgiven included. */
   readonly lagMs: number;
-  /** Ticks acknowledged since the guest began. */
-  readonly ticks: number;
-  /** Turns of the guest's own work, modulo 2^32. */
-  readonly work: number;
 }
 
 export interface Span {
@@ -42,7 +38,6 @@ export interface RatePoint {
   readonly rateHz: number;
 }
 
-const WINDOW_MS = 100;
 /** What is owed swings by a period between ticks, so a guest that is owed nothing shows up to one tick, and the next. */
 const TICKS_UNDER_WAY = 2;
 /** Where a policy does not pay back, the guest's work is looked at for this long. */
@@ -54,19 +49,6 @@ export function rates(samples: readonly Sample[]): RatePoint[] {
     const before = samples[index]!;
     return { atMs: sample.atMs, rateHz: ((sample.ticks - before.ticks) * 1000) / (sample.atMs - before.atMs) };
   });
-}
-
-/** The most interrupts in any 100 ms; windows between samples are longer, so their mean is taken for it. */
-export function greatestInWindow(samples: readonly Sample[], windowMs = WINDOW_MS): number {
-  let greatest = 0;
-  let first = 0;
-  for (const last of samples) {
-    while (first + 1 < samples.length && last.atMs - samples[first + 1]!.atMs >= windowMs) first++;
-    const elapsedMs = last.atMs - samples[first]!.atMs;
-    if (elapsedMs < windowMs) continue;
-    greatest = Math.max(greatest, ((last.ticks - samples[first]!.ticks) * windowMs) / elapsedMs);
-  }
-  return Math.round(greatest);
 }
 
 /** The figures of one run. @throws RangeError when there are too few samples to say anything. */
@@ -84,14 +66,14 @@ export function summarise(run: PolicyRun): Summary {
     greatestLagMs: Math.max(...samples.map(({ lagMs }) => lagMs)),
     endLagMs: last.lagMs,
     returnMs: back && back.atMs - stop.toMs,
-    greatestIn100Ms: greatestInWindow(samples),
-    workShare: workSpeed(samples, paying) / workSpeed(samples, { fromMs: 0, toMs: stop.fromMs }),
+    greatestIn100Ms: Math.round(greatestIn100Ms(samples)),
+    workShare: workIn(samples, paying) / workIn(samples, { fromMs: 0, toMs: stop.fromMs }),
   };
 }
 
 /** Turns of work a millisecond of a span. Work stands still in a stop, so that the last sample in one is as good as its end. */
-function workSpeed(samples: readonly Sample[], { fromMs, toMs }: Span): number {
+function workIn(samples: readonly Sample[], { fromMs, toMs }: Span): number {
   const from = samples.filter(({ atMs }) => atMs <= fromMs).at(-1) ?? samples[0]!;
   const to = samples.filter(({ atMs }) => atMs <= toMs).at(-1) ?? from;
-  return ((to.work - from.work) >>> 0) / (to.atMs - Math.max(from.atMs, fromMs));
+  return workSpeed(from, to, fromMs);
 }

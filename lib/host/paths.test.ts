@@ -38,7 +38,7 @@ describe('toInnerPath', () => {
   });
 
   it('resolves a link that leaves the shared folders and comes back', () => {
-    // /proc/self/root/... leads through /proc, which inside is another one's.
+    // It leads through procfs, which inside is that of another kernel.
     symlinkSync(`/proc/self/root${folder}/real`, join(folder, 'through-proc'));
     const inner = toInnerPath(join(folder, 'through-proc', 'x'));
     expect(inner.startsWith('/proc')).toBe(false);

@@ -35,7 +35,7 @@ describe('bzImageRelease', () => {
   it.each([
     ['an empty file', Buffer.alloc(0)],
     ['a file that ends within the header', bzImage('6.1').subarray(0, 0x20f)],
-    ['another magic', bzImage('6.1', { magic: 'XXXX' })],
+    ['another magic', bzImage('6.1', { magic: 'HdrT' })],
     ['no version field', bzImage('6.1', { offset: 0 })],
     ['a version beyond the file', bzImage('6.1', { offset: 0xffff })],
     ['an empty version', bzImage('')],

@@ -170,7 +170,10 @@ export interface NativePit {
   takeOutcome(): NativePitOutcome | undefined;
 }
 
-/** What channel 0 counts from (1 to 2^32 - 1), and the mark in its write latch (0 to 255). */
+/**
+ * What channel 0 counts from: 1 to 65536 where the guest loaded it, up to 2^32 - 1 from the host, 0 before the first load.
+ * And its write latch (0 to 255): the low byte of the guest's last 16-bit reload, or a mark of the host's.
+ */
 export interface NativePitLoad {
   readonly count: number;
   readonly latch: number;

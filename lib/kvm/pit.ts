@@ -7,41 +7,43 @@ import { readFileSync } from 'node:fs';
 import { VmmError } from '../base/errors.js';
 import { Irqchip } from '../abi/kvm.js';
 import { loadBinding } from './binding.js';
-import type { NativePit, NativePitChange, NativePitLoad } from './native.js';
+import type { NativePit, NativePitChange, NativePitLoad, NativePitReading } from './native.js';
 import type { Vm } from './vm.js';
 
 /** A reload value and the mark that goes with it, in the channel's write latch. */
 export type PitLoad = NativePitLoad;
 
-/** Channel 0. */
-export interface PitReading {
-  /** The reload value in force; 0 before the guest's first control word. */
-  readonly count: number;
-  /** 8254 operating mode, 0 to 5. */
-  readonly mode: number;
-  /** The low byte of the guest's last 16-bit reload, or the mark that a change has put there. */
-  readonly latch: number;
-  /** The guest is between the two bytes of a 16-bit reload. */
-  readonly midWrite: boolean;
-}
+/** Channel 0, as KVM_GET_PIT2 tells it. */
+export type PitReading = NativePitReading;
 
-/** One change: carried out natively with every vCPU held outside the guest, or not at all. */
+/**
+ * One change: carried out natively with every vCPU held outside the guest, or not at all. It ends the expiry of the change
+ * before it, also when it loads nothing: with neither `load` nor `reinject` it sets a new expiry alone.
+ */
 export interface PitChange {
-  /** What channel 0 must still hold. */
-  readonly expected: { readonly count: number; readonly mode: number; readonly latch: number };
+  /** What channel 0 must still hold; if it holds something else the guest came first, and nothing is changed. */
+  readonly expected: PitLoad & { readonly mode: number };
+  /** The reload value to fire with, and the mark that goes with it. Undefined: only reinjection changes. */
   readonly load?: PitLoad;
-  /** Whether the kernel replays ticks that the guest did not take (KVM_REINJECT_CONTROL). Any load forgets those owed. */
+  /**
+   * Whether the kernel replays ticks that the guest did not take (KVM_REINJECT_CONTROL). Undefined: left as it is. Any
+   * load forgets those owed.
+   */
   readonly reinject?: boolean;
   /** How long to wait for an acknowledged tick, so that the change comes just after one. 0n: at once. */
   readonly waitForTickNs: bigint;
-  /** After this time native code loads `load` by itself, with the same checks, unless another change comes before. */
+  /**
+   * After this time native code loads `load` by itself, without JavaScript, unless a further change came first. It makes
+   * the same checks. Undefined: the change stands until the next one.
+   */
   readonly expiry?: { readonly afterNs: bigint; readonly load: PitLoad };
 }
 
 /** Times are on the clock of process.hrtime.bigint(). */
 export type PitOutcome =
+  /** Done at `atNs`; `delivered` is the counter at that moment, the vCPUs being held for `heldNs`. */
   | { readonly result: 'applied'; readonly atNs: bigint; readonly delivered: bigint; readonly heldNs: bigint }
-  /** The guest had changed channel 0, or is in the middle of it. Nothing was done. */
+  /** The guest had changed channel 0, or is in the middle of it: nothing was done, here is what it holds. */
   | { readonly result: 'changed'; readonly atNs: bigint; readonly delivered: bigint; readonly reading: PitReading }
   /** Channel 2 runs a one-shot count that a load would disturb, or a vCPU did not come out. Nothing was done. */
   | { readonly result: 'busy'; readonly atNs: bigint; readonly delivered: bigint };

@@ -7,46 +7,9 @@
  * that differs from the low byte of that count; a latch that is no longer the mark says that the guest has reloaded,
  * also when it loaded the very same count.
  */
+import type { PitChange, PitOutcome, PitReading } from '../kvm/index.js';
 
-/** Channel 0 as KVM_GET_PIT2 tells it, with what matters of channel 2. */
-export interface PitReading {
-  /** The reload value in force: 1 to 65536 from the guest; the host may load more. 0 before the first load. */
-  readonly count: number;
-  /** 8254 operating mode, 0 to 5. */
-  readonly mode: number;
-  /** channels[0].write_latch. */
-  readonly latch: number;
-  /** The guest is between the two bytes of a 16-bit reload. */
-  readonly midWrite: boolean;
-}
-
-/**
- * One wish of the controller: carried out natively with every vCPU held outside the guest, or not at all. It ends the expiry of
- * the change before it, also when it loads nothing: a change with neither `load` nor `reinject` sets a new expiry alone.
- */
-export interface PitChange {
-  /** What channel 0 must still hold; if it holds something else the guest came first, and nothing is changed. */
-  readonly expected: { readonly count: number; readonly mode: number; readonly latch: number };
-  /** The reload value to fire with, and the mark that goes with it. Undefined: only reinjection changes. */
-  readonly load?: { readonly count: number; readonly latch: number };
-  /** KVM_REINJECT_CONTROL. Undefined: left as it is. */
-  readonly reinject?: boolean;
-  /** How long to wait for an acknowledged tick, so that the change comes just after one. 0n: at once. */
-  readonly waitForTickNs: bigint;
-  /**
-   * After this time native code loads `then` by itself, without JavaScript, unless a further change came first. It makes
-   * the same checks. Undefined: the change stands until the next one.
-   */
-  readonly expiry?: { readonly afterNs: bigint; readonly load: { readonly count: number; readonly latch: number } };
-}
-
-export type PitOutcome =
-  /** Done. `atNs` on the controller's clock; `delivered` is the counter at that moment, the vCPUs being held. */
-  | { readonly result: 'applied'; readonly atNs: bigint; readonly delivered: bigint; readonly heldNs: bigint }
-  /** The guest had changed channel 0, or is in the middle of it: nothing was done, here is what it holds. */
-  | { readonly result: 'changed'; readonly atNs: bigint; readonly delivered: bigint; readonly reading: PitReading }
-  /** A one-shot measurement on channel 2 is under way, which a load would disturb; or a vCPU did not come out. */
-  | { readonly result: 'busy'; readonly atNs: bigint; readonly delivered: bigint };
+export type { PitChange, PitOutcome, PitReading };
 
 /** What is known of the guest's ability to take ticks, sampled by the controller. */
 export interface TickConditions {

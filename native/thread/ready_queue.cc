@@ -5,7 +5,7 @@
 
 namespace vivarium {
 
-ReadyQueue::ReadyQueue() : tail_(&stub_), head_(&stub_) {}
+ReadyQueue::ReadyQueue() : tail_(&sentinel_), head_(&sentinel_) {}
 
 ReadyQueue::~ReadyQueue() {
   while (take() != nullptr) {
@@ -42,7 +42,7 @@ void ReadyQueue::put(const std::shared_ptr<Source>& source) {
 std::shared_ptr<Source> ReadyQueue::take() {
   Source* tail = tail_;
   Source* next = tail->next_.load(std::memory_order_acquire);
-  if (tail == &stub_) {
+  if (tail == &sentinel_) {
     if (next == nullptr) return nullptr;
     tail_ = next;
     tail = next;
@@ -50,7 +50,7 @@ std::shared_ptr<Source> ReadyQueue::take() {
   }
   if (next == nullptr) {
     if (tail != head_.load(std::memory_order_acquire)) return nullptr;  // a put is half done
-    link(&stub_);
+    link(&sentinel_);
     next = tail->next_.load(std::memory_order_acquire);
     if (next == nullptr) return nullptr;
   }

@@ -58,7 +58,7 @@ class ReadyQueue {
   uint32_t lastId_ = 0;
   std::mutex doorbellMutex_;
   std::function<void()> ring_;
-  Source stub_{0};
+  Source sentinel_{0};  // stands in the queue when nothing else does
   Source* tail_;  // JavaScript thread only
   alignas(64) std::atomic<Source*> head_;
   alignas(64) std::atomic<bool> armed_{true};

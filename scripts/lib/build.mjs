@@ -41,10 +41,9 @@ export async function buildLibrary({ onStart = () => undefined } = {}) {
   const published = !existsSync(join(ROOT, 'tsconfig.build.json'));
   if (published && existsSync(join(ROOT, 'dist/index.js'))) return { done: 'present' };
   const compiler = findModule('typescript/lib/tsc.js');
-  const hash = hashOf(['lib/', 'tsconfig.json', 'tsconfig.build.json', 'scripts/lib/pack-command.mjs'], {
-    keep: (path) => !path.endsWith('.test.ts'),
-    facts: [versionOf('typescript'), versionOf('rolldown')],
-  });
+  // The lock file: what the command packs along is in dist/ too.
+  const sources = ['lib/', 'tsconfig.json', 'tsconfig.build.json', 'scripts/lib/pack-command.mjs', 'package-lock.json'];
+  const hash = hashOf(sources, { keep: (path) => !path.endsWith('.test.ts') });
   if (isStamped(LIBRARY_STAMP, hash, COMMAND)) return { done: 'present' };
   if (compiler === undefined) return { error: 'typescript is not installed: run npm ci first' };
   onStart();

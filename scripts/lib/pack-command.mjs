@@ -3,13 +3,10 @@
  * files in place of two hundred, which more than halves the time until a command runs. The library stays in modules.
  * Prints nothing; throws what the bundler finds wrong.
  */
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { ROOT } from './stamp.mjs';
 
-/** Packed along, with their licences beside them; `bindings` looks at the files around it, so it stays outside. */
-const PACKED = ['commander', 'fzstd'];
 export const COMMAND = 'dist/command/main.js';
 
 export async function packCommand() {
@@ -19,15 +16,16 @@ export async function packCommand() {
   const bundle = await rolldown({
     input: { main: join(ROOT, 'dist/cli/main.js'), worker: join(ROOT, 'dist/cli/worker.js') },
     platform: 'node',
-    external: ['bindings'],
+    external: ['bindings'], // it looks for the addon from the files around it
     onLog(level, log) {
       if (level === 'warn') throw new Error(`packing the command: ${log.message}`);
     },
   });
   const { output } = await bundle.write({ dir, format: 'esm', chunkFileNames: '[name]-[hash].js' });
   await bundle.close();
-  refuseSharedPrograms(output.filter(({ type }) => type === 'chunk'));
-  writeFileSync(join(dir, 'LICENSES.txt'), PACKED.map(licenceOf).join('\n'));
+  const chunks = output.filter(({ type }) => type === 'chunk');
+  refuseSharedPrograms(chunks);
+  writeFileSync(join(dir, 'LICENSES.txt'), packedPackages(chunks).map(licenceOf).join('\n'));
 }
 
 /** A program runs when it is loaded, so no other file may load it to get at something inside. */
@@ -39,14 +37,15 @@ function refuseSharedPrograms(chunks) {
   }
 }
 
-function licenceOf(name) {
-  const found = findPackage(name);
-  if (found === undefined) throw new Error(`${name} is not installed: run npm ci first`);
-  return `${name}\n\n${readFileSync(join(found, 'LICENSE'), 'utf8')}`;
+/** The folders of the packages whose code has come along. */
+function packedPackages(chunks) {
+  const files = chunks.flatMap(({ moduleIds }) => moduleIds);
+  const folders = files.map((file) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0]);
+  return [...new Set(folders.filter((folder) => folder !== undefined))].sort();
 }
 
-/** Its folder: a package need not let its package.json be resolved. */
-function findPackage(name) {
-  const folders = createRequire(join(ROOT, 'package.json')).resolve.paths(name) ?? [];
-  return folders.map((folder) => join(folder, name)).find((folder) => existsSync(join(folder, 'package.json')));
+function licenceOf(folder) {
+  const file = readdirSync(folder).find((name) => /^licen[cs]e/i.test(name));
+  if (file === undefined) throw new Error(`packing the command: ${folder} has no licence to take along`);
+  return `${basename(folder)}\n\n${readFileSync(join(folder, file), 'utf8')}`;
 }

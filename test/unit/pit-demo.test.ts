@@ -1,7 +1,8 @@
 /** What the demonstration of a guest's time makes of its samples: figures, a table, and a picture. */
 import { describe, expect, it } from 'vitest';
+import { greatestIn100Ms } from '../../bench/lib/tick-samples.js';
 import { axisTicks, drawPicture } from '../../examples/pit-demo/picture.js';
-import { greatestInWindow, rates, summarise, type PolicyRun, type Sample } from '../../examples/pit-demo/summary.js';
+import { rates, summarise, type PolicyRun, type Sample } from '../../examples/pit-demo/summary.js';
 import { drawTable } from '../../examples/pit-demo/table.js';
 
 /** A 100 Hz guest, sampled every 50 ms: stopped from 1 s to 2 s, then caught up at `speed` times its rate until 4 s. */
@@ -61,8 +62,8 @@ describe('rates', () => {
 
   it('are greatest in the busiest 100 ms, wherever they begin', () => {
     const samples = [sample(0, 0), sample(60, 6), sample(120, 66), sample(180, 72), sample(240, 78)];
-    expect(greatestInWindow(samples)).toBe(55); // 66 in 120 ms
-    expect(greatestInWindow(samples.slice(0, 2))).toBe(0);
+    expect(greatestIn100Ms(samples)).toBe(55); // 66 in 120 ms
+    expect(greatestIn100Ms(samples.slice(0, 2))).toBe(0);
   });
 });
 
