@@ -59,7 +59,7 @@ class ReadyQueue {
   std::mutex doorbellMutex_;
   std::function<void()> ring_;
   Source sentinel_{0};  // stands in the queue when nothing else does
-  Source* tail_;  // JavaScript thread only
+  Source* tail_;        // JavaScript thread only
   alignas(64) std::atomic<Source*> head_;
   alignas(64) std::atomic<bool> armed_{true};
 };
