@@ -44,21 +44,35 @@ describe('an expiry', () => {
   it('comes while JavaScript is blocked, and is told afterwards', async () => {
     const rig = await bootPit(COUNT_UP);
     rig.cpu.vcpu.resume();
-    const { atNs } = await raise(rig, 20_000_000n);
+    setChannels(rig, [{ count: nominal.count, mode: 2, write_latch: nominal.latch, write_state: 3 }]);
+    const back = { count: nominal.count, latch: 0x5b };
     let told: PitOutcome | undefined;
     const telling = expired(rig).then((outcome) => (told = outcome));
-    while (rig.pit.read().count === HOST.count) block(5);
-    expect(rig.pit.read()).toEqual({ ...nominal, mode: 2, midWrite: false });
-    expect(told).toBeUndefined();
-    const outcome = await telling;
+    let outcome: PitOutcome;
+    do {
+      const changing = rig.pit.change({
+        expected: { ...nominal, mode: 2 },
+        load: HOST,
+        waitForTickNs: 0n,
+        expiry: { afterNs: 20_000_000n, load: back },
+      });
+      // From here JavaScript does nothing else, so that both the change and its end are native code's alone.
+      const untilMs = performance.now() + 10_000;
+      while (rig.pit.read().latch !== back.latch && performance.now() < untilMs) block(5);
+      expect(told).toBeUndefined();
+      outcome = await changing;
+    } while (outcome.result === 'busy');
     expect(outcome).toMatchObject({ result: 'applied' });
-    expect(outcome.atNs - atNs >= 20_000_000n).toBe(true);
+    expect(rig.pit.read()).toEqual({ ...back, mode: 2, midWrite: false });
+    const end = await telling;
+    expect(end).toMatchObject({ result: 'applied' });
+    expect(end.atNs - outcome.atNs >= 20_000_000n).toBe(true);
   });
 
   it('does nothing once the guest has loaded the PIT itself', async () => {
     const rig = await bootPit(SPIN);
-    await raise(rig, 20_000_000n);
     const told = expired(rig);
+    await raise(rig, 1_000_000_000n); // time enough to come before it, also where JavaScript is held up
     setChannels(rig, [{ count: HOST.count, write_latch: 0x11 }]);
     expect(await told).toMatchObject({ result: 'changed', reading: { count: HOST.count, latch: 0x11 } });
     expect(rig.pit.read()).toMatchObject({ count: HOST.count, latch: 0x11 });
