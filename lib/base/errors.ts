@@ -21,6 +21,8 @@ export type VmmErrorCode =
   | 'ERR_EMBEDDED_HOST' // the embedded host failed
   | 'ERR_AGENT' // the agent in the guest failed, broke its protocol, or went away with the guest
   | 'ERR_SETUP' // something that `npm run setup` provides is missing
+  | 'ERR_DISK_IMAGE' // a disk image is missing, damaged or of the wrong kind
+  | 'ERR_DISK_LOCKED' // another process uses the disk image
   | 'ERR_DEVICE'; // a device model of ours failed
 
 /** Base of all failures that are not the caller's mistake. */

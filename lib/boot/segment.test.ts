@@ -17,7 +17,7 @@ class WindowedFake extends FakeGuestMemory {
     return bytes;
   }
 
-  markDirty(gpa: number, length: number): void {
+  override markDirty(gpa: number, length: number): void {
     this.marked.push([gpa, length]);
   }
 }

@@ -9,7 +9,8 @@ import { formatSize, MiB, PAGE_SIZE } from '../base/units.js';
 import { loadBinding } from '../kvm/binding.js';
 import type { Vm } from '../kvm/index.js';
 import type { NativeMemory } from '../kvm/native.js';
-import type { GuestMemory, MemoryRange } from './guest-memory.js';
+import type { DeviceMemory } from './device-memory.js';
+import type { MemoryRange } from './guest-memory.js';
 
 /**
  * Views are made when they are first needed, and small: V8 counts every byte of an external buffer as pressure on its
@@ -32,7 +33,7 @@ export interface AddressSpaceOptions {
   readonly hugePages?: boolean;
 }
 
-export class AddressSpace implements GuestMemory {
+export class AddressSpace implements DeviceMemory {
   readonly ranges: readonly MemoryRange[];
   readonly sizeBytes: number;
   readonly #native: NativeMemory;
@@ -122,6 +123,30 @@ export class AddressSpace implements GuestMemory {
     const chunk = this.#chunks[this.#chunkIndex(gpa)];
     if (!chunk || !within(chunk, gpa, length)) throw outside(gpa, length, 'one view');
     return this.#view(chunk).subarray(gpa - chunk.gpa, gpa - chunk.gpa + length);
+  }
+
+  view(gpa: number, length: number): Uint8Array {
+    return new Uint8Array(this.#native.view(this.mappingOffset(gpa, length), length));
+  }
+
+  /**
+   * Where [gpa, gpa + length) starts in the mapping, for native code that moves data past JavaScript.
+   *
+   * @throws VmmError ERR_GUEST_MEMORY when the range is not wholly inside one range of RAM; ERR_CLOSED.
+   */
+  mappingOffset(gpa: number, length: number): number {
+    this.#check(gpa, length);
+    let offset = 0;
+    for (const range of this.ranges) {
+      if (gpa < range.gpa + range.sizeBytes) return offset + gpa - range.gpa;
+      offset += range.sizeBytes;
+    }
+    return offset;
+  }
+
+  /** The addon's side of the mapping. */
+  get native(): NativeMemory {
+    return this.#native;
   }
 
   /** Marks the pages of [gpa, gpa + length) in user space's dirty bitmap. */

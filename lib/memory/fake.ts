@@ -1,15 +1,16 @@
 /**
- * Guest memory without a guest: GuestMemory on plain arrays, for unit tests of loaders and devices.
+ * Guest memory without a guest: DeviceMemory on plain arrays, for unit tests of loaders and devices.
  * Sparse, so that a test can have RAM above 4 GiB; it notes the pages written, as the real one's dirty bitmap does.
  */
 import { gpa as toGpa } from '../base/address.js';
 import { VmmError } from '../base/errors.js';
 import { PAGE_SIZE } from '../base/units.js';
-import type { GuestMemory, MemoryRange } from './guest-memory.js';
+import type { DeviceMemory } from './device-memory.js';
+import type { MemoryRange } from './guest-memory.js';
 
 const CHUNK_BYTES = 64 * 1024;
 
-export class FakeGuestMemory implements GuestMemory {
+export class FakeGuestMemory implements DeviceMemory {
   readonly ranges: readonly MemoryRange[];
   readonly sizeBytes: number;
   /** Page numbers (gpa / 4096) written since the last clear(). */
@@ -51,7 +52,7 @@ export class FakeGuestMemory implements GuestMemory {
     this.#walk(gpa, bytes.length, (chunk, at, done, length) => {
       this.#chunk(chunk).set(bytes.subarray(done, done + length), at);
     });
-    this.#markDirty(gpa, bytes.length);
+    this.markDirty(gpa, bytes.length);
   }
 
   fill(gpa: number, value: number, length: number): void {
@@ -59,7 +60,16 @@ export class FakeGuestMemory implements GuestMemory {
     this.#walk(gpa, length, (chunk, at, _done, part) => {
       if ((value & 0xff) !== 0 || this.#chunks.has(chunk)) this.#chunk(chunk).fill(value, at, at + part);
     });
-    this.#markDirty(gpa, length);
+    this.markDirty(gpa, length);
+  }
+
+  /** Inside one chunk of 64 KiB: a ring of a test stands in one. */
+  view(gpa: number, length: number): Uint8Array {
+    this.#check(gpa, length);
+    const chunk = Math.floor(gpa / CHUNK_BYTES);
+    const at = gpa - chunk * CHUNK_BYTES;
+    if (at + length > CHUNK_BYTES) throw new RangeError('a view of fake memory stays inside 64 KiB');
+    return this.#chunk(chunk).subarray(at, at + length);
   }
 
   #check(gpa: number, length: number): void {
@@ -83,7 +93,7 @@ export class FakeGuestMemory implements GuestMemory {
     }
   }
 
-  #markDirty(gpa: number, length: number): void {
+  markDirty(gpa: number, length: number): void {
     if (length === 0) return;
     for (let page = Math.floor(gpa / PAGE_SIZE); page * PAGE_SIZE < gpa + length; page++) this.dirtyPages.add(page);
   }

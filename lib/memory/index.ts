@@ -1,3 +1,6 @@
 /** Guest memory: the interface that devices take, and the address space that machines stand on. */
 export type { GuestMemory, MemoryRange } from './guest-memory.js';
+export type { DeviceMemory } from './device-memory.js';
+export { GuestVector, HostVector, type IoVector } from './io-vector.js';
+export type { AllocateMode, IoDone, IoEngine } from './io-engine.js';
 export { AddressSpace, type AddressSpaceOptions } from './address-space.js';

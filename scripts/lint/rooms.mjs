@@ -17,6 +17,8 @@ export const ROOMS = [
   'chipset',
   'agent',
   'time',
+  'vsp',
+  'vdp',
   'machine',
   'images',
   'host',

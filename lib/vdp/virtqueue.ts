@@ -1,0 +1,36 @@
+/**
+ * A split virtqueue, the device's side: takes descriptor chains that the driver made available and gives them back
+ * used. Virtio 1.2, 2.7. (Contract only so far; see the issue of the devices.)
+ */
+import type { GuestVector } from '../memory/io-vector.js';
+
+/** One request of the driver: its descriptors copied once, checked, and split into what is read and what is written. */
+export interface DescriptorChain {
+  /** Index of the first descriptor, which names the chain in the used ring. */
+  readonly head: number;
+  /** Device-readable pieces, in order. */
+  readonly readable: GuestVector;
+  /** Device-writable pieces, in order; all stand behind the readable ones. */
+  readonly writable: GuestVector;
+}
+
+export interface Virtqueue {
+  readonly index: number;
+  readonly size: number;
+  /**
+   * The next available chain; undefined when there is none, or when the queue is broken (then `broken` says why, and
+   * the device calls needsReset).
+   */
+  pop(): DescriptorChain | undefined;
+  /** Gives a chain back, with the bytes written to its writable part. Seen by the driver at the next `publish`. */
+  push(head: number, writtenBytes: number): void;
+  /** Publishes what was pushed: the used index, with release order. True when the driver wants an interrupt for it. */
+  publish(): boolean;
+  /** Asks the driver for notifications again; true when chains came in the meantime (then go on popping). */
+  enableNotifications(): boolean;
+  disableNotifications(): void;
+  /** Why the queue can't be used any more: what the driver did wrong. */
+  readonly broken: string | undefined;
+  /** Chains popped and not pushed. */
+  readonly inFlight: number;
+}

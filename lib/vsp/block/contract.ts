@@ -1,0 +1,113 @@
+/**
+ * The contract of the class *block*. Two borders use it: a proxy (vdp) calls a provider through BlockService, and the
+ * provider calls a backend (HAL) through BlockBackend.
+ *
+ * | function     | meaning                                                                    | unit       |
+ * |--------------|----------------------------------------------------------------------------|------------|
+ * | read         | the newest data of a range                                                 | 512 bytes  |
+ * | write        | seen by every later read; durable only after a flush                       | 512 bytes  |
+ * | flush        | every write, discard and write-zeroes that was done before it is durable   | -          |
+ * | discard      | the range's content is no longer needed; reads give old data or zeroes     | 512 bytes  |
+ * | write-zeroes | reads give zeroes afterwards, by whichever means                           | 512 bytes  |
+ * | identify     | a serial number of at most 20 ASCII characters                             | -          |
+ * | resize       | the host changes the size, the guest is told                               | 512 bytes  |
+ * | topology     | physical block and best sizes, a hint                                      | bytes      |
+ *
+ * Who validates: the *proxy* checks what the guest wrote as far as memory is concerned (every IoVector handed on lies
+ * in guest memory). The *provider* checks offset, length, alignment to 512 bytes and the end of the disk, and refuses
+ * changes of a read-only disk; a backend gets only ranges inside its size, in units of its own `blockBytes`, and never
+ * two overlapping requests of which one changes data at the same time when it does not say `ordersOverlaps`.
+ * The *backend* checks what it finds on its medium.
+ *
+ * Completion: every call ends with exactly one call of its `done`, possibly before it returns. Nothing throws.
+ */
+import type { IoVector } from '../../memory/io-vector.js';
+import type { BackendDescription, DeviceContract } from '../contract.js';
+
+/** The unit of a guest's requests, whatever the medium has (virtio 1.2, 5.2.6). */
+export const SECTOR_BYTES = 512;
+
+export const BLOCK_FUNCTIONS = [
+  'read',
+  'write',
+  'flush',
+  'discard',
+  'write-zeroes',
+  'identify',
+  'resize',
+  'topology',
+] as const;
+export type BlockFunction = (typeof BLOCK_FUNCTIONS)[number];
+
+/** Why a request failed. */
+export type BlockErrorCode =
+  | 'out-of-range' // beyond the end of the disk, or not in units of 512 bytes
+  | 'read-only' // a change of a read-only disk
+  | 'no-space' // the medium is full (ENOSPC, EDQUOT)
+  | 'io' // the medium failed, or ended before its size says
+  | 'corrupt' // the image's own structure is broken
+  | 'unsupported' // not one of the functions offered
+  | 'closed'; // the device was closed or taken away
+
+/** A failed request: a value, never thrown. */
+export interface BlockError {
+  readonly code: BlockErrorCode;
+  /** For the log: one line that names the thing. */
+  readonly message: string;
+  readonly cause?: unknown;
+}
+
+/** The end of a request: undefined when all of it was done. Data of a failed read is undefined. */
+export type BlockDone = (error: BlockError | undefined) => void;
+
+export interface BlockGeometry {
+  /** A multiple of `blockBytes`. */
+  readonly sizeBytes: number;
+  /** Unit of reads and writes: 512 or a greater power of two, at most 1 MiB. */
+  readonly blockBytes: number;
+  /** What is changed at once without a read first. */
+  readonly physicalBlockBytes: number;
+  /** Best size of a request; 0 when unknown. */
+  readonly optimalIoBytes: number;
+}
+
+/** What a backend does by itself; a method that is missing is what it can't do. */
+export interface BlockBackend {
+  readonly geometry: BlockGeometry;
+  /** Overlapping requests in flight take effect one after another; without it the provider keeps them apart. */
+  readonly ordersOverlaps: boolean;
+  read(offset: number, data: IoVector, done: BlockDone): void;
+  write?(offset: number, data: IoVector, done: BlockDone): void;
+  /** Missing: what is done is as durable as it will ever be. */
+  flush?(done: BlockDone): void;
+  discard?(offset: number, lengthBytes: number, done: BlockDone): void;
+  /** `mayUnmap`: the space may be given back. */
+  writeZeroes?(offset: number, lengthBytes: number, mayUnmap: boolean, done: BlockDone): void;
+  /** The medium's own serial number. */
+  identify?(): string;
+  /** Called with the new geometry when the medium's size changed underneath, or by `resize`. */
+  onGeometry?: ((geometry: BlockGeometry) => void) | undefined;
+  /** Looks at the medium's size anew. Missing: it never changes. */
+  refreshGeometry?(): Promise<BlockGeometry>;
+  describe(): BackendDescription;
+  /** Called with nothing in flight: makes durable what was promised, gives locks and descriptors back. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** What the provider offers to a proxy: always all of it. */
+export interface BlockService {
+  readonly id: string;
+  readonly readOnly: boolean;
+  /** `blockBytes` is what requests may be as small as: SECTOR_BYTES. */
+  readonly geometry: BlockGeometry;
+  read(offset: number, data: IoVector, done: BlockDone): void;
+  write(offset: number, data: IoVector, done: BlockDone): void;
+  flush(done: BlockDone): void;
+  discard(offset: number, lengthBytes: number, done: BlockDone): void;
+  writeZeroes(offset: number, lengthBytes: number, mayUnmap: boolean, done: BlockDone): void;
+  /** At most 20 printable ASCII characters. */
+  identify(): string;
+  /** Tells of every new geometry; returns what ends that. */
+  onGeometry(listener: (geometry: BlockGeometry) => void): () => void;
+  readonly contract: DeviceContract;
+}

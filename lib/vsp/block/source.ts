@@ -1,0 +1,27 @@
+/**
+ * A backend before it is opened: what `fileDisk(path)` and its siblings return, what a machine's configuration and
+ * `rebind` take. Opening needs the machine's I/O engine, so it happens when the machine is made. A source may be
+ * opened again: after a reset, for a restore.
+ */
+import type { Logger } from '../../base/logger.js';
+import type { IoEngine } from '../../memory/io-engine.js';
+import type { BackendDescription } from '../contract.js';
+import type { BlockBackend } from './contract.js';
+
+export interface BlockOpenContext {
+  readonly engine: IoEngine;
+  readonly logger: Logger;
+  /** The device only reads: take a shared lock, open without write access. */
+  readonly readOnly: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface BlockSource {
+  readonly class: 'block';
+  describe(): BackendDescription;
+  /**
+   * @throws VmmError ERR_DISK_IMAGE (missing, a directory, empty, unaligned, truncated, corrupt), ERR_DISK_LOCKED
+   *   (another process has it), ERR_SYSTEM; each names the path and, where there is one, the cure. AbortError.
+   */
+  open(context: BlockOpenContext): Promise<BlockBackend>;
+}

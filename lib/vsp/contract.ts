@@ -1,0 +1,35 @@
+/**
+ * What every device class has in common: a guest is offered one whole set of functions, each of them done by the
+ * backend (native, through the HAL) or by us (emulated, by the HEL); and what of it is reported for each device.
+ * The provider of a class computes the set when the device is made and freezes it: a later backend changes who does a
+ * function, never which there are.
+ */
+
+export type ServedBy = 'native' | 'emulated';
+
+/** One function of a device since it was made. */
+export interface FunctionReport {
+  readonly by: ServedBy;
+  /** Calls that have ended, well or not. */
+  readonly calls: number;
+  /** Of these, how many ended with an error. */
+  readonly errors: number;
+  /** Time between call and completion of all of them, in ns. */
+  readonly ns: number;
+}
+
+/** `vm.device(id).contract` */
+export interface DeviceContract {
+  readonly class: 'block' | 'console' | 'entropy';
+  readonly functions: Readonly<Record<string, FunctionReport>>;
+  /** The backend: its kind, and what tells it from others of that kind. */
+  readonly backend: BackendDescription;
+  /** How often the backend was changed. */
+  readonly rebinds: number;
+}
+
+export interface BackendDescription {
+  /** 'file', 'qcow2', 'memory', 'unix-socket', ... */
+  readonly kind: string;
+  readonly [detail: string]: string | number | boolean | BackendDescription | undefined;
+}
