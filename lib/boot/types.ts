@@ -1,6 +1,6 @@
 /**
  * What loadBoot takes and gives: the boot images of the public contract, the shape of the machine, and the first
- * register state. Types only.
+ * register state. Types, and their names as values.
  */
 import type { InitrdSource } from './initrd.js';
 import type { CpuState } from './registers.js';
@@ -14,8 +14,12 @@ export interface KernelBoot {
   /** Where unpacked kernels are kept. Without it nothing is kept. */
   readonly cacheDir?: string;
   /** Default 'auto'. 'bzimage' leaves the unpacking to the guest. */
-  readonly entry?: 'auto' | '64bit' | 'pvh' | 'bzimage';
+  readonly entry?: KernelEntry;
 }
+
+/** The ways into a kernel. */
+export const KERNEL_ENTRIES = ['auto', '64bit', 'pvh', 'bzimage'] as const;
+export type KernelEntry = (typeof KERNEL_ENTRIES)[number];
 
 /** Raw bytes, put at an address and entered. */
 export interface FlatBoot {

@@ -15,12 +15,12 @@ import { ChannelPort, type ChannelHostEnd } from './channel-port.js';
 import { I8042, I8042_COMMAND_OFFSET } from './i8042.js';
 import { PmTimer } from './pm-timer.js';
 import { GPE0_OFFSET, PM1A_PORT_COUNT, PowerManagement } from './power-management.js';
-import { RTC_BYTES, RtcCmos } from './rtc-cmos.js';
+import { newRtcBattery, RtcCmos, type RtcBattery } from './rtc-cmos.js';
 import { Serial16550 } from './serial-16550.js';
 import { DebugExit, DelayPort, type PanicKind, Pvpanic, ResetControl } from './small-devices.js';
 import { SystemControlB, type TimerChannel2 } from './system-control-b.js';
 
-export { RTC_BYTES };
+export { newRtcBattery, type RtcBattery };
 export type { ChannelHostEnd } from './channel-port.js';
 export type { PanicKind } from './small-devices.js';
 export type { TimerChannel2 } from './system-control-b.js';
@@ -47,8 +47,8 @@ export interface PcChipsetOptions {
   /** Port 0xf4 ends the machine. */
   readonly debugExit: boolean;
   readonly listener: ChipsetListener;
-  /** CMOS memory that outlives this power cycle: RTC_BYTES. */
-  readonly cmos?: Uint8Array;
+  /** What outlives this power cycle. */
+  readonly battery?: RtcBattery;
   /** Given where the PIT does not answer port 0x61 itself (KVM_PIT_SPEAKER_DUMMY). */
   readonly timer2?: TimerChannel2;
 }
@@ -103,7 +103,7 @@ export class PcChipset {
         clock,
         fast,
         memory: memorySizes(options.memory),
-        ...(options.cmos ? { bytes: options.cmos } : {}),
+        ...(options.battery ? { battery: options.battery } : {}),
       }),
       Port.RTC_INDEX,
       2,

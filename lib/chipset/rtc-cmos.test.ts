@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../base/clock.js';
 import { GiB, MiB } from '../base/units.js';
 import { noFastRegisters } from '../bus/device.js';
-import { RtcCmos } from './rtc-cmos.js';
+import { newRtcBattery, RtcCmos } from './rtc-cmos.js';
 
 const NOON = Date.UTC(2026, 6, 4, 12, 34, 56);
 const SECOND = 1_000_000_000n;
@@ -213,8 +213,8 @@ describe('RtcCmos: memory', () => {
     expect(small.get(0x17) | small.get(0x18) | small.get(0x34) | small.get(0x35)).toBe(0);
   });
 
-  it('keeps its memory over a reset and in the bytes it was given, sizes as firmware writes them', () => {
-    const bytes = new Uint8Array(128);
+  it('keeps memory and date over a reset and in the battery it was given, sizes as firmware writes them', () => {
+    const battery = newRtcBattery();
     const memory = { belowFourGiBBytes: 256 * MiB, aboveFourGiBBytes: 0 };
     const make = (): RtcCmos =>
       new RtcCmos({
@@ -222,7 +222,7 @@ describe('RtcCmos: memory', () => {
         fast: noFastRegisters,
         memory,
         irq: { set: () => undefined },
-        bytes,
+        battery,
       });
     const first = make();
     for (const register of [0x50, 0x15, 0x0b]) {
@@ -234,6 +234,12 @@ describe('RtcCmos: memory', () => {
       const values = [0x50, 0x15, 0x0b].map((register) => (rtc.write(0, 1, register), rtc.read(1)));
       expect(values).toEqual([0x7a, 0x80, 0x02]);
     }
+    // The guest writes another year; the next power cycle has it still.
+    first.write(0, 1, 0x09);
+    first.write(1, 1, 0x42);
+    const later = make();
+    later.write(0, 1, 0x09);
+    expect(later.read(1)).toBe(0x42);
   });
 
   it('keeps what is written to it, but not to the status registers', () => {

@@ -17,22 +17,33 @@ export interface RtcCmosOptions {
   readonly fast: FastRegisters;
   /** RAM below and from 4 GiB on, for the size bytes that PC firmware leaves. */
   readonly memory: { readonly belowFourGiBBytes: number; readonly aboveFourGiBBytes: number };
-  /** The 128 bytes that a battery keeps. Default: new ones, as after a change of battery. */
-  readonly bytes?: Uint8Array;
+  /** Default: a new one. */
+  readonly battery?: RtcBattery;
 }
 
-/** What the battery keeps. */
-export const RTC_BYTES = 128;
+/** What outlives a power cycle. */
+export interface RtcBattery {
+  /** The CMOS memory, RTC_BYTES long. */
+  readonly bytes: Uint8Array;
+  /** The guest's date less the host's. */
+  offsetMs: number;
+}
+
+const RTC_BYTES = 128;
+
+/** A fresh battery: memory of zeros, and the host's date. */
+export function newRtcBattery(): RtcBattery {
+  return { bytes: new Uint8Array(RTC_BYTES), offsetMs: 0 };
+}
+
 /** 32 kHz crystal, periodic rate 1024 Hz: what firmware sets. */
 const POWER_ON_A = 0x26;
 const POWER_ON_B = RtcB.HOURS_24;
 
-/** All state besides the 128 bytes. */
+/** All state besides what the battery keeps. */
 interface RtcState {
   index: number;
   flags: number;
-  /** The guest's date less the host's. */
-  offsetMs: number;
   /** The date while the clock stands still, and whether the guest has written to it since. */
   heldMs: number | undefined;
   heldIsWritten: boolean;
@@ -48,11 +59,11 @@ export class RtcCmos implements BusDevice {
   readonly #irq: InterruptLine;
   readonly #clock: Clock;
   readonly #memory: RtcCmosOptions['memory'];
+  readonly #battery: RtcBattery;
   readonly #bytes: Uint8Array;
   readonly #state: RtcState = {
     index: 0,
     flags: 0,
-    offsetMs: 0,
     heldMs: undefined,
     heldIsWritten: false,
     seenMs: 0,
@@ -65,7 +76,8 @@ export class RtcCmos implements BusDevice {
     this.#irq = options.irq;
     this.#clock = options.clock;
     this.#memory = options.memory;
-    this.#bytes = options.bytes ?? new Uint8Array(RTC_BYTES);
+    this.#battery = options.battery ?? newRtcBattery();
+    this.#bytes = this.#battery.bytes;
     // The index has no effect until the data port is read or written, which waits for it.
     options.fast.post(Port.RTC_INDEX, true);
     this.reset();
@@ -132,7 +144,7 @@ export class RtcCmos implements BusDevice {
       registers: [...this.#bytes.subarray(0, RtcRegister.D)],
       flags: this.#state.flags,
       date: new Date(this.#dateMs()).toISOString(),
-      offsetMs: this.#state.offsetMs,
+      offsetMs: this.#battery.offsetMs,
       interrupt: this.#lineIsHigh,
     };
   }
@@ -142,7 +154,7 @@ export class RtcCmos implements BusDevice {
   }
 
   #dateMs(): number {
-    return this.#state.heldMs ?? this.#clock.wallMs() + this.#state.offsetMs;
+    return this.#state.heldMs ?? this.#clock.wallMs() + this.#battery.offsetMs;
   }
 
   #isUpdating(): boolean {
@@ -168,7 +180,7 @@ export class RtcCmos implements BusDevice {
 
   #setDate(dateMs: number): void {
     this.#state.heldMs = undefined;
-    this.#state.offsetMs = Math.round(dateMs - this.#clock.wallMs());
+    this.#battery.offsetMs = Math.round(dateMs - this.#clock.wallMs());
     this.#state.seenMs = this.#dateMs();
   }
 

@@ -19,6 +19,8 @@ const SOURCES_PER_CLOCK = 32;
 
 export class Dispatcher {
   readonly #handlers = new Map<number, () => void>();
+  /** Takes away what was registered for an object that nobody holds any more. */
+  readonly #collected = new FinalizationRegistry<number>((sourceId) => this.#handlers.delete(sourceId));
   #runtime: NativeRuntime | undefined;
   #misses = MISSES_BEFORE_REST;
   #endedNs = 0n;
@@ -37,9 +39,17 @@ export class Dispatcher {
     return this.#runtime;
   }
 
-  /** `handler` is called on the JavaScript thread whenever the source stands in the queue. */
-  register(sourceId: number, handler: () => void): void {
-    this.#handlers.set(sourceId, handler);
+  /**
+   * `handler` is called on the JavaScript thread, with `owner`, whenever the source stands in the queue. The owner is
+   * held weakly, and `handler` must not hold it: a machine that nobody holds is collected, with its threads.
+   */
+  register<T extends object>(sourceId: number, owner: T, handler: (owner: T) => void): void {
+    const held = new WeakRef(owner);
+    this.#handlers.set(sourceId, () => {
+      const live = held.deref();
+      if (live !== undefined) handler(live);
+    });
+    this.#collected.register(owner, sourceId);
   }
 
   unregister(sourceId: number): void {

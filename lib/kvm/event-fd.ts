@@ -9,6 +9,7 @@ export class EventFd {
   /** For Vm.irqfd and Vm.ioeventfd. */
   readonly native: NativeEventFd;
   #sourceId = 0;
+  #callback: ((count: bigint) => void) | undefined;
 
   /** @throws SystemError when no descriptor is left. */
   constructor(initialCount = 0) {
@@ -31,10 +32,13 @@ export class EventFd {
     if (this.#sourceId !== 0) throw new TypeError('this eventfd is watched already');
     const sourceId = dispatcher.runtime.watch(this.native);
     this.#sourceId = sourceId;
-    dispatcher.register(sourceId, () => {
-      const count = dispatcher.runtime.watchCount(sourceId);
-      if (count > 0n) callback(count);
-    });
+    this.#callback = callback;
+    dispatcher.register(sourceId, this, (event) => event.#serve());
+  }
+
+  #serve(): void {
+    const count = loadBinding().dispatcher.runtime.watchCount(this.#sourceId);
+    if (count > 0n) this.#callback?.(count);
   }
 
   unwatch(): void {
@@ -43,6 +47,7 @@ export class EventFd {
     dispatcher.unregister(this.#sourceId);
     dispatcher.runtime.unwatch(this.#sourceId);
     this.#sourceId = 0;
+    this.#callback = undefined;
   }
 
   close(): void {

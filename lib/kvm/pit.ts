@@ -66,7 +66,7 @@ export class KvmPit {
   constructor(native: NativePit, vm: Vm) {
     this.#native = native;
     this.#vm = vm;
-    loadBinding().dispatcher.register(native.sourceId, () => this.#serve());
+    loadBinding().dispatcher.register(native.sourceId, this, (pit) => pit.#serve());
   }
 
   /** The ticks that the guest has acknowledged since the PIT was opened: exact, and read without stopping anything. */

@@ -66,6 +66,9 @@ export class Vcpu {
   readonly #drainPosted: () => void;
   #listener: VcpuListener | undefined;
   #exitSeen = false;
+  /** The exit that it is in will never be completed. */
+  #abandoned = false;
+  #closed = false;
   #parkRequests: (() => void)[] = [];
 
   constructor(native: NativeVcpu, drainPosted: () => void) {
@@ -75,14 +78,19 @@ export class Vcpu {
     this.#state = new Int32Array(native.control);
     this.#counters = new BigUint64Array(native.control);
     this.#drainPosted = drainPosted;
-    loadBinding().dispatcher.register(native.sourceId, () => this.#serve());
+    loadBinding().dispatcher.register(native.sourceId, this, (vcpu) => vcpu.#serve());
   }
 
-  set listener(listener: VcpuListener) {
+  get listener(): VcpuListener | undefined {
+    return this.#listener;
+  }
+
+  set listener(listener: VcpuListener | undefined) {
     this.#listener = listener;
   }
 
-  get state(): 'parked' | 'running' | 'exit' | 'failed' {
+  get state(): 'parked' | 'running' | 'exit' | 'failed' | 'closed' {
+    if (this.#closed) return 'closed';
     switch (Atomics.load(this.#state, VcpuControl.STATE / 4)) {
       case VcpuState.PARKED:
         return 'parked';
@@ -122,17 +130,25 @@ export class Vcpu {
     this.#native.complete();
   }
 
-  /** Starts the thread, or un-parks it. */
+  /** The exit is never completed: the vCPU stays in it for good, and whoever waits for it to park waits no longer. */
+  abandonExit(): void {
+    if (this.state !== 'exit') return;
+    this.#abandoned = true;
+    this.#acknowledgeParked();
+  }
+
+  /** Starts the thread, or un-parks it; a request to park that is on its way is taken back. */
   resume(): void {
     this.#native.resume();
+    this.#acknowledgeParked();
   }
 
   /**
    * Takes the vCPU out of KVM_RUN and parks it; resolves when it has acknowledged. A pending port or MMIO access is
-   * completed first, so that the registers are whole.
+   * completed first, so that the registers are whole. A vCPU whose exit was abandoned counts as parked.
    */
   park(): Promise<void> {
-    if (this.state === 'parked' || this.state === 'failed') return Promise.resolve();
+    if (this.#abandoned || this.#closed || this.state === 'parked' || this.state === 'failed') return Promise.resolve();
     return new Promise((resolve) => {
       this.#parkRequests.push(resolve);
       if (this.#parkRequests.length === 1) this.#native.park();
@@ -161,6 +177,7 @@ export class Vcpu {
 
   /** Called by the machine's close, which then joins the thread. */
   detach(): void {
+    this.#closed = true;
     loadBinding().dispatcher.unregister(this.#native.sourceId);
     this.#acknowledgeParked();
     this.#listener = undefined;

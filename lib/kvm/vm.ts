@@ -324,7 +324,7 @@ export class Vm {
   /** Who takes posted writes. They arrive in order, before any later exit of the vCPU that made them. */
   onPosted(handler: (access: PostedAccess) => void): void {
     this.#posted.handler = handler;
-    loadBinding().dispatcher.register(this.#native.sourceId, () => this.drainPosted());
+    loadBinding().dispatcher.register(this.#native.sourceId, this, (vm) => vm.drainPosted());
   }
 
   drainPosted(): void {

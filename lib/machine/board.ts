@@ -8,10 +8,10 @@ import { AbortError, VmmError } from '../base/errors.js';
 import { PAGE_SIZE } from '../base/units.js';
 import { buildAcpi, cpuidForVcpu, initialMsrs, loadBoot, type CpuState } from '../boot/index.js';
 import { AddressBus } from '../bus/index.js';
-import { PcChipset, type ChipsetListener } from '../chipset/index.js';
+import { PcChipset, type ChipsetListener, type RtcBattery } from '../chipset/index.js';
 import { type GsiRoute, type Kvm, type KvmPit, type Vcpu, type Vm } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
-import { attachExitLoop, type ExitLoopListener } from './exit-loop.js';
+import { ExitLoop, type ExitLoopListener } from './exit-loop.js';
 import type { MachineConfig } from './options.js';
 
 /** What a board tells its machine. */
@@ -24,6 +24,7 @@ interface BoardParts {
   readonly mmio: AddressBus;
   readonly chipset: PcChipset;
   readonly pit: KvmPit;
+  readonly exits: ExitLoop;
 }
 
 export class Board {
@@ -33,6 +34,7 @@ export class Board {
   readonly mmio: AddressBus;
   readonly chipset: PcChipset;
   readonly pit: KvmPit;
+  readonly #exits: ExitLoop;
   #closing: Promise<void> | undefined;
 
   private constructor(parts: BoardParts) {
@@ -42,6 +44,7 @@ export class Board {
     this.mmio = parts.mmio;
     this.chipset = parts.chipset;
     this.pit = parts.pit;
+    this.#exits = parts.exits;
   }
 
   /**
@@ -54,9 +57,9 @@ export class Board {
     config: MachineConfig,
     memory: AddressSpace,
     listener: BoardListener,
-    options: { readonly cmos: Uint8Array; readonly signal?: AbortSignal | undefined },
+    options: { readonly battery: RtcBattery; readonly signal?: AbortSignal | undefined },
   ): Promise<Board> {
-    const { cmos, signal } = options;
+    const { battery, signal } = options;
     const vm = await kvm.createVm();
     try {
       signalCheck(signal);
@@ -86,7 +89,7 @@ export class Board {
           queue: (port) => vm.queuePort(port),
         },
         memory,
-        cmos,
+        battery,
         debugExit: config.debugExit,
         listener,
       });
@@ -98,7 +101,6 @@ export class Board {
       const vcpus = Array.from({ length: config.cpus }, (_, id) =>
         vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
       );
-      const board = new Board({ vm, vcpus, ports, mmio, chipset, pit });
       const entry = await loadBoot(memory, config.boot, {
         reserved: [{ gpa: IDENTITY_MAP_ADDRESS, sizeBytes: TSS_ADDRESS - IDENTITY_MAP_ADDRESS + 3 * PAGE_SIZE }],
         memoryIsZero: true,
@@ -107,8 +109,8 @@ export class Board {
       for (const note of entry.notes) config.logger.log('info', note);
       if (entry.kind !== 'flat') buildAcpi(memory, { cpus: config.cpus, contributors: chipset.acpi });
       setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
-      attachExitLoop(vm, vcpus, { ports, mmio, listener });
-      return board;
+      const exits = new ExitLoop({ vm, vcpus, ports, mmio, listener });
+      return new Board({ vm, vcpus, ports, mmio, chipset, pit, exits });
     } catch (error) {
       await vm.close();
       throw error;
@@ -122,17 +124,24 @@ export class Board {
   /** Every vCPU out of KVM_RUN, its pending access completed, and parked. */
   async park(): Promise<void> {
     await Promise.all(this.vcpus.map((vcpu) => vcpu.park()));
-    this.vm.drainCoalesced();
+    if (!this.isClosed) this.vm.drainCoalesced();
+  }
+
+  /** A vCPU is in an exit that a device has not answered yet. */
+  get isBeingServed(): boolean {
+    return this.vcpus.some((vcpu) => vcpu.state === 'exit');
   }
 
   /**
-   * Parks every vCPU at the machine's end. Those in an exit are not waited for: they are out of the guest already, and
-   * the exit of one of them may be the end itself, which nobody will complete.
+   * The power cycle is over: no vCPU goes on from an exit, and park() waits for none that is in one. The exit of one of
+   * them may be the end itself, which nobody will complete.
    */
-  async halt(): Promise<void> {
-    const parking = this.vcpus.map((vcpu) => ({ vcpu, parked: vcpu.park() }));
-    await Promise.all(parking.filter(({ vcpu }) => vcpu.state !== 'exit').map(({ parked }) => parked));
-    this.vm.drainCoalesced();
+  end(): void {
+    this.#exits.end();
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined;
   }
 
   close(): Promise<void> {

@@ -4,6 +4,8 @@
  * A reader that does not keep up holds the guest's console, not the host's memory: see `holding`.
  */
 import { AbortError, VmmError } from '../base/errors.js';
+import { checkOptionNames } from '../base/options.js';
+import { ByteBacklog } from './byte-backlog.js';
 
 /** What is kept for readers that come later. */
 const HISTORY_BYTES = 1024 * 1024;
@@ -13,8 +15,7 @@ const WATCH_WINDOW = 8 * 1024;
 const READER_HIGH_WATER_BYTES = 1024 * 1024;
 
 interface Reader {
-  chunks: Uint8Array[];
-  bytes: number;
+  readonly waiting: ByteBacklog;
   wake: (() => void) | undefined;
 }
 
@@ -32,8 +33,7 @@ export class MachineConsole {
   readonly #readers = new Set<Reader>();
   readonly #watchers = new Set<(added: string) => void>();
   readonly #decoder = new TextDecoder();
-  #history: Uint8Array[] = [];
-  #historyBytes = 0;
+  readonly #history = new ByteBacklog();
   #ended = false;
   #holding = false;
 
@@ -74,7 +74,7 @@ export class MachineConsole {
 
   /** The output kept so far as text. */
   get text(): string {
-    return new TextDecoder().decode(concat(this.#history, this.#historyBytes));
+    return new TextDecoder().decode(Buffer.concat(this.#history.pieces()));
   }
 
   /**
@@ -84,6 +84,7 @@ export class MachineConsole {
    * @example await vm.console.waitFor(/login:/, { timeoutMs: 60_000 })
    */
   async waitFor(pattern: RegExp, options: WaitForOptions = {}): Promise<RegExpExecArray> {
+    checkOptionNames('waitFor', options, ['timeoutMs', 'signal']);
     const { timeoutMs = 30_000, signal } = options;
     const search = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, ''));
     return new Promise((resolve, reject) => {
@@ -124,16 +125,10 @@ export class MachineConsole {
 
   /** From the serial port. The array is kept. */
   receive(bytes: Uint8Array): void {
-    this.#history.push(bytes);
-    this.#historyBytes += bytes.length;
-    if (this.#historyBytes > 2 * HISTORY_BYTES) {
-      const kept = concat(this.#history, this.#historyBytes).slice(-HISTORY_BYTES);
-      this.#history = [kept];
-      this.#historyBytes = kept.length;
-    }
+    this.#history.append(bytes);
+    if (this.#history.lengthBytes > 2 * HISTORY_BYTES) this.#history.keepLast(HISTORY_BYTES);
     for (const reader of this.#readers) {
-      reader.chunks.push(bytes);
-      reader.bytes += bytes.length;
+      reader.waiting.append(bytes);
       reader.wake?.();
     }
     const added = this.#decoder.decode(bytes, { stream: true });
@@ -150,16 +145,15 @@ export class MachineConsole {
   }
 
   async *#read(): AsyncGenerator<Uint8Array, void, undefined> {
-    const reader: Reader = { chunks: [...this.#history], bytes: this.#historyBytes, wake: undefined };
+    const reader: Reader = { waiting: new ByteBacklog(), wake: undefined };
+    for (const piece of this.#history.pieces()) reader.waiting.append(piece);
     this.#readers.add(reader);
     try {
       for (;;) {
-        const chunks = reader.chunks;
-        reader.chunks = [];
-        reader.bytes = 0;
+        const chunks = reader.waiting.take();
         this.#updateHolding();
         yield* chunks;
-        if (reader.chunks.length > 0) continue;
+        if (reader.waiting.lengthBytes > 0) continue;
         if (this.#ended) return;
         await new Promise<void>((resolve) => (reader.wake = resolve));
         reader.wake = undefined;
@@ -171,7 +165,7 @@ export class MachineConsole {
   }
 
   #updateHolding(): void {
-    const holding = [...this.#readers].some((reader) => reader.bytes > READER_HIGH_WATER_BYTES);
+    const holding = [...this.#readers].some((reader) => reader.waiting.lengthBytes > READER_HIGH_WATER_BYTES);
     if (holding === this.#holding) return;
     this.#holding = holding;
     this.#onHolding(holding);
@@ -180,14 +174,4 @@ export class MachineConsole {
   #lastLines(): string {
     return JSON.stringify(this.text.split('\n').slice(-8).join('\n').slice(-800));
   }
-}
-
-function concat(chunks: readonly Uint8Array[], length: number): Uint8Array {
-  const all = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    all.set(chunk, at);
-    at += chunk.length;
-  }
-  return all;
 }

@@ -3,6 +3,7 @@
  * 64-bit values are texts (hexadecimal for registers, decimal for counters), since JSON has no bigint.
  */
 import { formatGpa } from '../base/address.js';
+import type { BootImage } from '../boot/index.js';
 import type { Vcpu } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
 import type { PitStatus } from '../time/index.js';
@@ -21,7 +22,6 @@ export interface InspectInput {
   readonly board: Board;
   readonly pit: PitStatus;
   readonly space: AddressSpace;
-  readonly closed: boolean;
 }
 
 export function inspectMachine(input: InspectInput): JsonValue {
@@ -31,17 +31,17 @@ export function inspectMachine(input: InspectInput): JsonValue {
     state: input.state,
     status: input.status,
     resets: input.resets,
-    boot: describeBoot(config),
+    boot: describeBoot(config.boot),
     memory: {
       sizeBytes: space.sizeBytes,
       backing: config.memoryBacking,
       ranges: space.ranges.map((range) => ({ gpa: formatGpa(range.gpa), sizeBytes: range.sizeBytes })),
     },
-    cpus: input.closed ? [] : board.vcpus.map(inspectCpu),
+    cpus: board.isClosed ? [] : board.vcpus.map(inspectCpu),
     buses: { port: board.ports.inspect(), mmio: board.mmio.inspect() },
     devices: board.chipset.inspect(),
     pit: input.pit,
-    kvm: input.closed ? null : board.vm.stats(),
+    kvm: board.isClosed ? null : board.vm.stats(),
   };
   return toJson(tree);
 }
@@ -55,10 +55,15 @@ function inspectCpu(vcpu: Vcpu): unknown {
   return { ...base, mpState: vcpu.getMpState(), regs };
 }
 
-function describeBoot(config: MachineConfig): unknown {
-  const { boot } = config;
-  if ('flat' in boot) return { ...boot, flat: typeof boot.flat === 'string' ? boot.flat : `${boot.flat.length} bytes` };
-  return boot;
+/** The boot image with bytes told by their number. */
+export function describeBoot(boot: BootImage): unknown {
+  const size = (image: unknown): unknown => (image instanceof Uint8Array ? `${image.length} bytes` : image);
+  return Object.fromEntries(
+    Object.entries(boot).map(([name, value]: [string, unknown]) => [
+      name,
+      Array.isArray(value) ? value.map(size) : size(value),
+    ]),
+  );
 }
 
 /** Bigints become decimal texts, typed arrays lists, undefined is left out. */

@@ -12,7 +12,7 @@ import { AbortError, KvmError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { ramRanges } from '../boot/index.js';
 import type { DeviceFault } from '../bus/index.js';
-import { RTC_BYTES, type ChannelHostEnd } from '../chipset/index.js';
+import { newRtcBattery, type ChannelHostEnd } from '../chipset/index.js';
 import { Kvm, type Vcpu, type VcpuExit } from '../kvm/index.js';
 import { AddressSpace } from '../memory/index.js';
 import { Board, type BoardListener } from './board.js';
@@ -23,7 +23,8 @@ import { MachinePit } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
-import { crashDetail, type EndStatus } from './status.js';
+import { crashDetail, runFailure, stateDetail, type EndStatus } from './status.js';
+import { TurnQueue, untilAborted } from './turn-queue.js';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
 
@@ -36,21 +37,23 @@ export interface MachineMemory {
   write(gpa: number, bytes: Uint8Array): void;
 }
 
-export interface StopOptions {
-  /** How long the guest may take to power off. Default 30 000. */
-  readonly timeoutMs?: number;
+/** For a call that an AbortSignal may end. */
+export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface PauseOptions {
+export interface StopOptions extends CallOptions {
+  /** How long the guest may take to power off. Default 30 000. */
+  readonly timeoutMs?: number;
+}
+
+export interface PauseOptions extends CallOptions {
   /** 'count' (the default): the guest's clock is to show the pause afterwards; 'freeze': its time stands still. */
   readonly clock?: 'count' | 'freeze';
 }
 
-/** For the call that an AbortSignal may end. */
-export interface CallOptions {
-  readonly signal?: AbortSignal;
-}
+/** Machines that run: they live without anybody holding them. */
+const running = new Set<Machine>();
 
 export class Machine implements AsyncDisposable {
   readonly name: string;
@@ -70,15 +73,14 @@ export class Machine implements AsyncDisposable {
   readonly #ended: Promise<EndStatus>;
   #resolveEnded!: (status: EndStatus) => void;
   /** Changes of life follow one another: pause, resume, restart, and the look of the halt detector. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new TurnQueue();
+  /** The board has never run. */
+  #fresh = true;
   #closing: Promise<void> | undefined;
-  /** What a battery keeps over a reset. */
-  readonly #cmos = new Uint8Array(RTC_BYTES);
+  readonly #battery = newRtcBattery();
   #resets = 0;
   /** From the guest's reset until the new board runs. */
   #resetting = false;
-  /** While it runs, the machine keeps the event loop alive. */
-  #holdsLoop = false;
 
   private constructor(config: MachineConfig, kvm: Kvm, space: AddressSpace) {
     this.name = config.name;
@@ -112,6 +114,7 @@ export class Machine implements AsyncDisposable {
    */
   static async create(options: MachineOptions, call: CallOptions = {}): Promise<Machine> {
     const config = checkMachineOptions(options);
+    checkOptionNames('Machine.create', call, ['signal']);
     if (call.signal?.aborted) throw new AbortError(call.signal);
     const kvm = Kvm.open();
     let space: AddressSpace | undefined;
@@ -124,7 +127,7 @@ export class Machine implements AsyncDisposable {
       const machine = new Machine(config, kvm, space);
       machine.#use(
         await Board.create(kvm, config, space, machine.#listener(), {
-          cmos: machine.#cmos,
+          battery: machine.#battery,
           signal: call.signal,
         }),
       );
@@ -145,56 +148,77 @@ export class Machine implements AsyncDisposable {
     return this.#board.chipset.channel;
   }
 
-  /** Lets the CPUs run. On a paused machine the same as resume(). @throws VmmError ERR_STATE after its end. */
-  async start(): Promise<void> {
+  /** Lets the CPUs run. On a paused machine the same as resume(). @throws VmmError ERR_STATE after its end; AbortError */
+  async start(call: CallOptions = {}): Promise<void> {
+    checkOptionNames('start', call, ['signal']);
     if (this.#state === 'running') throw new VmmError('ERR_STATE', `${this.name} runs already`);
-    await this.#run();
+    await this.#run(call.signal);
   }
 
-  /** Lets a paused machine run on. @throws VmmError ERR_STATE unless it is paused. */
-  async resume(): Promise<void> {
+  /** Lets a paused machine run on. @throws VmmError ERR_STATE unless it is paused; AbortError */
+  async resume(call: CallOptions = {}): Promise<void> {
+    checkOptionNames('resume', call, ['signal']);
     if (this.#state !== 'paused') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}, not paused`);
-    await this.#run();
+    await this.#run(call.signal);
   }
 
-  async #run(): Promise<void> {
-    await this.#inTurn(() => {
+  async #run(signal?: AbortSignal): Promise<void> {
+    await this.#turns.run(async () => {
       if (this.#state !== 'created' && this.#state !== 'paused') {
         throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't run`);
       }
-      const resumed = this.#state === 'paused';
+      if (!this.#fresh) for (const vcpu of this.#board.vcpus) tellPaused(vcpu);
+      await this.#letRun();
       this.#state = 'running';
-      if (resumed) for (const vcpu of this.#board.vcpus) tellPaused(vcpu);
       this.#holdLoop(true);
-      if (resumed) this.pit.resume();
-      else this.pit.start();
-      this.#board.resume();
-      this.#halt ??= this.#makeHaltDetector();
-      this.#halt.start();
-    });
+    }, signal);
+  }
+
+  /** The board's CPUs go; all of them, or none when one can't. */
+  async #letRun(): Promise<void> {
+    const board = this.#board;
+    try {
+      board.resume();
+    } catch (error) {
+      await board.park();
+      throw error;
+    }
+    if (this.#fresh) this.pit.start();
+    else this.pit.resume();
+    this.#fresh = false;
+    this.#halt ??= this.#makeHaltDetector();
+    this.#halt.start();
   }
 
   /**
-   * Takes every CPU out of the guest; resolves when all have acknowledged.
+   * Takes every CPU out of the guest; resolves when all have acknowledged. A CPU whose access a device answers later
+   * is waited for. Aborted, the machine runs on.
    *
-   * @throws TypeError for a clock that is neither 'count' nor 'freeze'; VmmError ERR_STATE unless it runs.
+   * @throws TypeError for a clock that is neither 'count' nor 'freeze'; VmmError ERR_STATE unless it runs; AbortError.
    */
   async pause(options: PauseOptions = {}): Promise<void> {
-    checkOptionNames('pause', options, ['clock']);
-    const { clock = 'count' } = options;
+    checkOptionNames('pause', options, ['clock', 'signal']);
+    const { clock = 'count', signal } = options;
     if (clock !== 'count' && clock !== 'freeze') throw new TypeError("pause: clock is 'count' or 'freeze'");
-    await this.#inTurn(async () => {
+    await this.#turns.run(async () => {
       if (this.#state === 'paused') return;
       if (this.#state !== 'running') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't pause`);
       this.#halt?.stop();
-      await this.#board.park();
-      this.pit.pause(clock);
-      // The guest may have ended in the meantime.
-      if (this.#still()) {
-        this.#state = 'paused';
-        this.#holdLoop(false);
+      try {
+        await untilAborted(this.#board.park(), signal);
+      } catch (error) {
+        if (this.#still() && !this.#resetting) {
+          this.#board.resume();
+          this.#halt?.start();
+        }
+        throw error;
       }
-    });
+      // The guest may have ended in the meantime, or have reset itself: its next board then waits for resume().
+      if (!this.#still()) return;
+      if (!this.#resetting) this.pit.pause(clock);
+      this.#state = 'paused';
+      this.#holdLoop(false);
+    }, signal);
   }
 
   /**
@@ -203,6 +227,7 @@ export class Machine implements AsyncDisposable {
    * @throws VmmError ERR_TIMEOUT when it does not in `timeoutMs`; it then still runs, and kill() ends it. AbortError.
    */
   async stop(options: StopOptions = {}): Promise<EndStatus> {
+    checkOptionNames('stop', options, ['timeoutMs', 'signal']);
     const { timeoutMs = 30_000, signal } = options;
     if (this.#state === 'created') return this.kill();
     if (this.#state === 'paused') await this.#run();
@@ -218,36 +243,38 @@ export class Machine implements AsyncDisposable {
     }
   }
 
-  /** Ends the machine at once; `wait()` then gives 'killed', unless it had ended already. */
-  async kill(): Promise<EndStatus> {
+  /**
+   * Ends the machine at once; `wait()` then gives 'killed', unless it had ended already.
+   *
+   * @throws AbortError when the signal fires before every CPU has left the guest; they leave it all the same.
+   */
+  async kill(call: CallOptions = {}): Promise<EndStatus> {
+    checkOptionNames('kill', call, ['signal']);
+    if (call.signal?.aborted) throw new AbortError(call.signal);
     this.#end({ reason: 'killed' });
-    return this.#ended;
+    return untilAborted(this.#ended, call.signal);
   }
 
   /** How the machine ended, once it has. @throws AbortError */
   async wait(call: CallOptions = {}): Promise<EndStatus> {
-    const { signal } = call;
-    if (!signal) return this.#ended;
-    if (signal.aborted) throw new AbortError(signal);
-    return new Promise((resolve, reject) => {
-      const abort = (): void => reject(new AbortError(signal));
-      signal.addEventListener('abort', abort, { once: true });
-      void this.#ended.then((status) => {
-        signal.removeEventListener('abort', abort);
-        resolve(status);
-      });
-    });
+    checkOptionNames('wait', call, ['signal']);
+    return untilAborted(this.#ended, call.signal);
   }
 
-  /** Ends the machine if it runs, and gives back threads, descriptors and memory. Idempotent. */
-  close(): Promise<void> {
+  /**
+   * Ends the machine if it runs, and gives back threads, descriptors and memory. Idempotent.
+   *
+   * @throws AbortError when the signal fires first; the closing goes on.
+   */
+  async close(call: CallOptions = {}): Promise<void> {
+    checkOptionNames('close', call, ['signal']);
     this.#closing ??= this.#close();
-    return this.#closing;
+    await untilAborted(this.#closing, call.signal);
   }
 
   async #close(): Promise<void> {
     await this.kill();
-    await this.#inTurn(async () => {
+    await this.#turns.run(async () => {
       await this.#board.close();
       this.#space.close();
       this.#kvm.close();
@@ -268,7 +295,6 @@ export class Machine implements AsyncDisposable {
       board: this.#board,
       pit: this.pit.status(),
       space: this.#space,
-      closed: this.#closing !== undefined,
     });
   }
 
@@ -278,16 +304,18 @@ export class Machine implements AsyncDisposable {
     return {
       onFatalExit: (vcpu, exit) => this.#onFatalExit(vcpu, exit),
       onFault: (fault) => this.#onFault(fault),
-      isOver: () => !this.#still() || this.#resetting,
-      onRunFailure: (vcpu, errno) =>
-        this.#end({
-          reason: 'failed',
-          detail: `vCPU ${vcpu.id}: KVM_RUN failed with errno ${errno}`,
-          error: new VmmError('ERR_KVM', `vCPU ${vcpu.id}: KVM_RUN failed with errno ${errno}`),
-        }),
+      onRunFailure: (vcpu, errno) => {
+        const error = runFailure(vcpu, errno);
+        const detail = stateDetail(error.message, vcpu, (gpa, length) => this.#readCode(gpa, length));
+        this.#end({ reason: 'failed', detail, error });
+      },
       onPowerOff: () => this.#end({ reason: 'poweroff' }),
       onReset: () => this.#onReset(),
-      onPanic: (kind) => this.#panic.panicked(`the guest reported by pvpanic: ${kind}`),
+      onPanic: (kind) => {
+        const message = `the guest reported by pvpanic: ${kind}`;
+        if (kind === 'crash-loaded') this.#panic.crashKernelStarts(message);
+        else this.#panic.panicked(message);
+      },
       onDebugExit: (code) => this.#end({ reason: 'debug-exit', code }),
       onConsoleOutput: (bytes) => {
         this.#panic.look(bytes);
@@ -299,17 +327,21 @@ export class Machine implements AsyncDisposable {
   #use(board: Board): void {
     board.chipset.onConsoleDrain = () => this.console.inputDrained();
     this.#board = board;
+    this.#fresh = true;
     this.pit.attach(board);
   }
 
   #onFatalExit(vcpu: Vcpu, exit: VcpuExit): void {
-    const detail = crashDetail(exit, vcpu, (gpa, length) => {
-      const size = Math.min(length, 4096 - (gpa % 4096));
-      return this.#space.contains(gpa, size) ? this.#space.read(gpa, size) : undefined;
-    });
+    const detail = crashDetail(exit, vcpu, (gpa, length) => this.#readCode(gpa, length));
     // A guest without firmware resets itself by a triple fault when it knows no better way.
     if (exit.kind === 'shutdown' && this.#panic.message !== undefined) this.#onReset();
     else this.#end({ reason: 'crash', detail });
+  }
+
+  /** What stands at an address, up to the end of its page, for reports. */
+  #readCode(gpa: number, length: number): Uint8Array | undefined {
+    const size = Math.min(length, 4096 - (gpa % 4096));
+    return this.#space.contains(gpa, size) ? this.#space.read(gpa, size) : undefined;
   }
 
   /** A bug in a device of ours stops this machine, with its state kept for a look, and no other. */
@@ -322,11 +354,14 @@ export class Machine implements AsyncDisposable {
   #onReset(): void {
     if (this.#panic.message !== undefined) return this.#end({ reason: 'panic', detail: this.#panic.message });
     if (this.#config.onReset === 'end') return this.#end({ reason: 'reset' });
+    // Two CPUs can reset the machine at the same time.
+    if (this.#resetting) return;
     this.#resetting = true;
-    void this.#inTurn(() => this.#restart());
+    this.#board.end();
+    void this.#turns.run(() => this.#restart());
   }
 
-  /** The same machine from power-on: a new board on new memory, which is zero. */
+  /** The same machine from power-on: a new board on new memory, which is zero. It runs, unless it is paused. */
   async #restart(): Promise<void> {
     if (!this.#still()) return;
     this.#halt?.stop();
@@ -337,19 +372,15 @@ export class Machine implements AsyncDisposable {
     try {
       this.#space.close();
       this.#space = makeSpace(this.#config);
-      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener(), { cmos: this.#cmos }));
+      const battery = this.#battery;
+      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener(), { battery }));
+      this.#resets++;
+      this.#resetting = false;
+      if (this.#state === 'running') await this.#letRun();
     } catch (cause) {
       const error = cause instanceof VmmError ? cause : new VmmError('ERR_SYSTEM', 'the restart failed', { cause });
       this.#end({ reason: 'failed', detail: `the restart failed: ${error.message}`, error });
-      return;
     }
-    this.#resets++;
-    this.#resetting = false;
-    if (!this.#still()) return;
-    this.pit.start();
-    this.#board.resume();
-    this.#halt = this.#makeHaltDetector();
-    this.#halt.start();
   }
 
   /** The first end counts; vCPUs are parked before anyone is told. */
@@ -357,19 +388,22 @@ export class Machine implements AsyncDisposable {
     if (this.#status) return;
     const panic = this.#panic.message;
     const seen = panic !== undefined && (status.reason === 'halted' || status.reason === 'poweroff');
-    this.#status = seen ? { reason: 'panic', detail: panic } : status;
-    const final = this.#status;
+    const final = seen ? { reason: 'panic' as const, detail: panic } : status;
+    this.#status = final;
     this.#halt?.stop();
     this.#panic.reset();
-    const wasRunning = this.#state === 'running';
     this.#state = final.reason === 'failed' ? 'failed' : 'stopped';
-    void this.#inTurn(async () => {
-      // A vCPU that waits in the exit which ended the machine stays there; the others leave the guest.
-      if (wasRunning) await this.#board.halt();
-      this.pit.close();
-      this.console.end();
-      this.#holdLoop(false);
-      this.#resolveEnded(final);
+    // A vCPU that waits in the exit which ended the machine stays there; the others leave the guest.
+    this.#board.end();
+    void this.#turns.run(async () => {
+      try {
+        await this.#board.park();
+        this.pit.close();
+        this.console.end();
+      } finally {
+        this.#holdLoop(false);
+        this.#resolveEnded(final);
+      }
     });
   }
 
@@ -382,24 +416,21 @@ export class Machine implements AsyncDisposable {
       clock: this.#config.clock,
       cpus: this.#board.vcpus,
       whileParked: (look) =>
-        this.#inTurn(async () => {
-          if (this.#state !== 'running') return;
+        this.#turns.run(async () => {
+          // What a device has yet to answer is no halt, and the other CPUs must not wait for it.
+          if (this.#state !== 'running' || this.#resetting || this.#board.isBeingServed) return;
           await this.#board.park();
-          if (this.#still() && !look()) this.#board.resume();
+          if (this.#still() && !this.#resetting && !look()) this.#board.resume();
         }),
       onHalted: () => this.#end({ reason: 'halted', detail: 'every CPU is halted with interrupts off' }),
     });
   }
 
-  #inTurn<T>(action: () => T | Promise<T>): Promise<T> {
-    const result = this.#turn.then(action);
-    this.#turn = result.catch(() => undefined);
-    return result;
-  }
-
+  /** While it runs, the machine keeps itself and the event loop alive. */
   #holdLoop(hold: boolean): void {
-    if (hold === this.#holdsLoop) return;
-    this.#holdsLoop = hold;
+    if (hold === running.has(this)) return;
+    if (hold) running.add(this);
+    else running.delete(this);
     this.#kvm.holdEventLoop(hold);
   }
 }

@@ -7,7 +7,7 @@ import { checkInteger, checkOptionNames } from '../base/options.js';
 import { silentLogger, type Logger } from '../base/logger.js';
 import { formatSize, MiB, PAGE_SIZE, parseSize } from '../base/units.js';
 import { hostClock, type Clock } from '../base/clock.js';
-import type { BootImage } from '../boot/index.js';
+import { KERNEL_ENTRIES, type BootImage } from '../boot/index.js';
 import type { BusDevice } from '../bus/index.js';
 import { checkPitOptions, type PitOptions } from '../time/index.js';
 
@@ -120,6 +120,8 @@ function checkBoot(boot: BootImage): BootImage {
     checkText('boot.kernel', boot.kernel);
     if (boot.initrd !== undefined) checkInitrd(boot.initrd);
     if (boot.cmdline !== undefined) checkText('boot.cmdline', boot.cmdline);
+    if (boot.cacheDir !== undefined) checkText('boot.cacheDir', boot.cacheDir);
+    if (boot.entry !== undefined) checkChoice('boot.entry', boot.entry, KERNEL_ENTRIES);
   } else if ('flat' in boot) {
     checkOptionNames('boot', boot, ['flat', 'address', 'entry', 'mode']);
     if (typeof boot.flat !== 'string' && !(boot.flat instanceof Uint8Array)) {
@@ -131,10 +133,25 @@ function checkBoot(boot: BootImage): BootImage {
   } else if ('multiboot' in boot) {
     checkOptionNames('boot', boot, ['multiboot', 'modules', 'cmdline']);
     checkText('boot.multiboot', boot.multiboot);
+    if (boot.cmdline !== undefined) checkText('boot.cmdline', boot.cmdline);
+    if (boot.modules !== undefined) checkModules(boot.modules);
   } else {
     throw new TypeError('boot: one of { kernel }, { flat, address, mode } and { multiboot } is wanted');
   }
   return boot;
+}
+
+function checkModules(modules: unknown): void {
+  if (!Array.isArray(modules)) throw new TypeError('boot.modules: an array is wanted');
+  for (const [index, module] of (modules as unknown[]).entries()) {
+    const name = `boot.modules[${index}]`;
+    if (typeof module === 'object' && module !== null) {
+      checkOptionNames(name, module, ['path', 'cmdline']);
+      checkText(`${name}.path`, (module as { path?: unknown }).path);
+      const { cmdline } = module as { cmdline?: unknown };
+      if (cmdline !== undefined) checkText(`${name}.cmdline`, cmdline);
+    } else checkText(name, module);
+  }
 }
 
 function checkPit(pit: PitOptions): PitOptions {

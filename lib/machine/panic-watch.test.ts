@@ -43,4 +43,39 @@ describe('PanicWatch', () => {
     clock.advance(10_000_000_000n);
     expect(settled()).toBe(1);
   });
+
+  it('reads the line to its end, wherever pieces end', () => {
+    const text =
+      '[    1.234567] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n---[ end';
+    for (let cut = 1; cut < text.length; cut++) {
+      const { panic } = watch();
+      panic.look(bytes(text.slice(0, cut)));
+      panic.look(bytes(text.slice(cut)));
+      expect(panic.message, `cut at ${cut}`).toBe(
+        'Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)',
+      );
+    }
+    const { panic } = watch();
+    for (const byte of bytes(text)) panic.look(Uint8Array.of(byte));
+    expect(panic.message).toMatch(/unknown-block\(0,0\)$/);
+  });
+
+  it('gives a crash kernel its time, whether the device tells of it or its first line does', () => {
+    const told = watch();
+    told.panic.look(bytes('[    9.000000] Kernel panic - not syncing: sysrq triggered crash\n'));
+    told.panic.crashKernelStarts();
+    const seen = watch();
+    seen.panic.look(bytes('[    9.000000] Kernel panic - not syncing: sysrq triggered crash\n'));
+    seen.panic.look(bytes('[    0.000000] Linux ver'));
+    seen.panic.look(bytes('sion 6.1.0\n'));
+    for (const { clock, panic, settled } of [told, seen]) {
+      clock.advance(3_600_000_000_000n);
+      expect(settled()).toBe(0);
+      expect(panic.message).toBe('Kernel panic - not syncing: sysrq triggered crash');
+    }
+    const without = watch();
+    without.panic.look(bytes('[    9.000000] Kernel panic - not syncing: x\n[    9.100000] Linux is lost\n'));
+    without.clock.advance(3_000_000_000n);
+    expect(without.settled()).toBe(1);
+  });
 });

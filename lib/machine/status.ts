@@ -1,10 +1,11 @@
 /**
  * How a machine ended, and how that is told: the status that `wait()` resolves to, and the report of a crash.
  */
+import { constants } from 'node:os';
 import type { KvmRegs } from '../abi/kvm-structs.js';
 import type { Vcpu, VcpuExit } from '../kvm/index.js';
 import { InternalError } from '../abi/kvm.js';
-import { VmmError } from '../base/errors.js';
+import { KvmError, type VmmError } from '../base/errors.js';
 
 export type EndReason =
   | 'poweroff' // the guest switched itself off (ACPI S5)
@@ -43,21 +44,30 @@ export function formatRegisters(regs: KvmRegs): string {
   return names.map((line) => line.map((name) => `${name}=${hex(regs[name])}`).join(' ')).join('\n');
 }
 
+type ReadCode = (gpa: number, length: number) => Uint8Array | undefined;
+
 /**
  * The report of a crash: what KVM said, where the vCPU stood, what it was about to execute.
  * `readCode` reads guest memory at a guest physical address; undefined when it can't.
  */
-export function crashDetail(
-  exit: VcpuExit,
-  vcpu: Vcpu,
-  readCode: (gpa: number, length: number) => Uint8Array | undefined,
-): string {
-  const lines = [`vCPU ${vcpu.id}: ${describeExit(exit)}`];
+export function crashDetail(exit: VcpuExit, vcpu: Vcpu, readCode: ReadCode): string {
+  const instruction = exit.kind === 'internal-error' ? exit.instruction : undefined;
+  return stateDetail(`vCPU ${vcpu.id}: ${describeExit(exit)}`, vcpu, readCode, instruction);
+}
+
+/** KVM_RUN itself failed, as an error that names the vCPU and the errno. */
+export function runFailure(vcpu: Vcpu, errno: number): KvmError {
+  const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
+  return new KvmError('KVM_RUN', name, errno, `vCPU ${vcpu.id}`);
+}
+
+/** `headline`, and below it where the vCPU stood. */
+export function stateDetail(headline: string, vcpu: Vcpu, readCode: ReadCode, instruction?: Uint8Array): string {
+  const lines = [headline];
   try {
     const regs = vcpu.getRegs();
     const sregs = vcpu.getSregs();
     const linear = (sregs.cs.base + regs.rip) & 0xffff_ffff_ffff_ffffn;
-    const instruction = exit.kind === 'internal-error' ? exit.instruction : undefined;
     const page = instruction ? undefined : vcpu.translate(linear);
     const code = instruction ?? (page ? readCode(Number(page.gpa), 16) : undefined);
     lines.push(`instruction at ${hex(linear)}: ${code ? bytesText(code) : 'its page is not mapped'}`);

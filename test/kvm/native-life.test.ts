@@ -2,9 +2,10 @@
  * The raw addon at the end of things: processes that leave, Workers that are terminated and objects that are collected
  * while guests run. Each scene is a child process (test/lib/native-child.mjs): it must end with 0 and leave nothing.
  */
-import { execFile } from 'node:child_process';
-import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { playScene } from '../lib/scenes.js';
+
+const play = (scene: string, descriptors?: number) => playScene(scene, { script: 'native-child.mjs', descriptors });
 
 interface Held {
   kvmFds: number;
@@ -12,24 +13,6 @@ interface Held {
   kvmMaps: number;
   guestThreads: number;
   threads: number;
-}
-
-/** Runs a scene; its last line of output, which is JSON. `descriptors` limits how many it may open. */
-function play(scene: string, descriptors = 1024): Promise<Record<string, unknown>> {
-  const script = join(import.meta.dirname, '../lib/native-child.mjs');
-  const command = `ulimit -n ${descriptors}; exec "$0" --expose-gc "$1" "$2"`;
-  return new Promise((resolve, reject) => {
-    execFile('sh', ['-c', command, process.execPath, script, scene], (error, stdout, stderr) => {
-      if (error) {
-        const ended = error.signal ?? `status ${error.code}`;
-        reject(new Error(`${scene} ended with ${ended}: ${stderr}`, { cause: error }));
-        return;
-      }
-      expect(stderr).toBe('');
-      const last = stdout.trim().split('\n').at(-1) ?? '';
-      resolve(last === '' ? {} : (JSON.parse(last) as Record<string, unknown>));
-    });
-  });
 }
 
 describe('a process with guests running', () => {
