@@ -98,6 +98,9 @@ export class FakeMachine implements RunMachine {
   readonly agent: FakeAgent;
   readonly calls: string[] = [];
   typed = '';
+  /** While true the guest takes no more of what is typed than this once. */
+  consoleIsFull = false;
+  #onConsoleDrain: (() => void)[] = [];
   readonly #output = new PassThrough();
   #text = '';
   #end!: (status: EndStatus) => void;
@@ -112,8 +115,13 @@ export class FakeMachine implements RunMachine {
   }
 
   readonly console = ((machine: FakeMachine) => ({
-    write(data: Uint8Array | string): void {
+    write(data: Uint8Array | string): boolean {
       machine.typed += Buffer.from(data).toString('latin1');
+      return !machine.consoleIsFull;
+    },
+    drained(): Promise<void> {
+      if (!machine.consoleIsFull) return Promise.resolve();
+      return new Promise((resolve) => machine.#onConsoleDrain.push(resolve));
     },
     get output(): AsyncIterable<Uint8Array> {
       return machine.#output as AsyncIterable<Uint8Array>;
@@ -127,6 +135,12 @@ export class FakeMachine implements RunMachine {
   print(text: string | Uint8Array): void {
     this.#output.write(text);
     this.#text += Buffer.from(text).toString();
+  }
+
+  /** The guest has taken what was typed, and takes more. */
+  drainConsole(): void {
+    this.consoleIsFull = false;
+    for (const resolve of this.#onConsoleDrain.splice(0)) resolve();
   }
 
   /** The guest ends. */

@@ -94,6 +94,42 @@ describe('the console', () => {
     expect(world.machine?.typed).toBe('a\x1db');
   });
 
+  it('types a stdin without end at the pace of the guest, and keeps none of it', async () => {
+    const world = new FakeWorld((machine) => (machine.consoleIsFull = true));
+    const io = new FakeIo();
+    const status = runCommand(parseRunOptions({}, undefined), io, world);
+    const chunk = Buffer.alloc(64 * 1024, 'y\n');
+    await until(() => world.machine?.consoleIsFull === true);
+    for (let count = 0; count < 64; count++) {
+      io.stdin.write(chunk);
+      await turns(1);
+    }
+    const machine = world.machine;
+    expect(machine?.typed.length).toBe(4096);
+    // A chunk is held here and one or two in the stream; the rest is whoever's that writes.
+    expect(io.stdin.writableLength + io.stdin.readableLength).toBeGreaterThan(61 * chunk.length);
+    machine?.drainConsole();
+    await until(() => machine?.typed.length === 64 * chunk.length);
+    expect(machine?.typed).toBe('y\n'.repeat(32 * chunk.length));
+    machine?.end({ reason: 'poweroff' });
+    expect(await status).toBe(0);
+  });
+
+  it('sees Ctrl-] on a terminal whose guest takes nothing, and says when it drops what is typed', async () => {
+    const world = new FakeWorld((machine) => (machine.consoleIsFull = true));
+    const { io, status } = run(world, {}, { terminal: true });
+    await until(() => world.machine?.consoleIsFull === true);
+    for (let count = 0; count < 40; count++) {
+      io.stdin.write(Buffer.alloc(64 * 1024, 'y'));
+      await turns(1);
+    }
+    expect(world.machine?.typed.length).toBe(4096);
+    expect(io.stdin.readableLength).toBe(0);
+    io.stdin.write('\x1d');
+    expect(await status).toBe(0);
+    expect(io.stderr.text.match(/what is typed now is dropped/g)).toHaveLength(1);
+  });
+
   it('lives on when stdin ends or breaks', async () => {
     const world = new FakeWorld();
     const { io, status } = run(world);

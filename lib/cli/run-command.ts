@@ -171,6 +171,10 @@ async function onConsole(
   try {
     report.raw = io.stdinIsTerminal;
     console = openConsole(machine, io, (event) => {
+      if (event === 'dropped-input') {
+        report.event('dropped-input', {}, { notice: 'the guest takes no input; what is typed now is dropped' });
+        return;
+      }
       report.raw = false;
       interruption.end({ kind: event });
     });

@@ -12,7 +12,9 @@ import type { EndStatus } from '../machine/status.js';
 /** The part of a Machine that the command uses. */
 export interface RunMachine {
   readonly console: {
-    write(data: Uint8Array | string): void;
+    /** False asks the caller to go on only after `drained()`; the data was taken. */
+    write(data: Uint8Array | string): boolean;
+    drained(): Promise<void>;
     readonly output: AsyncIterable<Uint8Array>;
     /** The output kept so far. */
     readonly text: string;
