@@ -7,6 +7,7 @@ import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js
 import { ManualClock } from '../base/clock.js';
 import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
+import type { SessionEnd } from '../host/index.js';
 import type { EndStatus } from '../machine/status.js';
 import type { HostChoice, RunMachine, RunMachineOptions, RunWorld } from './world.js';
 
@@ -188,7 +189,7 @@ export class FakeWorld implements RunWorld {
   /** Thrown by createMachine. */
   createError: Error | undefined;
   readonly forwarded: string[][] = [];
-  onForward: (io: CommandIo) => Promise<number> = () => Promise.resolve(0);
+  onForward: (io: CommandIo) => Promise<SessionEnd> = () => Promise.resolve({ by: 'process', status: 0 });
   onProcess: (process: FakeProcess) => void = () => undefined;
   readonly #guest: (machine: FakeMachine) => void;
 
@@ -224,7 +225,7 @@ export class FakeWorld implements RunWorld {
     return `/host${path}`;
   }
 
-  forward(argv: readonly string[], io: CommandIo, _log: unknown, signal: AbortSignal): Promise<number> {
+  forward(argv: readonly string[], io: CommandIo, _log: unknown, signal: AbortSignal): Promise<SessionEnd> {
     this.forwarded.push([...argv]);
     return Promise.race([
       this.onForward(io),

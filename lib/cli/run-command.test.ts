@@ -349,7 +349,7 @@ describe('the embedded host', () => {
     writeFileSync(kernel, 'MZ');
     const world = new FakeWorld();
     world.choice = { host: 'embedded', reason: 'this KVM lacks int3' };
-    world.onForward = () => Promise.resolve(7);
+    world.onForward = () => Promise.resolve({ by: 'process', status: 7 });
     const raw = { kernel, cpus: '2', memory: '128M', append: '-x=1', timeout: '60', quiet: false };
     const { io, status } = run(world, raw, { command: ['sh', '--', '-c'] });
     expect(await status).toBe(7);
@@ -387,7 +387,7 @@ describe('the embedded host', () => {
       new Promise((resolve) => {
         io.onSignal((signal) => {
           heard.push(signal);
-          resolve(131);
+          resolve({ by: 'process', status: 131 });
         });
       });
     const { io, status } = run(world, { timeout: '9' });
@@ -396,6 +396,34 @@ describe('the embedded host', () => {
     expect(await status).toBe(124);
     expect(heard).toEqual(['SIGQUIT']);
     expect(io.stderr.text).toContain('--timeout 9');
+  });
+
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+    ['SIGQUIT', 131],
+  ] as const)('that is ended by %s before the command runs in it gives %i, and says so', async (name, expected) => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.onForward = (io) => new Promise((resolve) => io.onSignal((signal) => resolve({ by: 'signal', signal })));
+    const { io, status } = run(world, { json: true });
+    await until(() => world.forwarded.length > 0);
+    expect(io.takesSignals).toBe(true);
+    io.signal(name);
+    expect(await status).toBe(expected);
+    expect(io.stderr.events.at(-1)).toMatchObject({ event: 'exit', status: expected, reason: 'signal', signal: name });
+  });
+
+  it('that is ended by SIGQUIT while the command runs tells the end, since the process inside does not', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.onForward = (io) => new Promise((resolve) => io.onSignal(() => resolve({ by: 'process', status: 131 })));
+    const { io, status } = run(world, { json: true });
+    await until(() => world.forwarded.length > 0);
+    io.signal('SIGQUIT');
+    expect(await status).toBe(131);
+    expect(io.stderr.events.at(-1)).toMatchObject({ event: 'exit', status: 131, reason: 'signal', signal: 'SIGQUIT' });
   });
 
   it('that does not react to the end of the time is left', async () => {

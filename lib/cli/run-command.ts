@@ -12,8 +12,10 @@ import { checkImageFile } from './check-files.js';
 import { openCommand } from './command-session.js';
 import { openConsole, type ConsoleSession } from './console-session.js';
 import { ExitStatus, statusOfChild, statusOfMachine, statusOfSignal } from './exit-status.js';
+import { FORWARDED, forward } from './forward-run.js';
 import { Interruption } from './interruption.js';
 import { kernelCommandLine } from './kernel-cmdline.js';
+import type { Images, Outcome } from './outcome.js';
 import { flushed } from './pump-output.js';
 import { Reporter } from './reporter.js';
 import type { RunOptions } from './run-options.js';
@@ -25,41 +27,27 @@ const QUOTED_CONSOLE_CHARS = 8000;
 /** How long the guest may take to power off after the first Ctrl-C; the second needs no such time. */
 const POWER_OFF_MS = 60_000;
 
-/** How long a process inside the embedded host has for its last words when the time is over. */
-const LAST_WORDS_NS = 5_000_000_000n;
-
-/** The files of a run, found and checked. */
-interface Images {
-  readonly kernel: string;
-  readonly initrd: string;
-}
-
-/** What a run came to: its status, and why. */
-interface Outcome {
-  readonly status: number;
-  readonly reason: string;
-  readonly fields?: Readonly<Record<string, unknown>>;
-}
-
 export async function runCommand(options: RunOptions, io: CommandIo, world: RunWorld): Promise<number> {
   const report = new Reporter(io, world.clock, options);
   const { interruption, choose } = begin(options, io, world, report);
   let outcome: Outcome;
-  let forwarded = false;
   try {
     outcome = await choose(async (host) => {
       if (host === 'native') return runHere(options, io, world, report, interruption);
-      forwarded = true;
-      return forward(options, io, world, report, interruption);
+      return forward(options, await findImages(options, io, world, report, interruption.signal), {
+        io,
+        world,
+        report,
+        interruption,
+      });
     });
   } catch (error) {
     outcome = outcomeOfFailure(error, interruption, options, report);
-    forwarded = false;
   } finally {
     interruption.dispose();
   }
   // The process inside has told its own end; a time that is over is told outside.
-  const silent = forwarded || (world.inside && interruption.timeIsOver);
+  const silent = outcome.reason === FORWARDED || (world.inside && interruption.timeIsOver);
   if (!silent) report.event('exit', { status: outcome.status, reason: outcome.reason, ...outcome.fields });
   await Promise.all([flushed(io.stdout), flushed(io.stderr)]);
   return outcome.status;
@@ -320,55 +308,4 @@ function outcomeOfFailure(error: unknown, interruption: Interruption, options: R
   }
   report.failure(error);
   return { status: ExitStatus.FAILURE, reason: 'failure' };
-}
-
-/** The same command inside the embedded host: images are found here, where the network and the user's cache are. */
-async function forward(
-  options: RunOptions,
-  io: CommandIo,
-  world: RunWorld,
-  report: Reporter,
-  interruption: Interruption,
-): Promise<Outcome> {
-  const images = await findImages(options, io, world, report, interruption.signal);
-  const inner = (path: string): string => world.innerPath(path, io.cwd);
-  const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
-  argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
-  if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
-  if (options.append !== undefined) argv.push(`--append=${options.append}`);
-  if (options.quiet) argv.push('--quiet');
-  if (options.json) argv.push('--json');
-  if (options.command !== undefined) argv.push('--', ...options.command);
-  // From here on signals are the inner process's; the time is still ours.
-  interruption.dropSignals();
-  const told = withTimeoutSignal(io, interruption.signal);
-  const given = graceful(interruption, world.clock);
-  const status = await world.forward(argv, told, report.logger(), given);
-  if (interruption.cause !== undefined) throw new AbortError(interruption.signal);
-  return { status, reason: 'forwarded' };
-}
-
-/** When the time is over the process inside is told by SIGQUIT, so that it can still say what its guest was doing. */
-function withTimeoutSignal(io: CommandIo, signal: AbortSignal): CommandIo {
-  const told = Object.create(io) as { -readonly [Key in keyof CommandIo]: CommandIo[Key] };
-  told.onSignal = (callback) => {
-    const stop = io.onSignal(callback);
-    const onAbort = (): void => callback('SIGQUIT');
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) queueMicrotask(onAbort);
-    return () => {
-      signal.removeEventListener('abort', onAbort);
-      stop();
-    };
-  };
-  return told;
-}
-
-/** Aborts some time after the interruption. */
-function graceful(interruption: Interruption, clock: RunWorld['clock']): AbortSignal {
-  const late = new AbortController();
-  interruption.signal.addEventListener('abort', () => clock.setTimer(LAST_WORDS_NS, () => late.abort()), {
-    once: true,
-  });
-  return late.signal;
 }
