@@ -32,6 +32,7 @@ export function openConsole(
   machine: RunMachine,
   io: CommandIo,
   onEvent: (event: ConsoleEvent) => void,
+  onOutput: () => void,
 ): ConsoleSession {
   const { stdin } = io;
   let closed = false;
@@ -74,10 +75,18 @@ export function openConsole(
   stdin.on('error', onError);
   stdin.on('data', onData);
   stdin.resume();
-  const outputDone = pumpOutput(machine.console.output, io.stdout).then((how) => {
+  const outputDone = pumpOutput(heard(machine.console.output, onOutput), io.stdout).then((how) => {
     if (how === 'broken') onEvent('closed-output');
   });
   return { outputDone, close };
+}
+
+/** The same bytes; calls back for every chunk. */
+async function* heard(source: AsyncIterable<Uint8Array>, onChunk: () => void): AsyncGenerator<Uint8Array> {
+  for await (const chunk of source) {
+    onChunk();
+    yield chunk;
+  }
 }
 
 /** Types at a console no faster than it takes what is typed. */

@@ -106,6 +106,8 @@ export class FakeMachine implements RunMachine {
   #text = '';
   #end!: (status: EndStatus) => void;
   readonly #ended: Promise<EndStatus>;
+  /** A CPU that can't be taken out of the guest. */
+  pauseHangs = false;
   onStart: (() => void) | undefined;
   onPowerButton: (() => void) | undefined;
 
@@ -154,6 +156,15 @@ export class FakeMachine implements RunMachine {
     this.calls.push('start');
     this.onStart?.();
     return Promise.resolve();
+  }
+
+  pause(): Promise<void> {
+    this.calls.push('pause');
+    return this.pauseHangs ? new Promise(() => undefined) : Promise.resolve();
+  }
+
+  inspect(): unknown {
+    return { cpus: [{ id: 0, mpState: 0, regs: { rip: '0x1234', rflags: '0x2' } }] };
   }
 
   async stop(options: { signal?: AbortSignal } = {}): Promise<EndStatus> {

@@ -28,6 +28,7 @@ export async function forward(options: RunOptions, images: Images, context: Forw
   const inner = (path: string): string => world.innerPath(path, io.cwd);
   const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
   argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
+  argv.push('--stall-timeout', String(options.stallTimeoutMs / 1000));
   if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
   if (options.append !== undefined) argv.push(`--append=${options.append}`);
   if (options.quiet) argv.push('--quiet');

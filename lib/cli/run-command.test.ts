@@ -252,6 +252,79 @@ describe('--timeout', () => {
   });
 });
 
+describe('a guest without a sign of life', () => {
+  const MINUTE_NS = 60_000_000_000n;
+  const started = (world: FakeWorld) => until(() => world.machine?.calls.includes('start') === true);
+
+  it('is ended with 126 when its agent never comes, with its console and its CPUs', async () => {
+    const world = new FakeWorld((machine) => machine.print('[    0.1] the last line\r\n'));
+    const { io, status } = run(world, { json: true }, { command: ['x'] });
+    await started(world);
+    await turns();
+    world.clock.advance(4n * MINUTE_NS);
+    world.machine?.print('.');
+    await turns();
+    world.clock.advance(4n * MINUTE_NS);
+    await turns();
+    expect(world.machine?.calls).toEqual(['start']);
+    world.clock.advance(2n * MINUTE_NS);
+    expect(await status).toBe(126);
+    expect(world.machine?.calls).toEqual(['start', 'pause', 'close']);
+    expect(io.stderr.events.slice(-3)).toMatchObject([
+      { event: 'console', text: '[    0.1] the last line\r\n.' },
+      { event: 'stalled', seconds: 300, cpus: [{ id: 0, rip: '0x1234', interruptsOn: false }] },
+      { event: 'exit', status: 126, reason: 'stalled' },
+    ]);
+  });
+
+  it('is ended when its CPUs cannot even be stopped, and says so to people', async () => {
+    const world = new FakeWorld((machine) => (machine.pauseHangs = true));
+    const { io, status } = run(world, { quiet: true, stallTimeout: '60' }, { command: ['x'] });
+    await started(world);
+    world.clock.advance(MINUTE_NS);
+    await turns();
+    world.clock.advance(5_000_000_000n);
+    expect(await status).toBe(126);
+    expect(io.stderr.text).toMatch(
+      /^vivarium: the guest shows no sign of life: no word of its agent, no progress for 60 s \(--stall-timeout\); CPU 0 runs at rip 0x1234, interrupts off\n$/,
+    );
+  });
+
+  it('is ended at the console too, but only before its first byte, and the terminal is given back', async () => {
+    const silent = new FakeWorld();
+    const { io, status } = run(silent, {}, { terminal: true });
+    await started(silent);
+    silent.clock.advance(6n * MINUTE_NS);
+    expect(await status).toBe(126);
+    expect(io.rawModes).toEqual([true, false]);
+
+    const idle = new FakeWorld((machine) => machine.print('~ # '));
+    const session = run(idle, {}, { terminal: true });
+    await until(() => session.io.collected.text === '~ # ');
+    idle.clock.advance(100_000n * MINUTE_NS);
+    await turns();
+    expect(idle.machine?.calls).toEqual(['start']);
+    idle.machine?.end({ reason: 'poweroff' });
+    expect(await session.status).toBe(0);
+  });
+
+  it('is let be with --stall-timeout 0, and so is a command that takes its time', async () => {
+    const patient = new FakeWorld();
+    const first = run(patient, { stallTimeout: '0' }, { command: ['x'] });
+    const busy = new FakeWorld((machine) => machine.agent.boot());
+    const second = run(busy, {}, { command: ['sleep', 'inf'] });
+    for (const world of [patient, busy]) {
+      await started(world);
+      await turns();
+      world.clock.advance(100_000n * MINUTE_NS);
+      await turns();
+      expect(world.machine?.calls).toEqual(['start']);
+      world.machine?.end({ reason: 'poweroff' });
+    }
+    expect([await first.status, await second.status]).toEqual([0, 0]);
+  });
+});
+
 describe('signals', () => {
   it('SIGINT first presses the power button; the status says which signal it was', async () => {
     const world = new FakeWorld((machine) => {
@@ -357,7 +430,21 @@ describe('the embedded host', () => {
     expect(world.forwarded).toEqual([
       [
         ...['run', '--kvm', 'native', '--kernel', `/host${kernel}`, '--initrd', '/host/cache/initramfs.cpio'],
-        ...['--cpus', '2', '--memory', '134217728', '--pit', 'catch-up', '--append=-x=1', '--', 'sh', '--', '-c'],
+        ...[
+          '--cpus',
+          '2',
+          '--memory',
+          '134217728',
+          '--pit',
+          'catch-up',
+          '--stall-timeout',
+          '300',
+          '--append=-x=1',
+          '--',
+          'sh',
+          '--',
+          '-c',
+        ],
       ],
     ]);
     expect(io.takesSignals).toBe(false);

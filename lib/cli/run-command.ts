@@ -10,12 +10,13 @@ import { checkMemory } from '../machine/options.js';
 import type { EndStatus } from '../machine/status.js';
 import { checkImageFile } from './check-files.js';
 import { openCommand } from './command-session.js';
-import { openConsole, type ConsoleSession } from './console-session.js';
+import { openConsole, type ConsoleEvent, type ConsoleSession } from './console-session.js';
 import { ExitStatus, statusOfChild, statusOfMachine, statusOfSignal } from './exit-status.js';
-import { FORWARDED, forward } from './forward-run.js';
+import { FORWARDED, forward, type ForwardContext } from './forward-run.js';
 import { Interruption } from './interruption.js';
 import { kernelCommandLine } from './kernel-cmdline.js';
 import type { Images, Outcome } from './outcome.js';
+import { describeCpu, ProgressWatch, stalledCpus, type StalledCpu } from './progress-watch.js';
 import { flushed } from './pump-output.js';
 import { Reporter } from './reporter.js';
 import type { RunOptions } from './run-options.js';
@@ -26,6 +27,8 @@ import type { KernelChoice, RunMachine, RunWorld } from './world.js';
 const QUOTED_CONSOLE_CHARS = 8000;
 /** How long the guest may take to power off after the first Ctrl-C; the second needs no such time. */
 const POWER_OFF_MS = 60_000;
+/** How long the CPUs of a stalled guest may take to be stopped. */
+const STALLED_PAUSE_NS = 5_000_000_000n;
 
 export async function runCommand(options: RunOptions, io: CommandIo, world: RunWorld): Promise<number> {
   const report = new Reporter(io, world.clock, options);
@@ -137,13 +140,17 @@ async function runHere(
     { cpus, memoryBytes, pit, ...images, cmdline, logger: report.logger() },
     signal,
   );
+  const watch = new ProgressWatch(world.clock, options.stallTimeoutMs, () => {
+    void endStalled(machine, interruption, world.clock);
+  });
   try {
     if (signal.aborted) throw new AbortError(signal);
     report.event('boot', { host: world.inside ? 'embedded' : 'native', cmdline });
     return options.command === undefined
-      ? await onConsole(machine, io, report, interruption)
-      : await withCommand(machine, options.command, io, world, report, interruption);
+      ? await onConsole(machine, io, report, interruption, watch)
+      : await withCommand(machine, options.command, { io, world, report, interruption, watch });
   } finally {
+    watch.stop();
     await machine.close();
   }
 }
@@ -154,20 +161,23 @@ async function onConsole(
   io: CommandIo,
   report: Reporter,
   interruption: Interruption,
+  watch: ProgressWatch,
 ): Promise<Outcome> {
   let console: ConsoleSession | undefined;
   try {
     report.raw = io.stdinIsTerminal;
-    console = openConsole(machine, io, (event) => {
+    const onEvent = (event: ConsoleEvent): void => {
       if (event === 'dropped-input') {
         report.event('dropped-input', {}, { notice: 'the guest takes no input; what is typed now is dropped' });
         return;
       }
       report.raw = false;
       interruption.end({ kind: event });
-    });
+    };
+    console = openConsole(machine, io, onEvent, () => watch.alive());
     askBySignal(interruption, report, () => powerButton(machine, interruption));
     await machine.start();
+    watch.start();
     const end = await untilEnd(machine, interruption);
     // A reader that takes its time gets the rest; an interrupted run waits for nobody.
     if (!interruption.signal.aborted) await Promise.race([console.outputDone, aborted(interruption.signal)]);
@@ -185,13 +195,12 @@ async function onConsole(
 async function withCommand(
   machine: RunMachine,
   command: readonly string[],
-  io: CommandIo,
-  world: RunWorld,
-  report: Reporter,
-  interruption: Interruption,
+  context: ForwardContext & { readonly watch: ProgressWatch },
 ): Promise<Outcome> {
+  const { io, world, report, interruption, watch } = context;
   const { signal } = interruption;
-  const session = openCommand({ machine, command, io, report, wallMs: () => world.clock.wallMs(), signal });
+  const wallMs = (): number => world.clock.wallMs();
+  const session = openCommand({ machine, command, io, report, wallMs, signal, watch });
   session.end.catch(() => undefined);
   askBySignal(interruption, report, () => {
     session.askToEnd();
@@ -199,6 +208,7 @@ async function withCommand(
   });
   try {
     await machine.start();
+    watch.start();
     const end = await session.end;
     if (end.by === 'guest') {
       return outcomeOfGuest(end.end, machine, report, interruption, { consoleWasShown: false });
@@ -221,7 +231,8 @@ async function withCommand(
     return { status: statusOfChild(status), reason: 'command', fields };
   } catch (error) {
     // A guest that never gets as far as its agent has said why on its console.
-    if (!(error instanceof AbortError) || interruption.timeIsOver) quoteConsole(machine, report);
+    const tellsMore = interruption.timeIsOver || interruption.cause?.kind === 'stalled';
+    if (!(error instanceof AbortError) || tellsMore) quoteConsole(machine, report);
     throw error;
   }
 }
@@ -238,6 +249,19 @@ function powerButton(machine: RunMachine, interruption: Interruption): void {
     if (error instanceof VmmError && error.code === 'ERR_TIMEOUT')
       interruption.end({ kind: 'signal', signal: 'SIGINT' });
   });
+}
+
+/** Ends a run whose guest shows no progress, with what its CPUs do: they are stopped, so that their registers can be read. */
+async function endStalled(machine: RunMachine, interruption: Interruption, clock: RunWorld['clock']): Promise<void> {
+  const late = new Promise<void>((resolve) => clock.setTimer(STALLED_PAUSE_NS, resolve));
+  await Promise.race([machine.pause().catch(() => undefined), late]);
+  let cpus: readonly StalledCpu[] = [];
+  try {
+    cpus = stalledCpus(machine.inspect());
+  } catch {
+    // It ends all the same.
+  }
+  interruption.end({ kind: 'stalled', cpus });
 }
 
 /** How the machine ended; undefined when the run was ended first. */
@@ -296,6 +320,17 @@ function outcomeOfFailure(error: unknown, interruption: Interruption, options: R
         const seconds = (options.timeoutMs ?? 0) / 1000;
         report.warning('timeout', { seconds }, `--timeout ${seconds}: the time is over`);
         return { status: ExitStatus.TIMEOUT, reason: 'timeout' };
+      }
+      case 'stalled': {
+        const seconds = options.stallTimeoutMs / 1000;
+        const sign = options.command === undefined ? 'not a byte on its console' : 'no word of its agent, no progress';
+        const where = cause.cpus.map(describeCpu).join('; ');
+        report.warning(
+          'stalled',
+          { seconds, cpus: cause.cpus },
+          `the guest shows no sign of life: ${sign} for ${seconds} s (--stall-timeout)${where === '' ? '' : `; ${where}`}`,
+        );
+        return { status: ExitStatus.CRASH, reason: 'stalled' };
       }
       case 'signal':
         return { status: statusOfSignal(cause.signal), reason: 'signal', fields: { signal: cause.signal } };

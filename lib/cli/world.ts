@@ -22,6 +22,9 @@ export interface RunMachine {
   };
   readonly channel: ChannelHostEnd;
   start(): Promise<void>;
+  pause(): Promise<void>;
+  /** Everything about it as a JSON tree. */
+  inspect(): unknown;
   /** Presses the power button and waits. */
   stop(options: { timeoutMs?: number; signal?: AbortSignal }): Promise<EndStatus>;
   kill(): Promise<EndStatus>;
