@@ -192,6 +192,41 @@ describe('a command', () => {
     expect(process.granted[1]).toBe(INITIAL_WINDOW);
   });
 
+  it('that sends a window in frames of one byte costs two writes, and no byte is lost', async () => {
+    const { client, agent, channel } = connect();
+    agent.boot();
+    const writes: Buffer[] = [];
+    const waiting: (() => void)[] = [];
+    const slow = new Writable({
+      highWaterMark: 1,
+      write: (chunk: Buffer, _encoding, done) => {
+        writes.push(Buffer.from(chunk));
+        waiting.push(done);
+      },
+    });
+    let calls = 0;
+    const write = slow.write.bind(slow) as (...args: unknown[]) => boolean;
+    slow.write = (...args: unknown[]) => (calls++, write(...args));
+    const running = client.start({ argv: ['x'], stdout: slow });
+    const process = agent.processes.get(1);
+    if (process === undefined) throw new Error('not started');
+    const sent = Buffer.alloc(INITIAL_WINDOW, 'abcdefghijk');
+    for (let at = 0; at < sent.length; at += 4096) {
+      const bytes = [...sent.subarray(at, at + 4096)];
+      channel.fromGuest(Buffer.concat(bytes.map((byte) => encodeFrame(FrameType.STDOUT, 1, Uint8Array.of(byte)))));
+    }
+    expect(calls).toBe(1);
+    process.exit(0);
+    let ended = false;
+    void running.result.then(() => (ended = true));
+    waiting.shift()?.();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([calls, ended]).toEqual([2, false]);
+    waiting.shift()?.();
+    await expect(running.result).resolves.toMatchObject({ status: { code: 0 }, outputError: undefined });
+    expect(Buffer.concat(writes).equals(sent)).toBe(true);
+  });
+
   it('is told when nobody reads its output, and the failure is reported', async () => {
     const { client, agent } = connect();
     agent.boot();

@@ -54,6 +54,7 @@ const CHANNEL_CREDIT_BYTES = 1024 * 1024;
 export class AgentClient {
   readonly #channel: ChannelHostEnd;
   readonly #clock: Clock;
+  readonly #onActivity: () => void;
   readonly #sessions = new Map<number, AgentSession>();
   #reader: FrameReader | undefined;
   #hello: GuestHello | undefined;
@@ -61,10 +62,14 @@ export class AgentClient {
   #nextSession = 1;
   #failure: Error | undefined;
 
-  /** Takes the channel's callbacks. To be made before the guest runs, so that no opening is missed. */
-  constructor(channel: ChannelHostEnd, options: { clock?: Clock } = {}) {
+  /**
+   * Takes the channel's callbacks. To be made before the guest runs, so that no opening is missed. `onActivity` is told
+   * of everything that comes of the guest, before its meaning is known.
+   */
+  constructor(channel: ChannelHostEnd, options: { clock?: Clock; onActivity?: () => void } = {}) {
     this.#channel = channel;
     this.#clock = options.clock ?? hostClock;
+    this.#onActivity = options.onActivity ?? (() => undefined);
     channel.onOpen = () => this.#opened();
     channel.onReceive = (bytes) => this.#received(bytes);
     channel.onDrain = () => this.#drained();
@@ -175,6 +180,7 @@ export class AgentClient {
   }
 
   #opened(): void {
+    this.#onActivity();
     this.#hello = undefined;
     this.#reader = new FrameReader(MAX_PAYLOAD_TO_HOST, (frame) => this.#handle(frame));
     this.#endSessions(new VmmError('ERR_AGENT', 'the agent in the guest started over'));
@@ -182,6 +188,7 @@ export class AgentClient {
   }
 
   #received(bytes: Uint8Array): void {
+    this.#onActivity();
     try {
       this.#reader?.push(bytes);
       // What came is bounded by the sessions' windows and by the reader; the channel may always go on.

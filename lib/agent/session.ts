@@ -45,8 +45,12 @@ const STDIN_CHUNK_BYTES = 64 * 1024;
 /** Windows are granted in steps of this, so that small writes do not each cost a frame. */
 const GRANT_BYTES = 64 * 1024;
 const SIGKILL = 9;
+const NOTHING = new Uint8Array(0);
 
-/** One output stream on its way to a Writable. */
+/**
+ * One output stream on its way to a Writable. One write is under way at a time; what comes meanwhile is joined, so that a
+ * guest which sends a window in frames of one byte costs a window of memory, not an object for each frame.
+ */
 class Output {
   readonly number: OutputStream;
   readonly #writable: Writable | undefined;
@@ -56,7 +60,10 @@ class Output {
   ended = false;
   failed = false;
   #ungranted = 0;
-  #unwritten = 0;
+  #writing = false;
+  /** What waits for the write that is under way: copies, since a view would keep all that came with it. */
+  #joined: Uint8Array = NOTHING;
+  #joinedBytes = 0;
 
   constructor(session: AgentSession, number: OutputStream, writable: Writable | undefined) {
     this.number = number;
@@ -66,31 +73,57 @@ class Output {
   }
 
   get idle(): boolean {
-    return this.#unwritten === 0 || this.failed;
+    return this.failed || (!this.#writing && this.#joinedBytes === 0);
   }
 
   take(bytes: Uint8Array): void {
     if (this.ended) throw new ProtocolError('output after its end');
     if (bytes.length > this.window) throw new ProtocolError('more output than was granted');
     this.window -= bytes.length;
-    if (bytes.length === 0) {
-      this.ended = true;
-    } else if (this.#writable === undefined || this.failed) {
-      this.#taken(bytes.length);
-    } else {
-      this.#unwritten += bytes.length;
-      this.#writable.write(bytes, (error) => {
-        this.#unwritten -= bytes.length;
-        if (error) this.#session.outputFailed(this, error);
-        else this.#taken(bytes.length);
-        this.#session.outputProgress();
-      });
-    }
+    if (bytes.length === 0) this.ended = true;
+    else if (this.#writable === undefined || this.failed) this.#taken(bytes.length);
+    else if (this.#writing) this.#join(bytes);
+    else this.#write(this.#writable, bytes);
+  }
+
+  /** The stream has failed: what was to be written is dropped. */
+  fail(): void {
+    this.failed = true;
+    this.#joined = NOTHING;
+    this.#joinedBytes = 0;
   }
 
   release(): void {
     // A stream that failed may still report it later; that must not become an uncaught error.
     if (!this.failed) this.#writable?.off('error', this.#onError);
+  }
+
+  #write(writable: Writable, bytes: Uint8Array): void {
+    this.#writing = true;
+    writable.write(bytes, (error) => {
+      this.#writing = false;
+      if (error) this.#session.outputFailed(this, error);
+      else this.#taken(bytes.length);
+      if (!this.failed && this.#joinedBytes > 0) {
+        const joined = this.#joined.subarray(0, this.#joinedBytes);
+        this.#joined = NOTHING;
+        this.#joinedBytes = 0;
+        this.#write(writable, joined);
+      }
+      this.#session.outputProgress();
+    });
+  }
+
+  #join(bytes: Uint8Array): void {
+    const lengthBytes = this.#joinedBytes + bytes.length;
+    if (lengthBytes > this.#joined.length) {
+      // Never over a window: that is all that may come before the write under way is done.
+      const grown = new Uint8Array(Math.max(lengthBytes, Math.min(2 * lengthBytes, INITIAL_WINDOW)));
+      grown.set(this.#joined.subarray(0, this.#joinedBytes));
+      this.#joined = grown;
+    }
+    this.#joined.set(bytes, this.#joinedBytes);
+    this.#joinedBytes = lengthBytes;
   }
 
   #taken(count: number): void {
@@ -199,7 +232,7 @@ export class AgentSession {
 
   outputFailed(output: Output, error: Error): void {
     if (output.failed) return;
-    output.failed = true;
+    output.fail();
     this.#outputError ??= error;
     if (this.#exit === undefined) this.#send(encodeWords(FrameType.CLOSE_OUTPUT, this.id, output.number));
     this.outputProgress();

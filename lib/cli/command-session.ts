@@ -7,6 +7,7 @@ import type { RunResult } from '../agent/session.js';
 import { VmmError } from '../base/errors.js';
 import type { CommandIo } from '../base/command-io.js';
 import type { EndStatus } from '../machine/status.js';
+import type { ProgressWatch } from './progress-watch.js';
 import type { Reporter } from './reporter.js';
 import type { RunMachine } from './world.js';
 
@@ -28,12 +29,15 @@ export interface CommandSessionOptions {
   readonly report: Reporter;
   readonly wallMs: () => number;
   readonly signal: AbortSignal;
+  /** Hears of every console byte and frame, and of the agent's hello. */
+  readonly watch: ProgressWatch;
 }
 
 /** Takes the channel at once, so it must be called before the guest runs. */
 export function openCommand(options: CommandSessionOptions): CommandSession {
-  const { machine, command, io, report, signal } = options;
-  const client = new AgentClient(machine.channel);
+  const { machine, command, io, report, signal, watch } = options;
+  const client = new AgentClient(machine.channel, { onActivity: () => watch.progress() });
+  void followConsole(machine, watch);
 
   const guestEnd = machine.wait().then((end): CommandEnd => {
     client.close(new VmmError('ERR_AGENT', `the guest ended (${end.reason}) before the command did`));
@@ -41,6 +45,7 @@ export function openCommand(options: CommandSessionOptions): CommandSession {
   });
   const commandEnd = (async (): Promise<CommandEnd> => {
     const guest = await client.ready({ signal });
+    watch.alive();
     report.event(
       'agent-ready',
       { release: guest.release, cpus: guest.cpus, memoryBytes: guest.memoryBytes },
@@ -72,6 +77,11 @@ export function openCommand(options: CommandSessionOptions): CommandSession {
       if (client.guest !== undefined) client.requestPower('POWEROFF');
     },
   };
+}
+
+/** Nobody reads the console of a command, but what comes on it is progress. */
+async function followConsole(machine: RunMachine, watch: ProgressWatch): Promise<void> {
+  for await (const _ of machine.console.output) watch.progress();
 }
 
 /** Nothing of this machine's environment but what its terminal is. */

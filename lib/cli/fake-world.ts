@@ -7,6 +7,7 @@ import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js
 import { ManualClock } from '../base/clock.js';
 import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
+import type { SessionEnd } from '../host/index.js';
 import type { EndStatus } from '../machine/status.js';
 import type { HostChoice, RunMachine, RunMachineOptions, RunWorld } from './world.js';
 
@@ -98,10 +99,15 @@ export class FakeMachine implements RunMachine {
   readonly agent: FakeAgent;
   readonly calls: string[] = [];
   typed = '';
+  /** While true the guest takes no more of what is typed than this once. */
+  consoleIsFull = false;
+  #onConsoleDrain: (() => void)[] = [];
   readonly #output = new PassThrough();
   #text = '';
   #end!: (status: EndStatus) => void;
   readonly #ended: Promise<EndStatus>;
+  /** A CPU that can't be taken out of the guest. */
+  pauseHangs = false;
   onStart: (() => void) | undefined;
   onPowerButton: (() => void) | undefined;
 
@@ -112,8 +118,13 @@ export class FakeMachine implements RunMachine {
   }
 
   readonly console = ((machine: FakeMachine) => ({
-    write(data: Uint8Array | string): void {
+    write(data: Uint8Array | string): boolean {
       machine.typed += Buffer.from(data).toString('latin1');
+      return !machine.consoleIsFull;
+    },
+    drained(): Promise<void> {
+      if (!machine.consoleIsFull) return Promise.resolve();
+      return new Promise((resolve) => machine.#onConsoleDrain.push(resolve));
     },
     get output(): AsyncIterable<Uint8Array> {
       return machine.#output as AsyncIterable<Uint8Array>;
@@ -129,6 +140,12 @@ export class FakeMachine implements RunMachine {
     this.#text += Buffer.from(text).toString();
   }
 
+  /** The guest has taken what was typed, and takes more. */
+  drainConsole(): void {
+    this.consoleIsFull = false;
+    for (const resolve of this.#onConsoleDrain.splice(0)) resolve();
+  }
+
   /** The guest ends. */
   end(status: EndStatus): void {
     this.#output.end();
@@ -139,6 +156,15 @@ export class FakeMachine implements RunMachine {
     this.calls.push('start');
     this.onStart?.();
     return Promise.resolve();
+  }
+
+  pause(): Promise<void> {
+    this.calls.push('pause');
+    return this.pauseHangs ? new Promise(() => undefined) : Promise.resolve();
+  }
+
+  inspect(): unknown {
+    return { cpus: [{ id: 0, mpState: 0, regs: { rip: '0x1234', rflags: '0x2' } }] };
   }
 
   async stop(options: { signal?: AbortSignal } = {}): Promise<EndStatus> {
@@ -174,7 +200,7 @@ export class FakeWorld implements RunWorld {
   /** Thrown by createMachine. */
   createError: Error | undefined;
   readonly forwarded: string[][] = [];
-  onForward: (io: CommandIo) => Promise<number> = () => Promise.resolve(0);
+  onForward: (io: CommandIo) => Promise<SessionEnd> = () => Promise.resolve({ by: 'process', status: 0 });
   onProcess: (process: FakeProcess) => void = () => undefined;
   readonly #guest: (machine: FakeMachine) => void;
 
@@ -210,7 +236,7 @@ export class FakeWorld implements RunWorld {
     return `/host${path}`;
   }
 
-  forward(argv: readonly string[], io: CommandIo, _log: unknown, signal: AbortSignal): Promise<number> {
+  forward(argv: readonly string[], io: CommandIo, _log: unknown, signal: AbortSignal): Promise<SessionEnd> {
     this.forwarded.push([...argv]);
     return Promise.race([
       this.onForward(io),

@@ -5,9 +5,13 @@
 import type { Clock, Timer } from '../base/clock.js';
 import type { CommandIo, CommandSignal } from '../base/command-io.js';
 
+import type { StalledCpu } from './progress-watch.js';
+
 export type InterruptionCause =
   | { readonly kind: 'timeout' }
   | { readonly kind: 'signal'; readonly signal: CommandSignal }
+  /** The guest never showed a sign of life, and no progress. */
+  | { readonly kind: 'stalled'; readonly cpus: readonly StalledCpu[] }
   /** Nobody reads the output any more. */
   | { readonly kind: 'closed-output' }
   /** Ctrl-] at the console. */

@@ -5,7 +5,7 @@
 import { Command, CommanderError } from 'commander';
 import type { CommandIo } from '../base/command-io.js';
 import { nearest } from '../base/options.js';
-import type { RawRunOptions } from './run-options.js';
+import { DEFAULT_STALL_SECONDS, type RawRunOptions } from './run-options.js';
 import { UsageError } from './usage-error.js';
 
 export interface Actions {
@@ -63,6 +63,12 @@ export async function runProgram(
     )
     .option('--kvm <host>', 'auto, native or embedded', 'auto')
     .option('--timeout <seconds>', 'ends the run after this time, everything included, with status 124')
+    .option(
+      '--stall-timeout <seconds>',
+      'ends a guest that has shown no sign of life (a byte on its console; for a COMMAND, its agent) and no progress ' +
+        'for this time, with status 126; 0: never',
+      DEFAULT_STALL_SECONDS,
+    )
     .option('--quiet', 'no progress on stderr')
     .option('--json', 'events on stderr, one object a line')
     .helpOption('-h, --help', 'print this help')
@@ -71,7 +77,7 @@ export async function runProgram(
       `
 Exit status: the COMMAND's own, 127 when it is not found in the guest; without one 0 when the guest powered off,
 rebooted or halted. 124: the time of --timeout is over. 125: vivarium failed, or an option is wrong. 126: the guest
-crashed. 128+n: ended by signal n.`,
+crashed, or never showed a sign of life. 128+n: ended by signal n.`,
     )
     .action(async (options: RawRunOptions) => {
       status = await actions.run(options, command);

@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { hostClock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
 import { VmmError } from '../base/errors.js';
+import type * as Host from '../host/index.js';
 import type { Worlds } from './main-command.js';
 import type { KernelImage } from '../images/kernel.js';
 import type { DoctorWorld, KvmFacts } from './doctor.js';
@@ -63,22 +64,23 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       return Machine.create({ cpus, memory: memoryBytes, pit: { policy: pit }, boot, logger }, { signal });
     },
     innerPath: (path, cwd) => {
-      if (toInner === undefined) throw new VmmError('ERR_STATE', 'the embedded host was not chosen');
-      return toInner(path, cwd);
+      return chosenHost().toInnerPath(path, cwd);
     },
-    async forward(argv, commandIo, log, signal) {
-      const { runInEmbeddedHost } = await import('../host/index.js');
-      return runInEmbeddedHost(argv, commandIo, { log, signal });
-    },
+    forward: (argv, commandIo, log, signal) => chosenHost().runInEmbeddedHost(argv, commandIo, { log, signal }),
   };
 }
 
-/** Loaded with the choice of the embedded host; path translation itself is synchronous. */
-let toInner: ((path: string, cwd: string) => string) | undefined;
+/** Loaded with the choice of the embedded host: paths are translated, and signals handed over, without a wait. */
+let host: typeof Host | undefined;
+
+function chosenHost(): typeof Host {
+  if (host === undefined) throw new VmmError('ERR_STATE', 'the embedded host was not chosen');
+  return host;
+}
 
 async function chooseHost(wish: 'auto' | 'native' | 'embedded'): Promise<HostChoice> {
   const choice = await decide(wish);
-  if (choice.host === 'embedded') toInner = (await import('../host/index.js')).toInnerPath;
+  if (choice.host === 'embedded') host = await import('../host/index.js');
   return choice;
 }
 

@@ -94,6 +94,42 @@ describe('the console', () => {
     expect(world.machine?.typed).toBe('a\x1db');
   });
 
+  it('types a stdin without end at the pace of the guest, and keeps none of it', async () => {
+    const world = new FakeWorld((machine) => (machine.consoleIsFull = true));
+    const io = new FakeIo();
+    const status = runCommand(parseRunOptions({}, undefined), io, world);
+    const chunk = Buffer.alloc(64 * 1024, 'y\n');
+    await until(() => world.machine?.consoleIsFull === true);
+    for (let count = 0; count < 64; count++) {
+      io.stdin.write(chunk);
+      await turns(1);
+    }
+    const machine = world.machine;
+    expect(machine?.typed.length).toBe(4096);
+    // A chunk is held here and one or two in the stream; the rest is whoever's that writes.
+    expect(io.stdin.writableLength + io.stdin.readableLength).toBeGreaterThan(61 * chunk.length);
+    machine?.drainConsole();
+    await until(() => machine?.typed.length === 64 * chunk.length);
+    expect(machine?.typed).toBe('y\n'.repeat(32 * chunk.length));
+    machine?.end({ reason: 'poweroff' });
+    expect(await status).toBe(0);
+  });
+
+  it('sees Ctrl-] on a terminal whose guest takes nothing, and says when it drops what is typed', async () => {
+    const world = new FakeWorld((machine) => (machine.consoleIsFull = true));
+    const { io, status } = run(world, {}, { terminal: true });
+    await until(() => world.machine?.consoleIsFull === true);
+    for (let count = 0; count < 40; count++) {
+      io.stdin.write(Buffer.alloc(64 * 1024, 'y'));
+      await turns(1);
+    }
+    expect(world.machine?.typed.length).toBe(4096);
+    expect(io.stdin.readableLength).toBe(0);
+    io.stdin.write('\x1d');
+    expect(await status).toBe(0);
+    expect(io.stderr.text.match(/what is typed now is dropped/g)).toHaveLength(1);
+  });
+
   it('lives on when stdin ends or breaks', async () => {
     const world = new FakeWorld();
     const { io, status } = run(world);
@@ -216,6 +252,79 @@ describe('--timeout', () => {
   });
 });
 
+describe('a guest without a sign of life', () => {
+  const MINUTE_NS = 60_000_000_000n;
+  const started = (world: FakeWorld) => until(() => world.machine?.calls.includes('start') === true);
+
+  it('is ended with 126 when its agent never comes, with its console and its CPUs', async () => {
+    const world = new FakeWorld((machine) => machine.print('[    0.1] the last line\r\n'));
+    const { io, status } = run(world, { json: true }, { command: ['x'] });
+    await started(world);
+    await turns();
+    world.clock.advance(4n * MINUTE_NS);
+    world.machine?.print('.');
+    await turns();
+    world.clock.advance(4n * MINUTE_NS);
+    await turns();
+    expect(world.machine?.calls).toEqual(['start']);
+    world.clock.advance(2n * MINUTE_NS);
+    expect(await status).toBe(126);
+    expect(world.machine?.calls).toEqual(['start', 'pause', 'close']);
+    expect(io.stderr.events.slice(-3)).toMatchObject([
+      { event: 'console', text: '[    0.1] the last line\r\n.' },
+      { event: 'stalled', seconds: 300, cpus: [{ id: 0, rip: '0x1234', interruptsOn: false }] },
+      { event: 'exit', status: 126, reason: 'stalled' },
+    ]);
+  });
+
+  it('is ended when its CPUs cannot even be stopped, and says so to people', async () => {
+    const world = new FakeWorld((machine) => (machine.pauseHangs = true));
+    const { io, status } = run(world, { quiet: true, stallTimeout: '60' }, { command: ['x'] });
+    await started(world);
+    world.clock.advance(MINUTE_NS);
+    await turns();
+    world.clock.advance(5_000_000_000n);
+    expect(await status).toBe(126);
+    expect(io.stderr.text).toMatch(
+      /^vivarium: the guest shows no sign of life: no word of its agent, no progress for 60 s \(--stall-timeout\); CPU 0 runs at rip 0x1234, interrupts off\n$/,
+    );
+  });
+
+  it('is ended at the console too, but only before its first byte, and the terminal is given back', async () => {
+    const silent = new FakeWorld();
+    const { io, status } = run(silent, {}, { terminal: true });
+    await started(silent);
+    silent.clock.advance(6n * MINUTE_NS);
+    expect(await status).toBe(126);
+    expect(io.rawModes).toEqual([true, false]);
+
+    const idle = new FakeWorld((machine) => machine.print('~ # '));
+    const session = run(idle, {}, { terminal: true });
+    await until(() => session.io.collected.text === '~ # ');
+    idle.clock.advance(100_000n * MINUTE_NS);
+    await turns();
+    expect(idle.machine?.calls).toEqual(['start']);
+    idle.machine?.end({ reason: 'poweroff' });
+    expect(await session.status).toBe(0);
+  });
+
+  it('is let be with --stall-timeout 0, and so is a command that takes its time', async () => {
+    const patient = new FakeWorld();
+    const first = run(patient, { stallTimeout: '0' }, { command: ['x'] });
+    const busy = new FakeWorld((machine) => machine.agent.boot());
+    const second = run(busy, {}, { command: ['sleep', 'inf'] });
+    for (const world of [patient, busy]) {
+      await started(world);
+      await turns();
+      world.clock.advance(100_000n * MINUTE_NS);
+      await turns();
+      expect(world.machine?.calls).toEqual(['start']);
+      world.machine?.end({ reason: 'poweroff' });
+    }
+    expect([await first.status, await second.status]).toEqual([0, 0]);
+  });
+});
+
 describe('signals', () => {
   it('SIGINT first presses the power button; the status says which signal it was', async () => {
     const world = new FakeWorld((machine) => {
@@ -313,7 +422,7 @@ describe('the embedded host', () => {
     writeFileSync(kernel, 'MZ');
     const world = new FakeWorld();
     world.choice = { host: 'embedded', reason: 'this KVM lacks int3' };
-    world.onForward = () => Promise.resolve(7);
+    world.onForward = () => Promise.resolve({ by: 'process', status: 7 });
     const raw = { kernel, cpus: '2', memory: '128M', append: '-x=1', timeout: '60', quiet: false };
     const { io, status } = run(world, raw, { command: ['sh', '--', '-c'] });
     expect(await status).toBe(7);
@@ -321,7 +430,21 @@ describe('the embedded host', () => {
     expect(world.forwarded).toEqual([
       [
         ...['run', '--kvm', 'native', '--kernel', `/host${kernel}`, '--initrd', '/host/cache/initramfs.cpio'],
-        ...['--cpus', '2', '--memory', '134217728', '--pit', 'catch-up', '--append=-x=1', '--', 'sh', '--', '-c'],
+        ...[
+          '--cpus',
+          '2',
+          '--memory',
+          '134217728',
+          '--pit',
+          'catch-up',
+          '--stall-timeout',
+          '300',
+          '--append=-x=1',
+          '--',
+          'sh',
+          '--',
+          '-c',
+        ],
       ],
     ]);
     expect(io.takesSignals).toBe(false);
@@ -351,7 +474,7 @@ describe('the embedded host', () => {
       new Promise((resolve) => {
         io.onSignal((signal) => {
           heard.push(signal);
-          resolve(131);
+          resolve({ by: 'process', status: 131 });
         });
       });
     const { io, status } = run(world, { timeout: '9' });
@@ -360,6 +483,34 @@ describe('the embedded host', () => {
     expect(await status).toBe(124);
     expect(heard).toEqual(['SIGQUIT']);
     expect(io.stderr.text).toContain('--timeout 9');
+  });
+
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+    ['SIGQUIT', 131],
+  ] as const)('that is ended by %s before the command runs in it gives %i, and says so', async (name, expected) => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.onForward = (io) => new Promise((resolve) => io.onSignal((signal) => resolve({ by: 'signal', signal })));
+    const { io, status } = run(world, { json: true });
+    await until(() => world.forwarded.length > 0);
+    expect(io.takesSignals).toBe(true);
+    io.signal(name);
+    expect(await status).toBe(expected);
+    expect(io.stderr.events.at(-1)).toMatchObject({ event: 'exit', status: expected, reason: 'signal', signal: name });
+  });
+
+  it('that is ended by SIGQUIT while the command runs tells the end, since the process inside does not', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.onForward = (io) => new Promise((resolve) => io.onSignal(() => resolve({ by: 'process', status: 131 })));
+    const { io, status } = run(world, { json: true });
+    await until(() => world.forwarded.length > 0);
+    io.signal('SIGQUIT');
+    expect(await status).toBe(131);
+    expect(io.stderr.events.at(-1)).toMatchObject({ event: 'exit', status: 131, reason: 'signal', signal: 'SIGQUIT' });
   });
 
   it('that does not react to the end of the time is left', async () => {

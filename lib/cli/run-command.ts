@@ -10,10 +10,13 @@ import { checkMemory } from '../machine/options.js';
 import type { EndStatus } from '../machine/status.js';
 import { checkImageFile } from './check-files.js';
 import { openCommand } from './command-session.js';
-import { openConsole, type ConsoleSession } from './console-session.js';
+import { openConsole, type ConsoleEvent, type ConsoleSession } from './console-session.js';
 import { ExitStatus, statusOfChild, statusOfMachine, statusOfSignal } from './exit-status.js';
+import { FORWARDED, forward, type ForwardContext } from './forward-run.js';
 import { Interruption } from './interruption.js';
 import { kernelCommandLine } from './kernel-cmdline.js';
+import type { Images, Outcome } from './outcome.js';
+import { describeCpu, ProgressWatch, stalledCpus, type StalledCpu } from './progress-watch.js';
 import { flushed } from './pump-output.js';
 import { Reporter } from './reporter.js';
 import type { RunOptions } from './run-options.js';
@@ -24,42 +27,30 @@ import type { KernelChoice, RunMachine, RunWorld } from './world.js';
 const QUOTED_CONSOLE_CHARS = 8000;
 /** How long the guest may take to power off after the first Ctrl-C; the second needs no such time. */
 const POWER_OFF_MS = 60_000;
-
-/** How long a process inside the embedded host has for its last words when the time is over. */
-const LAST_WORDS_NS = 5_000_000_000n;
-
-/** The files of a run, found and checked. */
-interface Images {
-  readonly kernel: string;
-  readonly initrd: string;
-}
-
-/** What a run came to: its status, and why. */
-interface Outcome {
-  readonly status: number;
-  readonly reason: string;
-  readonly fields?: Readonly<Record<string, unknown>>;
-}
+/** How long the CPUs of a stalled guest may take to be stopped. */
+const STALLED_PAUSE_NS = 5_000_000_000n;
 
 export async function runCommand(options: RunOptions, io: CommandIo, world: RunWorld): Promise<number> {
   const report = new Reporter(io, world.clock, options);
   const { interruption, choose } = begin(options, io, world, report);
   let outcome: Outcome;
-  let forwarded = false;
   try {
     outcome = await choose(async (host) => {
       if (host === 'native') return runHere(options, io, world, report, interruption);
-      forwarded = true;
-      return forward(options, io, world, report, interruption);
+      return forward(options, await findImages(options, io, world, report, interruption.signal), {
+        io,
+        world,
+        report,
+        interruption,
+      });
     });
   } catch (error) {
     outcome = outcomeOfFailure(error, interruption, options, report);
-    forwarded = false;
   } finally {
     interruption.dispose();
   }
   // The process inside has told its own end; a time that is over is told outside.
-  const silent = forwarded || (world.inside && interruption.timeIsOver);
+  const silent = outcome.reason === FORWARDED || (world.inside && interruption.timeIsOver);
   if (!silent) report.event('exit', { status: outcome.status, reason: outcome.reason, ...outcome.fields });
   await Promise.all([flushed(io.stdout), flushed(io.stderr)]);
   return outcome.status;
@@ -149,13 +140,17 @@ async function runHere(
     { cpus, memoryBytes, pit, ...images, cmdline, logger: report.logger() },
     signal,
   );
+  const watch = new ProgressWatch(world.clock, options.stallTimeoutMs, () => {
+    void endStalled(machine, interruption, world.clock);
+  });
   try {
     if (signal.aborted) throw new AbortError(signal);
     report.event('boot', { host: world.inside ? 'embedded' : 'native', cmdline });
     return options.command === undefined
-      ? await onConsole(machine, io, report, interruption)
-      : await withCommand(machine, options.command, io, world, report, interruption);
+      ? await onConsole(machine, io, report, interruption, watch)
+      : await withCommand(machine, options.command, { io, world, report, interruption, watch });
   } finally {
+    watch.stop();
     await machine.close();
   }
 }
@@ -166,16 +161,23 @@ async function onConsole(
   io: CommandIo,
   report: Reporter,
   interruption: Interruption,
+  watch: ProgressWatch,
 ): Promise<Outcome> {
   let console: ConsoleSession | undefined;
   try {
     report.raw = io.stdinIsTerminal;
-    console = openConsole(machine, io, (event) => {
+    const onEvent = (event: ConsoleEvent): void => {
+      if (event === 'dropped-input') {
+        report.event('dropped-input', {}, { notice: 'the guest takes no input; what is typed now is dropped' });
+        return;
+      }
       report.raw = false;
       interruption.end({ kind: event });
-    });
+    };
+    console = openConsole(machine, io, onEvent, () => watch.alive());
     askBySignal(interruption, report, () => powerButton(machine, interruption));
     await machine.start();
+    watch.start();
     const end = await untilEnd(machine, interruption);
     // A reader that takes its time gets the rest; an interrupted run waits for nobody.
     if (!interruption.signal.aborted) await Promise.race([console.outputDone, aborted(interruption.signal)]);
@@ -193,13 +195,12 @@ async function onConsole(
 async function withCommand(
   machine: RunMachine,
   command: readonly string[],
-  io: CommandIo,
-  world: RunWorld,
-  report: Reporter,
-  interruption: Interruption,
+  context: ForwardContext & { readonly watch: ProgressWatch },
 ): Promise<Outcome> {
+  const { io, world, report, interruption, watch } = context;
   const { signal } = interruption;
-  const session = openCommand({ machine, command, io, report, wallMs: () => world.clock.wallMs(), signal });
+  const wallMs = (): number => world.clock.wallMs();
+  const session = openCommand({ machine, command, io, report, wallMs, signal, watch });
   session.end.catch(() => undefined);
   askBySignal(interruption, report, () => {
     session.askToEnd();
@@ -207,6 +208,7 @@ async function withCommand(
   });
   try {
     await machine.start();
+    watch.start();
     const end = await session.end;
     if (end.by === 'guest') {
       return outcomeOfGuest(end.end, machine, report, interruption, { consoleWasShown: false });
@@ -229,7 +231,8 @@ async function withCommand(
     return { status: statusOfChild(status), reason: 'command', fields };
   } catch (error) {
     // A guest that never gets as far as its agent has said why on its console.
-    if (!(error instanceof AbortError) || interruption.timeIsOver) quoteConsole(machine, report);
+    const tellsMore = interruption.timeIsOver || interruption.cause?.kind === 'stalled';
+    if (!(error instanceof AbortError) || tellsMore) quoteConsole(machine, report);
     throw error;
   }
 }
@@ -246,6 +249,19 @@ function powerButton(machine: RunMachine, interruption: Interruption): void {
     if (error instanceof VmmError && error.code === 'ERR_TIMEOUT')
       interruption.end({ kind: 'signal', signal: 'SIGINT' });
   });
+}
+
+/** Ends a run whose guest shows no progress, with what its CPUs do: they are stopped, so that their registers can be read. */
+async function endStalled(machine: RunMachine, interruption: Interruption, clock: RunWorld['clock']): Promise<void> {
+  const late = new Promise<void>((resolve) => clock.setTimer(STALLED_PAUSE_NS, resolve));
+  await Promise.race([machine.pause().catch(() => undefined), late]);
+  let cpus: readonly StalledCpu[] = [];
+  try {
+    cpus = stalledCpus(machine.inspect());
+  } catch {
+    // It ends all the same.
+  }
+  interruption.end({ kind: 'stalled', cpus });
 }
 
 /** How the machine ended; undefined when the run was ended first. */
@@ -305,6 +321,17 @@ function outcomeOfFailure(error: unknown, interruption: Interruption, options: R
         report.warning('timeout', { seconds }, `--timeout ${seconds}: the time is over`);
         return { status: ExitStatus.TIMEOUT, reason: 'timeout' };
       }
+      case 'stalled': {
+        const seconds = options.stallTimeoutMs / 1000;
+        const sign = options.command === undefined ? 'not a byte on its console' : 'no word of its agent, no progress';
+        const where = cause.cpus.map(describeCpu).join('; ');
+        report.warning(
+          'stalled',
+          { seconds, cpus: cause.cpus },
+          `the guest shows no sign of life: ${sign} for ${seconds} s (--stall-timeout)${where === '' ? '' : `; ${where}`}`,
+        );
+        return { status: ExitStatus.CRASH, reason: 'stalled' };
+      }
       case 'signal':
         return { status: statusOfSignal(cause.signal), reason: 'signal', fields: { signal: cause.signal } };
       case 'closed-output':
@@ -316,55 +343,4 @@ function outcomeOfFailure(error: unknown, interruption: Interruption, options: R
   }
   report.failure(error);
   return { status: ExitStatus.FAILURE, reason: 'failure' };
-}
-
-/** The same command inside the embedded host: images are found here, where the network and the user's cache are. */
-async function forward(
-  options: RunOptions,
-  io: CommandIo,
-  world: RunWorld,
-  report: Reporter,
-  interruption: Interruption,
-): Promise<Outcome> {
-  const images = await findImages(options, io, world, report, interruption.signal);
-  const inner = (path: string): string => world.innerPath(path, io.cwd);
-  const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
-  argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
-  if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
-  if (options.append !== undefined) argv.push(`--append=${options.append}`);
-  if (options.quiet) argv.push('--quiet');
-  if (options.json) argv.push('--json');
-  if (options.command !== undefined) argv.push('--', ...options.command);
-  // From here on signals are the inner process's; the time is still ours.
-  interruption.dropSignals();
-  const told = withTimeoutSignal(io, interruption.signal);
-  const given = graceful(interruption, world.clock);
-  const status = await world.forward(argv, told, report.logger(), given);
-  if (interruption.cause !== undefined) throw new AbortError(interruption.signal);
-  return { status, reason: 'forwarded' };
-}
-
-/** When the time is over the process inside is told by SIGQUIT, so that it can still say what its guest was doing. */
-function withTimeoutSignal(io: CommandIo, signal: AbortSignal): CommandIo {
-  const told = Object.create(io) as { -readonly [Key in keyof CommandIo]: CommandIo[Key] };
-  told.onSignal = (callback) => {
-    const stop = io.onSignal(callback);
-    const onAbort = (): void => callback('SIGQUIT');
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) queueMicrotask(onAbort);
-    return () => {
-      signal.removeEventListener('abort', onAbort);
-      stop();
-    };
-  };
-  return told;
-}
-
-/** Aborts some time after the interruption. */
-function graceful(interruption: Interruption, clock: RunWorld['clock']): AbortSignal {
-  const late = new AbortController();
-  interruption.signal.addEventListener('abort', () => clock.setTimer(LAST_WORDS_NS, () => late.abort()), {
-    once: true,
-  });
-  return late.signal;
 }

@@ -19,6 +19,8 @@ export interface RunOptions {
   readonly pit: PolicyName;
   readonly kvm: HostWish;
   readonly timeoutMs: number | undefined;
+  /** How long a guest may show no progress before its first sign of life; 0 for ever. */
+  readonly stallTimeoutMs: number;
   readonly quiet: boolean;
   readonly json: boolean;
   /** What runs in the guest; undefined for the console. */
@@ -36,6 +38,7 @@ export interface RawRunOptions {
   readonly pit?: string;
   readonly kvm?: string;
   readonly timeout?: string;
+  readonly stallTimeout?: string;
   readonly quiet?: boolean;
   readonly json?: boolean;
 }
@@ -44,6 +47,11 @@ const POLICIES: readonly PolicyName[] = ['catch-up', 'reinject', 'discard'];
 const HOST_WISHES: readonly HostWish[] = ['auto', 'native', 'embedded'];
 /** What a timer holds (24 days). */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+/**
+ * A boot takes a second on hardware and 10 to 20 in the embedded host, where with `quiet` nothing is heard of it until
+ * the end: this is fifteen times that, for a machine that is busy.
+ */
+export const DEFAULT_STALL_SECONDS = '300';
 
 /** @throws UsageError, or a RangeError or TypeError that names the option. */
 export function parseRunOptions(raw: RawRunOptions, command: readonly string[] | undefined): RunOptions {
@@ -57,7 +65,8 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
     memoryBytes: parseSize(raw.memory ?? '256M', '--memory'),
     pit: oneOf('--pit', raw.pit ?? 'catch-up', POLICIES),
     kvm: oneOf('--kvm', raw.kvm ?? 'auto', HOST_WISHES),
-    timeoutMs: raw.timeout === undefined ? undefined : timeout(raw.timeout),
+    timeoutMs: raw.timeout === undefined ? undefined : seconds('--timeout', raw.timeout, 'above 0'),
+    stallTimeoutMs: seconds('--stall-timeout', raw.stallTimeout ?? DEFAULT_STALL_SECONDS, 'or 0 for never'),
     quiet: raw.quiet ?? false,
     json: raw.json ?? false,
     command,
@@ -83,11 +92,13 @@ function oneOf<T extends string>(option: string, text: string, choices: readonly
   return choice;
 }
 
-function timeout(text: string): number {
+function seconds(option: string, text: string, least: 'above 0' | 'or 0 for never'): number {
   const milliseconds = Number(text) * 1000;
-  if (!/^\d+(\.\d+)?$/.test(text) || milliseconds <= 0) {
-    throw new UsageError(`--timeout: '${text}' is not a number of seconds above 0`);
+  if (!/^\d+(\.\d+)?$/.test(text) || (milliseconds === 0 && least === 'above 0')) {
+    throw new UsageError(
+      `${option}: '${text}' is not a number of seconds${least === 'above 0' ? ` ${least}` : `, ${least}`}`,
+    );
   }
-  if (milliseconds > MAX_TIMEOUT_MS) throw new UsageError(`--timeout: ${text} seconds are more than 24 days`);
+  if (milliseconds > MAX_TIMEOUT_MS) throw new UsageError(`${option}: ${text} seconds are more than 24 days`);
   return Math.ceil(milliseconds);
 }

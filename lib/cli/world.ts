@@ -7,18 +7,24 @@ import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { Clock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
+import type { SessionEnd } from '../host/index.js';
 import type { EndStatus } from '../machine/status.js';
 
 /** The part of a Machine that the command uses. */
 export interface RunMachine {
   readonly console: {
-    write(data: Uint8Array | string): void;
+    /** False asks the caller to go on only after `drained()`; the data was taken. */
+    write(data: Uint8Array | string): boolean;
+    drained(): Promise<void>;
     readonly output: AsyncIterable<Uint8Array>;
     /** The output kept so far. */
     readonly text: string;
   };
   readonly channel: ChannelHostEnd;
   start(): Promise<void>;
+  pause(): Promise<void>;
+  /** Everything about it as a JSON tree. */
+  inspect(): unknown;
   /** Presses the power button and waits. */
   stop(options: { timeoutMs?: number; signal?: AbortSignal }): Promise<EndStatus>;
   kill(): Promise<EndStatus>;
@@ -61,6 +67,6 @@ export interface RunWorld {
   createMachine(options: RunMachineOptions, signal: AbortSignal): Promise<RunMachine>;
   /** The path that means the same file inside the embedded host. */
   innerPath(path: string, cwd: string): string;
-  /** Runs the command inside the embedded host with these streams; its exit status. */
-  forward(argv: readonly string[], io: CommandIo, log: Logger, signal: AbortSignal): Promise<number>;
+  /** Runs the command inside the embedded host with these streams. It takes the signals from the call on. */
+  forward(argv: readonly string[], io: CommandIo, log: Logger, signal: AbortSignal): Promise<SessionEnd>;
 }

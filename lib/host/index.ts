@@ -11,6 +11,7 @@ export {
   type ScriptOptions,
   type ScriptResult,
 } from './run.js';
+export type { SessionEnd } from './session.js';
 export { serveCommand, type RunCommand } from './worker.js';
 export { toInnerPath, toOuterPath } from './paths.js';
 export { findQemu } from './qemu.js';

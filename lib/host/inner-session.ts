@@ -30,6 +30,8 @@ export class InnerSession {
   readonly #context: InnerSessionContext;
   #child: ChildProcess | undefined;
   #ended = false;
+  /** The exit statuses of a process that dies of a signal which was passed on to it. */
+  readonly #signalStatuses = new Set<number>();
   /** The file of a script that was given as text. */
   #draft: string | undefined;
   #killTimer: NodeJS.Timeout | undefined;
@@ -49,7 +51,9 @@ export class InnerSession {
   }
 
   onFrame(frame: Frame): void {
-    if (frame.type === FRAME_MESSAGE && messageOf(frame).type === 'hangup') {
+    const message = frame.type === FRAME_MESSAGE ? messageOf(frame) : undefined;
+    if (message?.type === 'signal') this.#signalStatuses.add(128 + constants.signals[message.signal]);
+    if (message?.type === 'hangup') {
       this.#killTimer = setTimeout(() => this.kill(), HANGUP_GRACE_MS);
       if (this.#deliver === undefined) return this.kill();
     }
@@ -78,9 +82,11 @@ export class InnerSession {
       },
       onEnd: () => undefined,
     });
-    worker.child.once('close', (code, signal) =>
-      this.#end(exit ?? { type: 'failed', failure: crash(worker, code, signal) }),
-    );
+    worker.child.once('close', (code, signal) => {
+      // A signal ends a command that takes none, as one that winds up does not any more.
+      if (code !== null && this.#signalStatuses.has(code)) exit ??= { type: 'exit', status: code };
+      this.#end(exit ?? { type: 'failed', failure: crash(worker, code, signal) });
+    });
     this.#open((frame) => workerLink.send({ ...frame, session: ONLY_SESSION }));
     workerLink.sendMessage(ONLY_SESSION, { type: 'open', request: this.#request });
     this.#flush();

@@ -2,7 +2,7 @@
  * What the parties of the embedded host say to each other, as JSON in message frames.
  *
  *     client  --open, resize, signal, hangup-->   broker --> inner daemon --> worker
- *     client  <--raw-mode, broken, exit, failed-- broker <-- inner daemon <-- worker
+ *     client  <--running, raw-mode, broken, exit, failed-- broker <-- inner daemon <-- worker
  *     client  --status, drain, stop--> broker         broker --attach, ping--> inner daemon --hello, pong--> broker
  *
  * Sessions are numbered by the broker; on the links of a client and of a worker their session is always 1.
@@ -13,7 +13,7 @@ import { FRAME_MESSAGE, type Frame } from './frames.js';
 import type { SharedFolder } from './paths.js';
 
 /** Changes when the meaning of a frame or message does; part of the host's key. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 /** The one session on the link of a client or a worker. */
 export const ONLY_SESSION = 1;
 
@@ -82,6 +82,8 @@ export type Message =
   // either way: nobody reads this stream any more
   | { readonly type: 'broken'; readonly stream: number }
   // worker to client
+  /** The command takes signals from here on; before, one ends the session from outside. */
+  | { readonly type: 'running' }
   | { readonly type: 'raw-mode'; readonly on: boolean }
   | { readonly type: 'exit'; readonly status: number }
   | { readonly type: 'failed'; readonly failure: Failure }

@@ -3,10 +3,11 @@
  * inside it, tells its state, stops it. The joints (image, bundle, broker, session) are in the files beside this.
  */
 import { PassThrough, Readable, Writable } from 'node:stream';
+import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
-import type { CommandIo } from '../base/command-io.js';
+import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
 import { bundle } from './bundle.js';
 import { connectHost, connectRunning, type HostConnection } from './client.js';
@@ -15,7 +16,7 @@ import { FRAME_MESSAGE } from './frames.js';
 import { errorOf, messageOf, ONLY_SESSION, type HostStatus, type Message, type SessionRequest } from './messages.js';
 import { toInnerPath } from './paths.js';
 import { locateQemu } from './qemu.js';
-import { runSession, type SessionIo } from './session.js';
+import { runSession, type SessionEnd, type SessionIo } from './session.js';
 
 export interface EmbeddedOptions {
   readonly signal?: AbortSignal | undefined;
@@ -26,7 +27,8 @@ export interface EmbeddedOptions {
 const PASSED = /^(LANG|LC_\w+|TERM|COLORTERM|NO_COLOR|FORCE_COLOR|TZ|HOME|USER|LOGNAME|XDG_CACHE_HOME|VIVARIUM_\w+)$/;
 
 /**
- * Runs the vivarium command inside the embedded host, joined to `io`; resolves to its exit status.
+ * Runs the vivarium command inside the embedded host, joined to `io`. A signal before it runs there is an end too: the
+ * start is given up, and nothing stays behind. Signals are taken from the call on.
  * Paths in `argv` must mean the same inside: see {@link toInnerPath}.
  *
  * @throws VmmError ERR_SETUP, ERR_EMBEDDED_HOST or what the command inside reported; AbortError.
@@ -35,7 +37,7 @@ export async function runInEmbeddedHost(
   argv: readonly string[],
   io: CommandIo,
   options: EmbeddedOptions = {},
-): Promise<number> {
+): Promise<SessionEnd> {
   const size = io.terminalSize();
   const request = {
     kind: 'command' as const,
@@ -47,11 +49,10 @@ export async function runInEmbeddedHost(
     stderrIsTerminal: io.stderrIsTerminal,
     ...(size === undefined ? {} : { terminalSize: size }),
   };
-  // A Ctrl-C while the host still starts ends the start, and nothing stays behind.
   const interrupted = new AbortController();
   const signal =
     options.signal === undefined ? interrupted.signal : AbortSignal.any([options.signal, interrupted.signal]);
-  let interruptedBy: NodeJS.Signals | undefined;
+  let interruptedBy: CommandSignal | undefined;
   const release = io.onSignal((name) => {
     interruptedBy = name;
     interrupted.abort();
@@ -62,7 +63,7 @@ export async function runInEmbeddedHost(
     build = await bundle({ ...options, signal });
     connection = await connectHost({ ...options, env: io.env, signal });
   } catch (error) {
-    if (interruptedBy !== undefined) return interruptedBy === 'SIGINT' ? 130 : interruptedBy === 'SIGHUP' ? 129 : 143;
+    if (interruptedBy !== undefined) return { by: 'signal', signal: interruptedBy };
     throw error;
   } finally {
     release();
@@ -129,7 +130,9 @@ export async function runScript(
   };
   const build = await bundle(options);
   const connection = await connectHost(options);
-  const status = await runSession(connection, { ...request, bundle: build }, io, options.signal);
+  const end = await runSession(connection, { ...request, bundle: build }, io, options.signal);
+  // Signals of this process are its own program's affair: `io` takes none.
+  const status = end.by === 'process' ? end.status : 128 + constants.signals[end.signal];
   return { status, stdout: stdout.text(), stderr: stderr.text() };
 }
 

@@ -96,7 +96,7 @@ describe('a session', () => {
       io.stderr.write(io.env['VIVARIUM_TEST_SESSION'] ?? '');
       return Promise.resolve(7);
     });
-    expect(await status).toBe(7);
+    expect(await status).toEqual({ by: 'process', status: 7 });
     expect(JSON.parse(terminal.stdout.text)).toEqual([request.argv, true, false, { columns: 100, rows: 30 }]);
     expect(terminal.stderr.text).toBe('here');
     expect(terminal.listeners).toBe(0);
@@ -113,7 +113,7 @@ describe('a session', () => {
       return 0;
     });
     terminal.stdin.end(data);
-    expect(await status).toBe(0);
+    expect(await status).toEqual({ by: 'process', status: 0 });
     expect(Buffer.concat(terminal.stdout.chunks).equals(data)).toBe(true);
   });
 
@@ -140,23 +140,28 @@ describe('a session', () => {
     terminal.size = { columns: 42, rows: 10 };
     terminal.resized();
     terminal.signal('SIGTERM');
-    expect(await status).toBe(0);
+    expect(await status).toEqual({ by: 'process', status: 0 });
     expect(terminal.stdout.text).toBe('SIGTERM 42');
     expect(terminal.raw).toEqual([true, false]);
   });
 
-  it('ends a command that takes no signals as the signal would', async () => {
-    let started: () => void = () => undefined;
-    const running = new Promise<void>((resolve) => (started = resolve));
-    const { status, terminal, ended } = join(() => {
-      started();
-      return new Promise(() => undefined);
-    });
-    await running;
-    terminal.signal('SIGINT');
-    await expect(status).rejects.toMatchObject({ code: 'ERR_EMBEDDED_HOST' }); // the daemon would say 'exit' here
-    expect(ended[0]).toBe(130);
-  });
+  it.each(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const)(
+    'is ended by %s before the command takes signals, and the process inside is hung up',
+    async (name) => {
+      let started: () => void = () => undefined;
+      const running = new Promise<void>((resolve) => (started = resolve));
+      const { status, served, terminal, ended } = join(() => {
+        started();
+        return new Promise(() => undefined);
+      });
+      served.catch(() => undefined);
+      await running;
+      terminal.signal(name);
+      expect(await status).toEqual({ by: 'signal', signal: name });
+      expect(terminal.listeners).toBe(0);
+      await expect.poll(() => ended).toEqual([129]);
+    },
+  );
 
   it('brings errors over as they are', async () => {
     const failing = join(() =>
@@ -176,7 +181,7 @@ describe('a session', () => {
       return (await broken).code === 'EPIPE' ? 141 : 1;
     });
     terminal.stdout.fail = Object.assign(new Error('write EPIPE'), { code: 'EPIPE' });
-    expect(await status).toBe(141);
+    expect(await status).toEqual({ by: 'process', status: 141 });
   });
 
   it('hangs up when it is aborted', async () => {

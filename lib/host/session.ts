@@ -16,8 +16,12 @@ export type SessionIo = Pick<
   'stdin' | 'stdout' | 'stderr' | 'terminalSize' | 'onResize' | 'setRawMode' | 'onSignal'
 >;
 
+/** How a session ended: as its process inside did, or by a signal that came before that process took signals. */
+export type SessionEnd =
+  { readonly by: 'process'; readonly status: number } | { readonly by: 'signal'; readonly signal: CommandSignal };
+
 /**
- * Runs a session to its end; resolves to the exit status of the process inside.
+ * Runs a session to its end. A signal before the command inside takes any ends it, with what is there of it hung up.
  *
  * @throws VmmError as the process inside reported it, ERR_EMBEDDED_HOST when the host or the process is lost;
  *   AbortError, with the process inside hung up.
@@ -27,7 +31,7 @@ export async function runSession(
   request: SessionRequest,
   io: SessionIo,
   signal?: AbortSignal,
-): Promise<number> {
+): Promise<SessionEnd> {
   const { link } = connection;
   const send = (frame: Frame): void => link.send(frame);
   const say = (message: Message): void => link.sendMessage(ONLY_SESSION, message);
@@ -43,16 +47,20 @@ export async function runSession(
       drainInto(stdout, io.stdout, () => say({ type: 'broken', stream: STDOUT }), cleanups),
       drainInto(stderr, io.stderr, () => say({ type: 'broken', stream: STDERR }), cleanups),
     ];
-    const ended = new Promise<number>((resolve, reject) => {
+    const ended = new Promise<SessionEnd>((resolve, reject) => {
       let over = false;
+      let running = false;
       const onMessage = (message: Message): void => {
         switch (message.type) {
+          case 'running':
+            running = true;
+            return;
           case 'raw-mode':
             raw = message.on;
             return io.setRawMode(message.on);
           case 'exit':
             over = true;
-            return resolve(message.status);
+            return resolve({ by: 'process', status: message.status });
           case 'failed':
             over = true;
             return reject(errorOf(message.failure));
@@ -76,6 +84,12 @@ export async function runSession(
           reject(new VmmError('ERR_EMBEDDED_HOST', 'the embedded host went away in the middle of a session', cause));
         },
       });
+      cleanups.push(
+        io.onSignal((name) => {
+          if (running) say({ type: 'signal', signal: name });
+          else resolve({ by: 'signal', signal: name });
+        }),
+      );
       if (signal !== undefined) {
         const onAbort = (): void => reject(new AbortError(signal));
         signal.addEventListener('abort', onAbort, { once: true });
@@ -83,7 +97,6 @@ export async function runSession(
         if (signal.aborted) onAbort();
       }
     });
-    cleanups.push(io.onSignal((name: CommandSignal) => say({ type: 'signal', signal: name })));
     cleanups.push(
       io.onResize(() => {
         const size = io.terminalSize();
@@ -91,12 +104,13 @@ export async function runSession(
       }),
     );
     say({ type: 'open', request });
-    const status = await ended;
+    const end = await ended;
+    if (end.by === 'signal') return end;
     // A stream that the process never ended (it was killed) ends with the process.
     stdout.deliverEnd();
     stderr.deliverEnd();
     await Promise.all(outputs);
-    return status;
+    return end;
   } finally {
     for (const cleanup of cleanups.reverse()) cleanup();
     if (raw) io.setRawMode(false);

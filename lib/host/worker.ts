@@ -63,6 +63,8 @@ class WorkerJob {
   readonly #endProcess: (status: number) => void;
   #size: TerminalSize | undefined;
   #finished = false;
+  /** The client was told that signals are taken. */
+  #running = false;
 
   constructor(stream: Duplex, endProcess: (status: number) => void) {
     this.#endProcess = endProcess;
@@ -102,7 +104,11 @@ class WorkerJob {
       setRawMode: (on) => {
         if (request.stdinIsTerminal) this.#link.sendMessage(ONLY_SESSION, { type: 'raw-mode', on });
       },
-      onSignal: (callback) => registered(this.#signalTakers, callback),
+      onSignal: (callback) => {
+        if (!this.#running) this.#link.sendMessage(ONLY_SESSION, { type: 'running' });
+        this.#running = true;
+        return registered(this.#signalTakers, callback);
+      },
     };
   }
 
