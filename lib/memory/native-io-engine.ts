@@ -223,6 +223,7 @@ export class NativeIoEngine implements IoEngine {
       this.#freeTags.push(tag);
       if (!(error instanceof VmmError)) throw error;
       next.result = -EFAULT; // the memory was closed
+      next.part = 0;
       this.#finished.push(next);
     }
   }
@@ -276,8 +277,8 @@ export class NativeIoEngine implements IoEngine {
       return;
     }
     if (one.op === IoOp.READ) {
-      // Also of a read that failed, which may have written a part.
-      one.guest?.markDirty();
+      // Also of a part that failed, which may have written something.
+      one.guest?.slice(0, one.moved + (result < 0 ? one.part : 0)).markDirty();
       if (one.moved > 0) one.copyOf?.copyFrom(one.host!.subarray(0, one.moved));
     }
     this.#end(one, one.moved > 0 ? one.moved : result);
