@@ -41,37 +41,43 @@ IoQueueWrap::IoQueueWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<IoQu
   });
 }
 
+IoQueue& IoQueueWrap::queue() const {
+  if (queue_ == nullptr) throwClosed("I/O queue");
+  return *queue_;
+}
+
 Napi::Value IoQueueWrap::kind(const Napi::CallbackInfo& info) {
-  return guarded(info, [&]() -> Napi::Value { return Napi::String::New(info.Env(), queue_->kind()); });
+  return guarded(info, [&]() -> Napi::Value { return Napi::String::New(info.Env(), queue().kind()); });
 }
 
 Napi::Value IoQueueWrap::refusal(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), queue_->refusal());
+  return guarded(info, [&]() -> Napi::Value { return Napi::String::New(info.Env(), queue().refusal()); });
 }
 
 Napi::Value IoQueueWrap::sourceId(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), queue_->sourceId());
+  return guarded(info, [&]() -> Napi::Value { return Napi::Number::New(info.Env(), queue().sourceId()); });
 }
 
 Napi::Value IoQueueWrap::area(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
-    queue_->kind();  // throws when it was closed
-    return views_.create(queue_->area(), queue_->area()->data(), IoArea::kBytes);
+    const std::shared_ptr<Mapping>& area = queue().area();
+    return views_.create(area, area->data(), IoArea::kBytes);
   });
 }
 
 Napi::Value IoQueueWrap::submit(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
-    return Napi::Number::New(info.Env(), queue_->submit(u32Argument(info, 0, "count")));
+    return Napi::Number::New(info.Env(), queue().submit(u32Argument(info, 0, "count")));
   });
 }
 
 Napi::Value IoQueueWrap::reap(const Napi::CallbackInfo& info) {
-  return guarded(info, [&]() -> Napi::Value { return Napi::Number::New(info.Env(), queue_->reap()); });
+  return guarded(info, [&]() -> Napi::Value { return Napi::Number::New(info.Env(), queue().reap()); });
 }
 
 Napi::Value IoQueueWrap::close(const Napi::CallbackInfo& info) {
-  queue_->close();
+  if (queue_ != nullptr) queue_->close();
+  queue_.reset();
   views_.detach();
   return info.Env().Undefined();
 }

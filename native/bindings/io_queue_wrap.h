@@ -15,6 +15,8 @@ class IoQueueWrap : public Napi::ObjectWrap<IoQueueWrap> {
   explicit IoQueueWrap(const Napi::CallbackInfo& info);
 
  private:
+  // Throws Failure kClosed.
+  IoQueue& queue() const;
   Napi::Value kind(const Napi::CallbackInfo& info);
   Napi::Value refusal(const Napi::CallbackInfo& info);
   Napi::Value sourceId(const Napi::CallbackInfo& info);
@@ -23,7 +25,7 @@ class IoQueueWrap : public Napi::ObjectWrap<IoQueueWrap> {
   Napi::Value reap(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
-  std::shared_ptr<IoQueue> queue_;
+  std::shared_ptr<IoQueue> queue_;  // null after close()
   Views views_;
 };
 
