@@ -2,6 +2,7 @@
 #include "bindings/arguments.h"
 #include "bindings/environment.h"
 #include "bindings/event_fd_wrap.h"
+#include "bindings/io_queue_wrap.h"
 #include "bindings/memory_wrap.h"
 #include "bindings/napi.h"
 #include "bindings/pit_wrap.h"
@@ -11,6 +12,7 @@
 #include "bindings/vcpu_wrap.h"
 #include "bindings/views.h"
 #include "bindings/vm_wrap.h"
+#include "core/file_lock.h"
 
 namespace vivarium {
 namespace {
@@ -26,6 +28,14 @@ Napi::Value initialize(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value lockFileOf(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const auto fd = static_cast<int>(integerArgument(info, 0, "fd", INT32_MAX));
+    const bool exclusive = booleanArgument(info, 1, "exclusive");
+    return Napi::Boolean::New(info.Env(), lockFile(fd, exclusive ? FileLock::kExclusive : FileLock::kShared));
+  });
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment(env);
   env.SetInstanceData<Environment>(environment);
@@ -35,9 +45,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   environment->pitClass = Napi::Persistent(PitWrap::define(env));
   defineConstant(exports, "structSizes", structSizes(env));
   exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
+  exports.Set("lockFile", Napi::Function::New<lockFileOf>(env, "lockFile"));
   exports.Set("System", SystemWrap::define(env));
   exports.Set("Memory", MemoryWrap::define(env));
   exports.Set("EventFd", EventFdWrap::define(env));
+  exports.Set("IoQueue", IoQueueWrap::define(env));
   return exports;
 }
 

@@ -21,6 +21,13 @@ export interface NativeAddon {
   readonly System: new (path: string) => NativeSystem;
   readonly Memory: new (options: NativeMemoryOptions) => NativeMemory;
   readonly EventFd: new (initial?: number) => NativeEventFd;
+  /** 'auto' takes threads where the kernel offers no io_uring; naming a kind that can't be had is a SystemError. */
+  readonly IoQueue: new (memory: NativeMemory, kind: 'auto' | 'io_uring' | 'threads') => NativeIoQueue;
+  /**
+   * Takes or changes the advisory lock of an open file description on the whole file (F_OFD_SETLK), without waiting:
+   * false when another one stands in the way.
+   */
+  lockFile(fd: number, exclusive: boolean): boolean;
 }
 
 /**
@@ -44,7 +51,15 @@ export interface NativeRuntime {
   ref(): void;
   unref(): void;
   /** Live native objects of this environment, for leak tests. */
-  counts(): { systems: number; vms: number; vcpus: number; threads: number; mappings: number; eventFds: number };
+  counts(): {
+    systems: number;
+    vms: number;
+    vcpus: number;
+    threads: number;
+    mappings: number;
+    eventFds: number;
+    ioQueues: number;
+  };
 }
 
 export interface NativeSystem {
@@ -88,6 +103,31 @@ export interface NativeEventFd {
   write(count: bigint): void;
   /** The counter, reset to 0; 0n when nothing was signalled. Never blocks. */
   read(): bigint;
+  close(): void;
+}
+
+/**
+ * Requests of file input and output between files and one mapping of guest memory, prepared and checked by lib/memory,
+ * checked against the mapping once more by native code. See IoArea. Holds the mapping until close().
+ */
+export interface NativeIoQueue {
+  /** Stands in the runtime's queue when reap() has something to give. */
+  readonly sourceId: number;
+  readonly kind: 'io_uring' | 'threads';
+  /** Why 'auto' took threads; empty where it did not. */
+  readonly refusal: string;
+  /** Shared with native code, layout below, used by both on the JavaScript thread alone. Detached by close(). */
+  area(): ArrayBuffer;
+  /**
+   * Hands over the first `count` records of the area, whose parts may be written anew afterwards. What has completed by
+   * then is in the area's completions, as after reap().
+   *
+   * @throws RangeError for a piece outside the memory or a tag in use; nothing is handed over then.
+   */
+  submit(count: number): number;
+  /** Writes what has completed since into the area's completions; how many there are. */
+  reap(): number;
+  /** Cancels what can be cancelled and waits for the rest. Idempotent. */
   close(): void;
 }
 
@@ -335,3 +375,53 @@ export const PostedEntry = {
   STRIDE: 24,
   CAPACITY: 4096,
 } as const;
+
+/** Byte offsets into NativeIoQueue.area(), little endian. */
+export const IoArea = {
+  /** Requests that may be under way at once, each with a tag of its own from 0 to ENTRIES - 1. */
+  ENTRIES: 256,
+  /** Pieces that one batch may have, and one record of it (IOV_MAX of Linux). */
+  PIECES: 4096,
+  RECORD_PIECES: 1024,
+  RECORDS_AT: 0,
+  PIECES_AT: 10_240,
+  COMPLETIONS_AT: 75_776,
+  SIZE: 77_824,
+} as const;
+
+/** One record: 40 bytes. */
+export const IoRecord = {
+  /** u32, see IoOp. */
+  OP: 0,
+  /** i32 */
+  FD: 4,
+  /** u64: where in the file. */
+  OFFSET: 8,
+  /** u64, of PUNCH_HOLE and ZERO_RANGE. */
+  LENGTH: 16,
+  /** u32, of READ and WRITE: index of the first piece in the area, and how many follow one another. */
+  FIRST_PIECE: 24,
+  PIECE_COUNT: 28,
+  /** u32 */
+  TAG: 32,
+  STRIDE: 40,
+} as const;
+
+export const IoOp = {
+  /** preadv(2) */
+  READ: 0,
+  /** pwritev(2) */
+  WRITE: 1,
+  /** fdatasync(2) */
+  SYNC: 2,
+  /** fallocate(2), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
+  PUNCH_HOLE: 3,
+  /** fallocate(2), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE */
+  ZERO_RANGE: 4,
+} as const;
+
+/** One piece of the memory: u64 offset in the mapping, u64 length in bytes. */
+export const IoPiece = { OFFSET: 0, LENGTH: 8, STRIDE: 16 } as const;
+
+/** One completion: u32 tag; i32 bytes moved, or a negated errno. */
+export const IoCompletion = { TAG: 0, RESULT: 4, STRIDE: 8 } as const;

@@ -149,8 +149,9 @@ export class AddressSpace implements DeviceMemory {
     return this.#native;
   }
 
-  /** Marks the pages of [gpa, gpa + length) in user space's dirty bitmap. */
+  /** Marks the pages of [gpa, gpa + length) in user space's dirty bitmap; of closed memory there is none. */
   markDirty(gpa: number, length: number): void {
+    if (this.#closed || length === 0) return;
     this.#eachOffset(gpa, length, (offset, size) => {
       const last = Math.floor((offset + size - 1) / PAGE_SIZE);
       for (let page = Math.floor(offset / PAGE_SIZE); page <= last; page++) {

@@ -3,4 +3,6 @@ export type { GuestMemory, MemoryRange } from './guest-memory.js';
 export type { DeviceMemory } from './device-memory.js';
 export { GuestVector, HostVector, type IoVector } from './io-vector.js';
 export type { AllocateMode, IoDone, IoEngine } from './io-engine.js';
+export { NativeIoEngine, type NativeIoEngineOptions } from './native-io-engine.js';
+export { lockFile } from './file-lock.js';
 export { AddressSpace, type AddressSpaceOptions } from './address-space.js';

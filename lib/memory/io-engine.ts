@@ -6,19 +6,24 @@
 import type { IoVector } from './io-vector.js';
 
 /**
- * Bytes moved (or 0 for calls that move none), or a negated errno. Called exactly once for each request, on the
- * JavaScript thread, and never before the call that asked for it has returned.
+ * Bytes moved (or 0 for calls that move none), or a negated errno; never -EINTR or -EAGAIN. Called exactly once for
+ * each request, on the JavaScript thread, and never before the call that asked for it has returned.
  */
 export type IoDone = (result: number) => void;
 
 /** What fallocate(2) is to do with a range; the file's size is kept. */
 export type AllocateMode = 'punch-hole' | 'zero-range';
 
+/**
+ * Requests that are in flight together are carried out in any order. One that is asked for after close() ends with
+ * -ECANCELED, one on guest memory that was closed with -EFAULT. A descriptor that is open must stay so until its
+ * requests are done. A number that is no descriptor, offset or length is the caller's mistake: a RangeError.
+ */
 export interface IoEngine {
   readonly kind: 'io_uring' | 'threads' | 'fake';
   /**
-   * preadv(2): fills `data` from the file at `offset`. A short count means the end of the file. Pages of guest memory
-   * are marked dirty before `done` is called.
+   * preadv(2): fills `data` from the file at `offset`. A short count means the end of the file, or an error behind it:
+   * go on from there to learn. Pages of guest memory are marked dirty before `done` is called.
    */
   read(fd: number, offset: number, data: IoVector, done: IoDone): void;
   /** pwritev(2). A short count is possible (a file system that fills up): go on from there to learn the errno. */

@@ -34,6 +34,11 @@ void Environment::addMachine(const std::shared_ptr<Machine>& machine) {
   machines_.push_back(machine);
 }
 
+void Environment::addIoQueue(const std::shared_ptr<IoQueue>& queue) {
+  std::erase_if(ioQueues_, [](const std::weak_ptr<IoQueue>& row) { return row.expired(); });
+  ioQueues_.push_back(queue);
+}
+
 void Environment::ref() {
   if (references_++ == 0) napi_ref_threadsafe_function(env_, doorbell_);
 }
@@ -74,6 +79,9 @@ void Environment::cleanUp(void* data) {
   }
   for (const auto& machine : machines) machine->beginClose();
   for (const auto& machine : machines) machine->finishClose();
+  for (const auto& row : self->ioQueues_) {
+    if (const auto queue = row.lock()) queue->close();
+  }
   self->runtime->events->stop();
 }
 

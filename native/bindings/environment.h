@@ -8,6 +8,7 @@
 
 #include "bindings/napi.h"
 #include "core/failure.h"
+#include "io/io_queue.h"
 #include "thread/machine.h"
 
 namespace vivarium {
@@ -21,6 +22,7 @@ class Environment {
   void initialize(Napi::Function errorFactory, Napi::Function onDoorbell);
   bool initialized() const { return doorbell_ != nullptr; }
   void addMachine(const std::shared_ptr<Machine>& machine);
+  void addIoQueue(const std::shared_ptr<IoQueue>& queue);
   // The doorbell keeps the event loop alive while referenced more often than not.
   void ref();
   void unref();
@@ -42,6 +44,7 @@ class Environment {
   napi_threadsafe_function doorbell_ = nullptr;
   int references_ = 0;
   std::vector<std::weak_ptr<Machine>> machines_;
+  std::vector<std::weak_ptr<IoQueue>> ioQueues_;
 };
 
 // Runs `body` and turns what it throws into JavaScript's errors: every method of the addon goes through here.

@@ -90,6 +90,7 @@ Napi::Value RuntimeWrap::counts(const Napi::CallbackInfo& info) {
   counts.Set("threads", counters.threads.load());
   counts.Set("mappings", counters.mappings.load());
   counts.Set("eventFds", counters.eventFds.load());
+  counts.Set("ioQueues", counters.ioQueues.load());
   return counts;
 }
 

@@ -3,6 +3,7 @@
 
 #include <linux/kvm.h>
 
+#include "io/io_queue.h"
 #include "thread/posted_ring.h"
 #include "thread/vcpu_runner.h"
 
@@ -41,6 +42,10 @@ Napi::Object structSizes(Napi::Env env) {
   SIZE(kvm_xcr);
   SIZE(kvm_xcrs);
 #undef SIZE
+  sizes.Set("IoArea", static_cast<double>(IoArea::kBytes));
+  sizes.Set("IoCompletion", static_cast<double>(sizeof(IoCompletion)));
+  sizes.Set("IoPiece", static_cast<double>(sizeof(IoPiece)));
+  sizes.Set("IoRecord", static_cast<double>(sizeof(IoRecord)));
   sizes.Set("PostedEntry", static_cast<double>(sizeof(PostedEntry)));
   sizes.Set("VcpuControl", static_cast<double>(sizeof(VcpuControl)));
   return sizes;

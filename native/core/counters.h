@@ -13,6 +13,7 @@ struct Counters {
   std::atomic<int> threads{0};
   std::atomic<int> mappings{0};
   std::atomic<int> eventFds{0};
+  std::atomic<int> ioQueues{0};
 };
 
 using CountersPtr = std::shared_ptr<Counters>;

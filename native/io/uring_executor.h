@@ -1,0 +1,46 @@
+// Requests by io_uring. Cached reads complete while they are submitted and are found right then, without a signal;
+// the others signal an eventfd, which the event thread turns into a wake-up.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/event_fd.h"
+#include "io/io_executor.h"
+#include "io/uring.h"
+#include "thread/event_loop.h"
+
+namespace vivarium {
+
+class UringExecutor : public IoExecutor {
+ public:
+  // `loop` outlives stop(). Throws Failure kSyscall where the kernel offers no ring of this kind.
+  UringExecutor(const CountersPtr& counters, EventLoop& loop, IoWake wake);
+  ~UringExecutor() override;
+
+  const char* kind() const override { return "io_uring"; }
+  void submit(std::span<const IoRequest> batch) override;
+  size_t reap(std::span<IoCompletion> completions) override;
+  void stop() override;
+
+ private:
+  void fill(io_uring_sqe* entry, const IoRequest& request);
+  // The kernel takes no more now: what is left completes with its errno.
+  void giveUp(int error);
+  void cancelAll();
+  void complete(uint32_t tag) {
+    busy_[tag] = false;
+    inFlight_--;
+  }
+
+  EventLoop& loop_;
+  std::shared_ptr<EventFd> eventFd_;
+  std::unique_ptr<Uring> ring_;
+  EventLoop::Key key_ = 0;
+  IoWake wake_;
+  std::vector<bool> busy_;  // by tag
+  uint32_t inFlight_ = 0;
+  std::vector<IoCompletion> refused_;  // never reached the kernel
+};
+
+}  // namespace vivarium
