@@ -32,9 +32,13 @@ export function waitFor<T>(promise: Promise<T>, limits: WaitLimits): Promise<T> 
           );
     promise.then(
       (value) => settle(() => resolve(value)),
-      (error: unknown) => settle(() => reject(error)),
+      (error: unknown) => settle(() => reject(asError(error))),
     );
     if (signal?.aborted) onAbort();
     else signal?.addEventListener('abort', onAbort, { once: true });
   });
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new VmmError('ERR_SYSTEM', String(reason), { cause: reason });
 }
