@@ -11,8 +11,10 @@ import { AddressBus } from '../bus/index.js';
 import { PcChipset, type ChipsetListener } from '../chipset/index.js';
 import { type GsiRoute, type Kvm, type KvmPit, type Vcpu, type Vm } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
+import { makeSplitQueue, type VirtioDevice } from '../vdp/index.js';
 import { attachExitLoop, type ExitLoopListener } from './exit-loop.js';
 import type { MachineConfig } from './options.js';
+import { PciBus } from './pci-bus.js';
 
 /** What a board tells its machine. */
 export type BoardListener = ExitLoopListener & ChipsetListener;
@@ -24,6 +26,7 @@ interface BoardParts {
   readonly mmio: AddressBus;
   readonly chipset: PcChipset;
   readonly pit: KvmPit;
+  readonly pci: PciBus | undefined;
 }
 
 export class Board {
@@ -33,6 +36,8 @@ export class Board {
   readonly mmio: AddressBus;
   readonly chipset: PcChipset;
   readonly pit: KvmPit;
+  /** Absent where there is nobody to find it: in a machine with a flat image and no devices of this bus. */
+  readonly pci: PciBus | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(parts: BoardParts) {
@@ -42,6 +47,7 @@ export class Board {
     this.mmio = parts.mmio;
     this.chipset = parts.chipset;
     this.pit = parts.pit;
+    this.pci = parts.pci;
   }
 
   /**
@@ -58,6 +64,8 @@ export class Board {
   ): Promise<Board> {
     const { cmos, signal } = options;
     const vm = await kvm.createVm();
+    let pci: PciBus | undefined;
+    let devices: readonly VirtioDevice[] = [];
     try {
       signalCheck(signal);
       if (vm.checkExtension(Cap.SET_TSS_ADDR) > 0) vm.setTssAddress(TSS_ADDRESS);
@@ -66,7 +74,8 @@ export class Board {
       vm.createIrqchip();
       // The kernel's PIT answers port 0x61 as well, since its channel 2 is gated there.
       vm.createPit(PIT_SPEAKER_DUMMY);
-      vm.setGsiRouting(pcRouting());
+      const wiring = pcRouting();
+      vm.setGsiRouting(wiring);
       const pit = vm.openPit();
       await memory.attach(vm);
       signalCheck(signal);
@@ -95,21 +104,41 @@ export class Board {
         ports.add({ first: firstPort, length: portCount }, device);
       }
 
+      devices = config.virtioDevices();
+      if (!('flat' in config.boot) || devices.length > 0) {
+        pci = new PciBus({
+          vm,
+          wiring,
+          ports,
+          mmio,
+          memory,
+          clock: config.clock,
+          logger: config.logger,
+          makeQueue: makeSplitQueue,
+          devices,
+          onFault: (fault) => listener.onFault(fault),
+        });
+      }
+
       const vcpus = Array.from({ length: config.cpus }, (_, id) =>
         vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
       );
-      const board = new Board({ vm, vcpus, ports, mmio, chipset, pit });
+      const board = new Board({ vm, vcpus, ports, mmio, chipset, pit, pci });
       const entry = await loadBoot(memory, config.boot, {
         reserved: [{ gpa: IDENTITY_MAP_ADDRESS, sizeBytes: TSS_ADDRESS - IDENTITY_MAP_ADDRESS + 3 * PAGE_SIZE }],
         memoryIsZero: true,
       });
       signalCheck(signal);
       for (const note of entry.notes) config.logger.log('info', note);
-      if (entry.kind !== 'flat') buildAcpi(memory, { cpus: config.cpus, contributors: chipset.acpi });
+      if (entry.kind !== 'flat') {
+        buildAcpi(memory, { cpus: config.cpus, contributors: [...chipset.acpi, ...(pci ? [pci.acpi] : [])] });
+      }
       setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
       attachExitLoop(vm, vcpus, { ports, mmio, listener });
       return board;
     } catch (error) {
+      if (pci) await pci.close();
+      else for (const device of devices) device.close();
       await vm.close();
       throw error;
     }
@@ -135,12 +164,17 @@ export class Board {
     this.vm.drainCoalesced();
   }
 
+  /** The memory may go when this has resolved: devices have let go of it, threads are joined. Idempotent. */
   close(): Promise<void> {
-    if (!this.#closing) {
-      this.chipset.close();
-      this.#closing = this.vm.close();
-    }
+    this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.chipset.close();
+    // Devices first: their interrupts and doorbells are the KVM machine's.
+    await this.pci?.close();
+    await this.vm.close();
   }
 }
 

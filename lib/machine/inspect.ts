@@ -40,6 +40,7 @@ export function inspectMachine(input: InspectInput): JsonValue {
     cpus: input.closed ? [] : board.vcpus.map(inspectCpu),
     buses: { port: board.ports.inspect(), mmio: board.mmio.inspect() },
     devices: board.chipset.inspect(),
+    pci: board.pci?.inspect(),
     pit: input.pit,
     kvm: input.closed ? null : board.vm.stats(),
   };

@@ -19,6 +19,8 @@ export interface QueueOptions {
   readonly index: number;
   readonly memory: DeviceMemory;
   readonly size: number;
+  /** The device's own limit, where the driver chose a smaller ring. */
+  readonly maxSize: number;
   readonly addresses: { readonly descriptors: number; readonly driver: number; readonly device: number };
   readonly features: bigint;
 }
@@ -263,6 +265,7 @@ export class VirtioLifecycle {
       index,
       memory: this.#options.memory,
       size: setup.size,
+      maxSize: this.maxQueueSize(index),
       addresses: { descriptors: descriptors!, driver: driver!, device: device! },
       features: this.#accepted,
     });
