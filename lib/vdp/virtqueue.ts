@@ -1,6 +1,7 @@
 /**
- * A split virtqueue, the device's side: takes descriptor chains that the driver made available and gives them back
- * used. Virtio 1.2, 2.7. (Contract only so far; see the issue of the devices.)
+ * A virtqueue, the device's side: takes descriptor chains that the driver made available and gives them back used.
+ * Virtio 1.2, 2.6 and 2.7. Devices and transports take this contract; split-queue.ts does it. What a driver does wrong
+ * is never an exception: the queue is broken from then on, writes nothing any more, and says why.
  */
 import type { GuestVector } from '../memory/io-vector.js';
 
@@ -14,6 +15,16 @@ export interface DescriptorChain {
   readonly writable: GuestVector;
 }
 
+/** A queue in a snapshot: what its rings in guest memory do not say. */
+export interface VirtqueueState {
+  /** Free-running index of the next entry of the available ring. */
+  readonly availableIndex: number;
+  /** Free-running index of the next entry of the used ring, as published. */
+  readonly usedIndex: number;
+  /** Heads of the chains that were popped and not pushed: a queue made from this state pops them first. */
+  readonly inFlight: readonly number[];
+}
+
 export interface Virtqueue {
   readonly index: number;
   readonly size: number;
@@ -22,7 +33,11 @@ export interface Virtqueue {
    * the device calls needsReset).
    */
   pop(): DescriptorChain | undefined;
-  /** Gives a chain back, with the bytes written to its writable part. Seen by the driver at the next `publish`. */
+  /**
+   * Gives a chain back, with the bytes written to its writable part. Seen by the driver at the next `publish`.
+   *
+   * @throws RangeError when no chain of that head was popped: a bug of the device.
+   */
   push(head: number, writtenBytes: number): void;
   /** Publishes what was pushed: the used index, with release order. True when the driver wants an interrupt for it. */
   publish(): boolean;
@@ -33,4 +48,10 @@ export interface Virtqueue {
   readonly broken: string | undefined;
   /** Chains popped and not pushed. */
   readonly inFlight: number;
+  /**
+   * For a snapshot, with the machine paused. Chains in flight are popped again by the queue that is made of it.
+   *
+   * @throws Error when chains were pushed and not published: a bug of the device.
+   */
+  state(): VirtqueueState;
 }
