@@ -71,6 +71,3 @@ export const VirtioTransportFeature = {
   RING_EVENT_IDX: 1n << 29n,
   VERSION_1: 1n << 32n,
 } as const;
-
-/** The greatest size of a split queue (2.7). */
-export const MAX_QUEUE_SIZE = 32768;
