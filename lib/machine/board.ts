@@ -11,8 +11,10 @@ import { AddressBus } from '../bus/index.js';
 import { PcChipset, type ChipsetListener, type RtcBattery } from '../chipset/index.js';
 import { type GsiRoute, type Kvm, type KvmPit, type Vcpu, type Vm } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
+import { makeSplitQueue, type VirtioDevice } from '../vdp/index.js';
 import { ExitLoop, type ExitLoopListener } from './exit-loop.js';
 import type { MachineConfig } from './options.js';
+import { PciBus } from './pci-bus.js';
 
 /** What a board tells its machine. */
 export type BoardListener = ExitLoopListener & ChipsetListener;
@@ -25,6 +27,7 @@ interface BoardParts {
   readonly chipset: PcChipset;
   readonly pit: KvmPit;
   readonly exits: ExitLoop;
+  readonly pci: PciBus | undefined;
 }
 
 export class Board {
@@ -35,6 +38,8 @@ export class Board {
   readonly chipset: PcChipset;
   readonly pit: KvmPit;
   readonly #exits: ExitLoop;
+  /** Absent where there is nobody to find it: in a machine with a flat image and no devices of this bus. */
+  readonly pci: PciBus | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(parts: BoardParts) {
@@ -45,6 +50,7 @@ export class Board {
     this.chipset = parts.chipset;
     this.pit = parts.pit;
     this.#exits = parts.exits;
+    this.pci = parts.pci;
   }
 
   /**
@@ -61,6 +67,8 @@ export class Board {
   ): Promise<Board> {
     const { battery, signal } = options;
     const vm = await kvm.createVm();
+    let pci: PciBus | undefined;
+    let devices: readonly VirtioDevice[] = [];
     try {
       signalCheck(signal);
       if (vm.checkExtension(Cap.SET_TSS_ADDR) > 0) vm.setTssAddress(TSS_ADDRESS);
@@ -69,7 +77,8 @@ export class Board {
       vm.createIrqchip();
       // The kernel's PIT answers port 0x61 as well, since its channel 2 is gated there.
       vm.createPit(PIT_SPEAKER_DUMMY);
-      vm.setGsiRouting(pcRouting());
+      const wiring = pcRouting();
+      vm.setGsiRouting(wiring);
       const pit = vm.openPit();
       await memory.attach(vm);
       signalCheck(signal);
@@ -98,6 +107,22 @@ export class Board {
         ports.add({ first: firstPort, length: portCount }, device);
       }
 
+      devices = config.virtioDevices();
+      if (!('flat' in config.boot) || devices.length > 0) {
+        pci = new PciBus({
+          vm,
+          wiring,
+          ports,
+          mmio,
+          memory,
+          clock: config.clock,
+          logger: config.logger,
+          makeQueue: makeSplitQueue,
+          devices,
+          onFault: (fault) => listener.onFault(fault),
+        });
+      }
+
       const vcpus = Array.from({ length: config.cpus }, (_, id) =>
         vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
       );
@@ -107,11 +132,15 @@ export class Board {
       });
       signalCheck(signal);
       for (const note of entry.notes) config.logger.log('info', note);
-      if (entry.kind !== 'flat') buildAcpi(memory, { cpus: config.cpus, contributors: chipset.acpi });
+      if (entry.kind !== 'flat') {
+        buildAcpi(memory, { cpus: config.cpus, contributors: [...chipset.acpi, ...(pci ? [pci.acpi] : [])] });
+      }
       setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
       const exits = new ExitLoop({ vm, vcpus, ports, mmio, listener });
-      return new Board({ vm, vcpus, ports, mmio, chipset, pit, exits });
+      return new Board({ vm, vcpus, ports, mmio, chipset, pit, pci, exits });
     } catch (error) {
+      if (pci) await pci.close();
+      else for (const device of devices) device.close();
       await vm.close();
       throw error;
     }
@@ -144,12 +173,17 @@ export class Board {
     return this.#closing !== undefined;
   }
 
+  /** The memory may go when this has resolved: devices have let go of it, threads are joined. Idempotent. */
   close(): Promise<void> {
-    if (!this.#closing) {
-      this.chipset.close();
-      this.#closing = this.vm.close();
-    }
+    this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.chipset.close();
+    // Devices first: their interrupts and doorbells are the KVM machine's.
+    await this.pci?.close();
+    await this.vm.close();
   }
 }
 

@@ -40,6 +40,7 @@ export function inspectMachine(input: InspectInput): JsonValue {
     cpus: board.isClosed ? [] : board.vcpus.map(inspectCpu),
     buses: { port: board.ports.inspect(), mmio: board.mmio.inspect() },
     devices: board.chipset.inspect(),
+    pci: board.pci?.inspect(),
     pit: input.pit,
     kvm: board.isClosed ? null : board.vm.stats(),
   };

@@ -10,6 +10,7 @@ import { hostClock, type Clock } from '../base/clock.js';
 import { KERNEL_ENTRIES, type BootImage } from '../boot/index.js';
 import type { BusDevice } from '../bus/index.js';
 import { checkPitOptions, type PitOptions } from '../time/index.js';
+import type { VirtioDevice } from '../vdp/index.js';
 
 export interface MachineOptions {
   /** Shown in errors, logs and thread names. Default 'vm'. */
@@ -27,6 +28,11 @@ export interface MachineOptions {
   readonly memoryBacking?: 'anonymous' | 'memfd';
   /** Devices of the user's own in port space, each at a range that no device of the machine has. */
   readonly portDevices?: readonly PortDevice[];
+  /**
+   * Makes the virtio devices on the PCI bus, in the order of their slots, at most 31: called for each power cycle, since
+   * the machine closes them at its end.
+   */
+  readonly virtioDevices?: () => readonly VirtioDevice[];
   /** How the guest's time by the PIT is kept. Default: lost ticks are caught up. */
   readonly pit?: PitOptions;
   readonly logger?: Logger;
@@ -50,6 +56,7 @@ export interface MachineConfig {
   readonly onReset: 'end' | 'restart';
   readonly memoryBacking: 'anonymous' | 'memfd';
   readonly portDevices: readonly PortDevice[];
+  readonly virtioDevices: () => readonly VirtioDevice[];
   readonly pit: PitOptions;
   readonly logger: Logger;
   readonly clock: Clock;
@@ -64,6 +71,7 @@ const NAMES = [
   'onReset',
   'memoryBacking',
   'portDevices',
+  'virtioDevices',
   'pit',
   'logger',
   'clock',
@@ -94,6 +102,7 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
     onReset: checkChoice('onReset', options.onReset ?? 'end', ['end', 'restart']),
     memoryBacking: checkChoice('memoryBacking', options.memoryBacking ?? 'anonymous', ['anonymous', 'memfd']),
     portDevices: checkPortDevices(options.portDevices ?? []),
+    virtioDevices: checkVirtioDevices(options.virtioDevices ?? (() => [])),
     pit: checkPit(options.pit ?? {}),
     logger: options.logger ?? silentLogger,
     clock: options.clock ?? hostClock,
@@ -177,6 +186,11 @@ function checkPortDevices(devices: readonly PortDevice[]): readonly PortDevice[]
     if (typeof device !== 'object' || device === null) throw new TypeError(`${name}.device: a device is wanted`);
   }
   return devices;
+}
+
+function checkVirtioDevices(make: () => readonly VirtioDevice[]): () => readonly VirtioDevice[] {
+  if (typeof make !== 'function') throw new TypeError('virtioDevices: a function that makes them is wanted');
+  return make;
 }
 
 function checkText(name: string, value: unknown): void {

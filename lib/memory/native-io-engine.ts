@@ -78,7 +78,7 @@ export class NativeIoEngine implements IoEngine {
     this.kind = this.#native.kind;
     this.refusal = this.#native.refusal;
     this.#batch = new IoBatch(this.#native.area(), memory);
-    dispatcher.register(this.#native.sourceId, () => this.#completed());
+    dispatcher.register(this.#native.sourceId, this, (engine) => engine.#completed());
   }
 
   get inFlight(): number {
