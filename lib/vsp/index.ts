@@ -19,3 +19,24 @@ export type { LockFile, LockMode } from './block/image-lock.js';
 export { memoryDisk, type MemoryDisk } from './block/memory.js';
 export { faultyDisk } from './block/faulty.js';
 export type { Fault, FaultPlan, FaultRule, FaultyFunction } from './block/fault-plan.js';
+export type {
+  ConsoleBackend,
+  ConsoleGuestEnd,
+  ConsoleHostEnd,
+  ConsolePortService,
+  ConsoleSize,
+} from './console/contract.js';
+export { ConsoleProvider, type ConsolePortOptions, type ConsoleProviderOptions } from './console/provider.js';
+export { ConsolePort } from './console/port.js';
+export {
+  CallbackConsole,
+  callbackConsole,
+  stdioConsole,
+  streamConsole,
+  type StreamConsoleOptions,
+} from './console/stream.js';
+export { fileConsole } from './console/file.js';
+export { unixSocketConsole } from './console/unix-socket.js';
+export type { EntropyBackend, EntropyService } from './entropy/contract.js';
+export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
+export { hostEntropy } from './entropy/host.js';
