@@ -116,8 +116,7 @@ export class Committer {
       }
     }
     this.#unnamed.push(...taken.freed);
-    const old = taken.table?.moved?.old;
-    if (old) {
+    for (const old of taken.table?.moved?.left ?? []) {
       metadata.removeRange(old.offset);
       this.#unnamed.push({ ...old, generation: -1 });
     }

@@ -169,7 +169,7 @@ export class Mapping {
       );
     }
     const isZero = (low & Low.ZERO) !== 0;
-    const host = (high & High.OFFSET) * 2 ** 32 + (low & Low.OFFSET) + ((low & Low.OFFSET) < 0 ? 2 ** 32 : 0);
+    const host = (high & High.OFFSET) * 2 ** 32 + ((low & Low.OFFSET) >>> 0);
     const copied = (high & High.COPIED) !== 0;
     const problem =
       (high & High.L2_RESERVED) !== 0 || (low & Low.L2_RESERVED) !== 0 || (isZero && this.#isVersion2)

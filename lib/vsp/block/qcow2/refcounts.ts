@@ -31,7 +31,8 @@ export interface TableChange {
   /** Byte offsets in the file and the pointers there. */
   readonly entries: readonly { readonly index: number; readonly pointer: number }[];
   /** The table has moved: it is written whole, then the header, and what it leaves is freed. */
-  readonly moved: { readonly clusters: number; readonly pointers: readonly number[]; readonly old: Run } | undefined;
+  readonly moved:
+    { readonly clusters: number; readonly pointers: readonly number[]; readonly left: readonly Run[] } | undefined;
 }
 
 export class Refcounts {
@@ -48,7 +49,8 @@ export class Refcounts {
   #tableOffset: number;
   #tableClusters: number;
   #changed = new Set<number>();
-  #movedFrom: Run | undefined;
+  /** Tables that were replaced since the last commit, the header's first. */
+  #left: Run[] = [];
   /** No cluster before it is free. */
   #cursor = 0;
   /** No cluster from here on was ever used. */
@@ -152,22 +154,21 @@ export class Refcounts {
 
   /** For a commit: what of the table has changed since the last one. Undefined: nothing. */
   takeTable(): TableChange | undefined {
-    if (this.#changed.size === 0 && !this.#movedFrom) return undefined;
+    if (this.#changed.size === 0 && this.#left.length === 0) return undefined;
     const entries = [...this.#changed].map((index) => ({ index, pointer: this.#pointers[index]! }));
-    const moved = this.#movedFrom && {
-      clusters: this.#tableClusters,
-      pointers: [...this.#pointers],
-      old: this.#movedFrom,
-    };
+    const moved =
+      this.#left.length > 0
+        ? { clusters: this.#tableClusters, pointers: [...this.#pointers], left: this.#left }
+        : undefined;
     this.#changed = new Set();
-    this.#movedFrom = undefined;
+    this.#left = [];
     return { offset: this.#tableOffset, entries, moved };
   }
 
   /** The commit failed. */
   putBack(change: TableChange): void {
     for (const { index } of change.entries) this.#changed.add(index);
-    this.#movedFrom ??= change.moved?.old;
+    this.#left.unshift(...(change.moved?.left ?? []));
   }
 
   #findFree(page: Page): number | undefined {
@@ -236,9 +237,7 @@ export class Refcounts {
     await this.#file.growTo((first + clusters + blocks) * this.#clusterBytes);
     await this.#file.writeZeroes(first * this.#clusterBytes, clusters * this.#clusterBytes);
     await this.#makeBlocks(first + clusters, blocks, first, clusters + blocks);
-    const old = { offset: this.#tableOffset, clusters: this.#tableClusters, fresh: false };
-    // Only the table that the header names is freed; one that was never written there goes on as it is, leaked.
-    this.#movedFrom ??= old;
+    this.#left.push({ offset: this.#tableOffset, clusters: this.#tableClusters, fresh: false });
     this.#tableOffset = first * this.#clusterBytes;
     this.#tableClusters = clusters;
     this.#metadata.addRange(this.#tableOffset, clusters * this.#clusterBytes);
