@@ -11,7 +11,7 @@
  * So a reference on the medium always leads to something written and counted; at worst clusters are counted that
  * nothing names (leaked). A failed commit leaves what it took dirty, for the next one.
  */
-import { QCOW2_ENTRY_BYTES, Qcow2Header } from '../../../abi/qcow2.js';
+import { QCOW2_ENTRY_BYTES, Qcow2EntryHigh, Qcow2Header } from '../../../abi/qcow2.js';
 import { HostVector } from '../../../memory/io-vector.js';
 import type { Header } from './header.js';
 import type { ImageFile } from './image-file.js';
@@ -102,7 +102,9 @@ export class Committer {
         await file.sync();
       }
       if (taken.l1.length > 0) {
-        await this.#writeEntries(this.#parts.header.l1Offset, taken.l1);
+        // L2 tables are made here, and used once.
+        const entries = taken.l1.map(({ index, pointer }) => ({ index, pointer, high: Qcow2EntryHigh.COPIED }));
+        await this.#writeEntries(this.#parts.header.l1Offset, entries);
         await file.sync();
       }
       failed = false;
@@ -128,9 +130,12 @@ export class Committer {
     await Promise.all(parts.map(({ page, from, bytes }) => file.write(page.offset + from, new HostVector(bytes))));
   }
 
-  async #writeEntries(base: number, entries: readonly { index: number; pointer: number }[]): Promise<void> {
-    const writes = entries.map(({ index, pointer }) =>
-      this.#parts.file.write(base + index * QCOW2_ENTRY_BYTES, new HostVector(bigEndian64(pointer))),
+  async #writeEntries(
+    base: number,
+    entries: readonly { index: number; pointer: number; high?: number }[],
+  ): Promise<void> {
+    const writes = entries.map(({ index, pointer, high }) =>
+      this.#parts.file.write(base + index * QCOW2_ENTRY_BYTES, new HostVector(bigEndian64(pointer, high))),
     );
     await Promise.all(writes);
   }
@@ -180,8 +185,9 @@ function joined(freed: readonly Freed[], clusterBytes: number): Run[] {
   return runs;
 }
 
-function bigEndian64(value: number): Uint8Array {
+function bigEndian64(value: number, high = 0): Uint8Array {
   const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(value));
+  new DataView(bytes.buffer).setUint32(0, Math.floor(value / 2 ** 32) + high);
+  new DataView(bytes.buffer).setUint32(4, value % 2 ** 32);
   return bytes;
 }
