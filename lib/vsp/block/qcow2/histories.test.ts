@@ -65,10 +65,10 @@ describe('random histories against a plain model', () => {
   it.each(SHAPES)('clusters of %i bytes, refcounts of %i bits, a disk of %i bytes, backing %s', async (...shape) => {
     const { image, model } = await makeImage(shape);
     const next = random(seed);
-    for (let session = 0; session < 4; session++) {
+    for (let session = 0; session < 3; session++) {
       // Small caches, so that commits under pressure are part of it.
       const disk = await TestDisk.open(image, { cacheBytes: 8 * KiB });
-      await randomHistory(disk, model, next, 40, shape[0] > 4096 ? 400 : 60).catch((error: unknown) => {
+      await randomHistory(disk, model, next, 20, shape[0] > 4096 ? 400 : 60).catch((error: unknown) => {
         throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error });
       });
       expect(firstDifference(await disk.read(0, model.length), model), `seed ${seed}`).toBe(-1);
@@ -89,7 +89,7 @@ describe('random histories against a plain model', () => {
 describe('the refcount table', () => {
   it('moves when the file outgrows it, more than once, and leaves nothing behind', async () => {
     const image = inFolder('grow.qcow2');
-    const sizeBytes = 40 * KiB * KiB;
+    const sizeBytes = 20 * KiB * KiB;
     await createQcow2Image(image, { sizeBytes, clusterBytes: 512 });
     const data = pattern(3, sizeBytes);
     const disk = await TestDisk.open(image);
