@@ -4,7 +4,7 @@
  * as root on Debian; elsewhere it says what is missing and how to cure it.
  *
  *   library     dist/ from lib/ (tsc)                 kernels     Debian's, unpacked into the cache
- *   packages    compilers, QEMU, mke2fs (apt-get)     initramfs   the guest's root: busybox, agent, virtio modules
+ *   packages    compilers, QEMU, qemu-img, mke2fs     initramfs   the guest's root: busybox, agent, virtio modules
  *   addon       build/ from native/ (cmake-js)        host        the image of the embedded KVM host
  *
  * --refresh looks for newer kernels. --for-run leaves out what only the tests need. Exit status 1 when something that
@@ -71,7 +71,7 @@ await cache.exclusively('setup', prepare, { onWait }).catch((error) => fail('cac
 finish();
 
 async function prepare() {
-  const lacking = await lackingPackages();
+  const lacking = await lackingPackages({ forRun });
   if (lacking.length === 0) say('packages', 'present');
   const notCured = [];
   for (const lack of lacking) {

@@ -11,8 +11,10 @@ const GOOD_QEMU_MAJOR = 8;
 
 /**
  * What is lacking: `what` for people, the Debian packages that cure it, and whether this machine can't do without.
+ *
+ * @param {{ forRun: boolean }} options `forRun`: leave out what only the tests need
  */
-export async function lackingPackages() {
+export async function lackingPackages({ forRun }) {
   const lacks = [];
   const compilers = [];
   if (findTool('cmake') === undefined) compilers.push('cmake');
@@ -32,6 +34,10 @@ export async function lackingPackages() {
   }
   if (findTool('mke2fs') === undefined) {
     lacks.push({ what: 'mke2fs', packages: ['e2fsprogs'], essential: needsHost });
+  }
+  // The other reader and writer of qcow2 images that ours is held against.
+  if (!forRun && (findTool('qemu-img') === undefined || findTool('qemu-io') === undefined)) {
+    lacks.push({ what: 'qemu-img', packages: ['qemu-utils'], essential: () => false });
   }
   return lacks;
 }
