@@ -47,7 +47,7 @@ function rig(functions = 2) {
     /** A byte of memory-mapped space. */
     peek: (gpa: number): number => {
       const data = new Uint8Array(1);
-      mmio.access(gpa, 1, 1, false, data);
+      expect(mmio.access(gpa, 1, 1, false, data)).toBeUndefined();
       return data[0]!;
     },
   };
