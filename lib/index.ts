@@ -8,11 +8,13 @@ export { Machine } from './machine/index.js';
 export type {
   BootImage,
   CallOptions,
+  DiskOptions,
   EndReason,
   EndStatus,
   FlatBoot,
   JsonValue,
   KernelBoot,
+  LentDevice,
   MachineConsole,
   MachineMemory,
   MachineOptions,
@@ -35,6 +37,22 @@ export type {
   PolicyInput,
   PolicyName,
 } from './time/index.js';
+export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk } from './vsp/index.js';
+export type {
+  BackendDescription,
+  BlockSource,
+  DeviceContract,
+  Fault,
+  FaultPlan,
+  FaultRule,
+  FileDiskOptions,
+  FunctionReport,
+  MemoryDisk,
+  Qcow2DiskOptions,
+  Qcow2OverlayOptions,
+  RebindOptions,
+  RebindReport,
+} from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
 export { defaultInitramfs } from './images/initramfs.js';

@@ -63,7 +63,11 @@ export class Board {
     config: MachineConfig,
     memory: AddressSpace,
     listener: BoardListener,
-    options: { readonly battery: RtcBattery; readonly signal?: AbortSignal | undefined },
+    options: {
+      readonly battery: RtcBattery;
+      readonly proxies: () => VirtioDevice[];
+      readonly signal?: AbortSignal | undefined;
+    },
   ): Promise<Board> {
     const { battery, signal } = options;
     const vm = await kvm.createVm();
@@ -107,7 +111,7 @@ export class Board {
         ports.add({ first: firstPort, length: portCount }, device);
       }
 
-      devices = config.virtioDevices();
+      devices = [...options.proxies(), ...config.virtioDevices()];
       if (!('flat' in config.boot) || devices.length > 0) {
         pci = new PciBus({
           vm,

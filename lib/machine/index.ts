@@ -7,6 +7,8 @@ export {
   type PauseOptions,
   type StopOptions,
 } from './machine.js';
+export type { DiskOptions } from './disk-options.js';
+export type { LentDevice } from './machine-devices.js';
 export type { MachineOptions, PortDevice } from './options.js';
 export type { BootImage, FlatBoot, KernelBoot, MultibootBoot } from '../boot/index.js';
 export { checkMachineOptions, checkMemory } from './options.js';

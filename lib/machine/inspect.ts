@@ -20,6 +20,8 @@ export interface InspectInput {
   readonly status: EndStatus | undefined;
   readonly resets: number;
   readonly board: Board;
+  /** The devices that the guest has been lent. */
+  readonly lent: unknown;
   readonly pit: PitStatus;
   readonly space: AddressSpace;
 }
@@ -41,6 +43,7 @@ export function inspectMachine(input: InspectInput): JsonValue {
     buses: { port: board.ports.inspect(), mmio: board.mmio.inspect() },
     devices: board.chipset.inspect(),
     pci: board.pci?.inspect(),
+    lent: input.lent,
     pit: input.pit,
     kvm: board.isClosed ? null : board.vm.stats(),
   };

@@ -15,10 +15,12 @@ import type { DeviceFault } from '../bus/index.js';
 import { newRtcBattery, type ChannelHostEnd } from '../chipset/index.js';
 import { Kvm, type Vcpu, type VcpuExit } from '../kvm/index.js';
 import { AddressSpace } from '../memory/index.js';
+import type { VirtioDevice } from '../vdp/index.js';
 import { Board, type BoardListener } from './board.js';
 import { MachineConsole } from './console.js';
 import { HaltDetector } from './halt-detector.js';
 import { inspectMachine, type JsonValue } from './inspect.js';
+import { type LentDevice, MachineDevices } from './machine-devices.js';
 import { MachinePit } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
@@ -64,6 +66,7 @@ export class Machine implements AsyncDisposable {
 
   readonly #config: MachineConfig;
   readonly #kvm: Kvm;
+  readonly #devices: MachineDevices;
   #space: AddressSpace;
   readonly #panic: PanicWatch;
   #board!: Board;
@@ -82,10 +85,11 @@ export class Machine implements AsyncDisposable {
   /** From the guest's reset until the new board runs. */
   #resetting = false;
 
-  private constructor(config: MachineConfig, kvm: Kvm, space: AddressSpace) {
+  private constructor(config: MachineConfig, kvm: Kvm, space: AddressSpace, devices: MachineDevices) {
     this.name = config.name;
     this.#config = config;
     this.#kvm = kvm;
+    this.#devices = devices;
     this.#space = space;
     this.memory = {
       sizeBytes: space.sizeBytes,
@@ -118,21 +122,27 @@ export class Machine implements AsyncDisposable {
     if (call.signal?.aborted) throw new AbortError(call.signal);
     const kvm = Kvm.open();
     let space: AddressSpace | undefined;
+    let devices: MachineDevices | undefined;
     try {
       if (config.cpus > kvm.maxVcpus()) {
         throw new RangeError(`cpus: ${config.cpus} are more than this KVM allows, ${kvm.maxVcpus()}`);
       }
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
+      const { disks, clock, logger } = config;
+      devices = await MachineDevices.open({ disks, clock, logger, signal: call.signal });
       space = makeSpace(config);
-      const machine = new Machine(config, kvm, space);
+      await devices.useMemory(space);
+      const machine = new Machine(config, kvm, space, devices);
       machine.#use(
         await Board.create(kvm, config, space, machine.#listener(), {
           battery: machine.#battery,
+          proxies: () => machine.#devices.makeProxies(),
           signal: call.signal,
         }),
       );
       return machine;
     } catch (error) {
+      await devices?.close().catch(() => undefined);
       space?.close();
       kvm.close();
       throw error;
@@ -146,6 +156,16 @@ export class Machine implements AsyncDisposable {
   /** The host's end of the guest channel, over which the guest agent is spoken to. */
   get channel(): ChannelHostEnd {
     return this.#board.chipset.channel;
+  }
+
+  /**
+   * A device that the guest has been lent, by its id.
+   *
+   * @throws RangeError for an id that no device has.
+   * @example vm.device('root').contract.functions.discard.by // 'native' or 'emulated'
+   */
+  device(id: string): LentDevice {
+    return this.#devices.find(id);
   }
 
   /** Lets the CPUs run. On a paused machine the same as resume(). @throws VmmError ERR_STATE after its end; AbortError */
@@ -276,8 +296,12 @@ export class Machine implements AsyncDisposable {
     await this.kill();
     await this.#turns.run(async () => {
       await this.#board.close();
-      this.#space.close();
-      this.#kvm.close();
+      try {
+        await this.#devices.close();
+      } finally {
+        this.#space.close();
+        this.#kvm.close();
+      }
     });
   }
 
@@ -293,6 +317,7 @@ export class Machine implements AsyncDisposable {
       status: this.#status,
       resets: this.#resets,
       board: this.#board,
+      lent: this.#devices.inspect(),
       pit: this.pit.status(),
       space: this.#space,
     });
@@ -370,10 +395,13 @@ export class Machine implements AsyncDisposable {
     this.pit.close();
     await this.#board.close();
     try {
+      await this.#devices.useMemory(undefined);
       this.#space.close();
       this.#space = makeSpace(this.#config);
+      await this.#devices.useMemory(this.#space);
       const battery = this.#battery;
-      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener(), { battery }));
+      const proxies = (): VirtioDevice[] => this.#devices.makeProxies();
+      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener(), { battery, proxies }));
       this.#resets++;
       this.#resetting = false;
       if (this.#state === 'running') await this.#letRun();

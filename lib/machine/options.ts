@@ -11,6 +11,7 @@ import { KERNEL_ENTRIES, type BootImage } from '../boot/index.js';
 import type { BusDevice } from '../bus/index.js';
 import { checkPitOptions, type PitOptions } from '../time/index.js';
 import type { VirtioDevice } from '../vdp/index.js';
+import { checkDisks, type DiskConfig, type DiskOptions } from './disk-options.js';
 
 export interface MachineOptions {
   /** Shown in errors, logs and thread names. Default 'vm'. */
@@ -33,6 +34,8 @@ export interface MachineOptions {
    * the machine closes them at its end.
    */
   readonly virtioDevices?: () => readonly VirtioDevice[];
+  /** Disks of the host that are lent to the guest, in this order: vda, vdb, ... */
+  readonly disks?: readonly DiskOptions[];
   /** How the guest's time by the PIT is kept. Default: lost ticks are caught up. */
   readonly pit?: PitOptions;
   readonly logger?: Logger;
@@ -57,6 +60,7 @@ export interface MachineConfig {
   readonly memoryBacking: 'anonymous' | 'memfd';
   readonly portDevices: readonly PortDevice[];
   readonly virtioDevices: () => readonly VirtioDevice[];
+  readonly disks: readonly DiskConfig[];
   readonly pit: PitOptions;
   readonly logger: Logger;
   readonly clock: Clock;
@@ -72,6 +76,7 @@ const NAMES = [
   'memoryBacking',
   'portDevices',
   'virtioDevices',
+  'disks',
   'pit',
   'logger',
   'clock',
@@ -103,6 +108,7 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
     memoryBacking: checkChoice('memoryBacking', options.memoryBacking ?? 'anonymous', ['anonymous', 'memfd']),
     portDevices: checkPortDevices(options.portDevices ?? []),
     virtioDevices: checkVirtioDevices(options.virtioDevices ?? (() => [])),
+    disks: checkDisks(options.disks ?? []),
     pit: checkPit(options.pit ?? {}),
     logger: options.logger ?? silentLogger,
     clock: options.clock ?? hostClock,

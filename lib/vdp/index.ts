@@ -6,3 +6,4 @@ export { makeSplitQueue } from './queue-factory.js';
 export type { MakeQueue, QueueOptions } from './virtio-lifecycle.js';
 export { type Doorbell, VirtioPciFunction } from './virtio-pci.js';
 export type { DescriptorChain, Virtqueue } from './virtqueue.js';
+export { BlockDevice, type BlockDeviceOptions } from './block.js';
