@@ -139,7 +139,7 @@ describe.each([...kinds, 'fake'] as const)('an engine of kind %s', (kind) => {
             } else {
               const length = total + 1;
               const result = await new Promise<number>((resolve) => {
-                engine.allocate(fd, op as 'punch-hole' | 'zero-range', at, length, resolve);
+                engine.allocate(fd, op, at, length, resolve);
               });
               if (result === 0) model.fill(0, at, at + length);
               else expect(result).toBe(-constants.errno.EOPNOTSUPP);
