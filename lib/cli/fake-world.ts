@@ -9,6 +9,7 @@ import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { SessionEnd } from '../host/index.js';
 import type { EndStatus } from '../machine/status.js';
+import type { DiskChoice } from './disk-option.js';
 import type { HostChoice, RunMachine, RunMachineOptions, RunWorld } from './world.js';
 
 /** A stream that keeps what it is given. */
@@ -199,6 +200,8 @@ export class FakeWorld implements RunWorld {
   machine: FakeMachine | undefined;
   /** Thrown by createMachine. */
   createError: Error | undefined;
+  /** Images that are locked now. */
+  readonly locked: string[] = [];
   readonly forwarded: string[][] = [];
   onForward: (io: CommandIo) => Promise<SessionEnd> = () => Promise.resolve({ by: 'process', status: 0 });
   onProcess: (process: FakeProcess) => void = () => undefined;
@@ -234,6 +237,14 @@ export class FakeWorld implements RunWorld {
 
   innerPath(path: string): string {
     return `/host${path}`;
+  }
+
+  lockDisks(disks: readonly DiskChoice[]): Promise<() => Promise<void>> {
+    this.locked.push(...disks.map(({ path }) => path));
+    return Promise.resolve(() => {
+      this.locked.length = 0;
+      return Promise.resolve();
+    });
   }
 
   forward(argv: readonly string[], io: CommandIo, _log: unknown, signal: AbortSignal): Promise<SessionEnd> {

@@ -4,6 +4,7 @@
  */
 import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError } from '../base/errors.js';
+import { checkDisk } from './disk-option.js';
 import { statusOfSignal } from './exit-status.js';
 import type { Interruption } from './interruption.js';
 import type { Images, Outcome } from './outcome.js';
@@ -28,6 +29,10 @@ export async function forward(options: RunOptions, images: Images, context: Forw
   const inner = (path: string): string => world.innerPath(path, io.cwd);
   const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
   argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
+  const disks = options.disks.map((disk) => ({ ...disk, path: checkDisk(disk, io.cwd, false) }));
+  for (const { path, id, readOnly, format } of disks) {
+    argv.push(`--disk=${inner(path)},format=${format},id=${id}${readOnly ? ',ro' : ''}`);
+  }
   argv.push('--stall-timeout', String(options.stallTimeoutMs / 1000));
   if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
   if (options.append !== undefined) argv.push(`--append=${options.append}`);
@@ -37,7 +42,8 @@ export async function forward(options: RunOptions, images: Images, context: Forw
   let quit = false;
   const told = withTimeoutSignal(io, interruption.signal, (signal) => (quit ||= signal === 'SIGQUIT'));
   const given = graceful(interruption, world.clock);
-  const running = world.forward(argv, told, report.logger(), given);
+  const release = disks.length === 0 ? undefined : await world.lockDisks(disks);
+  const running = world.forward(argv, told, report.logger(), given).finally(() => release?.());
   // Only now, so that there is no moment at which nobody takes them.
   interruption.dropSignals();
   const end = await running;

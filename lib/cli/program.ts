@@ -57,6 +57,12 @@ export async function runProgram(
     .option('--cpus <n>', 'virtual CPUs', '1')
     .option('--memory <size>', 'guest memory', '256M')
     .option(
+      '--disk <path>[,ro][,id=<name>][,format=raw|qcow2]',
+      'an image or block device as vda, vdb, ...; raw unless the name ends in .qcow2; may come more than once',
+      (text: string, before: readonly string[]) => [...before, text],
+      [] as readonly string[],
+    )
+    .option(
       '--pit <policy>',
       "what becomes of lost timer ticks: catch-up, reinject (the kernel's way) or discard",
       'catch-up',

@@ -49,8 +49,8 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       const { defaultInitramfs } = await import('../images/initramfs.js');
       return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
     },
-    async createMachine({ cpus, memoryBytes, pit, kernel, initrd, cmdline, logger }, signal) {
-      const [{ Machine }, { cacheRoot }] = await Promise.all([
+    async createMachine({ cpus, memoryBytes, disks, pit, kernel, initrd, cmdline, logger }, signal) {
+      const [{ Machine, fileDisk, qcow2Disk }, { cacheRoot }] = await Promise.all([
         import('../machine/index.js'),
         import('../images/cache.js'),
       ]);
@@ -61,7 +61,17 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         // Inside, 53 MB of kernel come slower from the cache, over 9p, than the guest unpacks its own 14.
         ...(inside ? { entry: 'bzimage' as const } : { cacheDir: join(cacheRoot(io.env), 'unpacked-kernels') }),
       };
-      return Machine.create({ cpus, memory: memoryBytes, pit: { policy: pit }, boot, logger }, { signal });
+      const lent = disks.map(({ id, path, readOnly, format }) => ({
+        id,
+        readOnly,
+        backend: format === 'qcow2' ? qcow2Disk(path) : fileDisk(path),
+      }));
+      const pitOptions = { policy: pit };
+      return Machine.create({ cpus, memory: memoryBytes, disks: lent, pit: pitOptions, boot, logger }, { signal });
+    },
+    async lockDisks(disks) {
+      const { lockImages } = await import('../machine/index.js');
+      return lockImages(disks);
     },
     innerPath: (path, cwd) => {
       return chosenHost().toInnerPath(path, cwd);

@@ -7,6 +7,7 @@ import type { CommandIo } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { formatSize } from '../base/units.js';
 import { checkMemory } from '../machine/options.js';
+import { checkDisk } from './disk-option.js';
 import type { EndStatus } from '../machine/status.js';
 import { checkImageFile } from './check-files.js';
 import { openCommand } from './command-session.js';
@@ -73,6 +74,7 @@ function begin(options: RunOptions, io: CommandIo, world: RunWorld, report: Repo
     checkMemorySize(options.memoryBytes);
     // The user's own files first: what is wrong with them has nothing to do with the host.
     checkFiles(options, io.cwd);
+    for (const disk of options.disks) checkDisk(disk, io.cwd, true);
     const { host, reason } = await world.chooseHost(options.kvm, interruption.signal);
     const text = `${host === 'native' ? "this machine's KVM" : 'the embedded KVM host'}: ${reason}`;
     report.event(
@@ -136,8 +138,9 @@ async function runHere(
   const images = await findImages(options, io, world, report, signal);
   const cmdline = kernelCommandLine(options, options.command === undefined ? io.terminalSize() : undefined);
   const { cpus, memoryBytes, pit } = options;
+  const disks = options.disks.map((disk) => ({ ...disk, path: checkDisk(disk, io.cwd, !world.inside) }));
   const machine = await world.createMachine(
-    { cpus, memoryBytes, pit, ...images, cmdline, logger: report.logger() },
+    { cpus, memoryBytes, disks, pit, ...images, cmdline, logger: report.logger() },
     signal,
   );
   const watch = new ProgressWatch(world.clock, options.stallTimeoutMs, () => {

@@ -3,6 +3,7 @@
  * at this machine is checked here; every error names the option.
  */
 import { parseSize } from '../base/units.js';
+import { parseDisks, type DiskChoice } from './disk-option.js';
 import type { PolicyName } from '../time/index.js';
 import { UsageError } from './usage-error.js';
 
@@ -16,6 +17,7 @@ export interface RunOptions {
   readonly append: string | undefined;
   readonly cpus: number;
   readonly memoryBytes: number;
+  readonly disks: readonly DiskChoice[];
   readonly pit: PolicyName;
   readonly kvm: HostWish;
   readonly timeoutMs: number | undefined;
@@ -35,6 +37,7 @@ export interface RawRunOptions {
   readonly append?: string;
   readonly cpus?: string;
   readonly memory?: string;
+  readonly disk?: readonly string[];
   readonly pit?: string;
   readonly kvm?: string;
   readonly timeout?: string;
@@ -63,6 +66,7 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
     append: raw.append,
     cpus: wholeNumber('--cpus', raw.cpus ?? '1'),
     memoryBytes: parseSize(raw.memory ?? '256M', '--memory'),
+    disks: parseDisks(raw.disk ?? []),
     pit: oneOf('--pit', raw.pit ?? 'catch-up', POLICIES),
     kvm: oneOf('--kvm', raw.kvm ?? 'auto', HOST_WISHES),
     timeoutMs: raw.timeout === undefined ? undefined : seconds('--timeout', raw.timeout, 'above 0'),

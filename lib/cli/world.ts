@@ -8,6 +8,7 @@ import type { Clock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
 import type { SessionEnd } from '../host/index.js';
+import type { DiskChoice } from './disk-option.js';
 import type { EndStatus } from '../machine/status.js';
 
 /** The part of a Machine that the command uses. */
@@ -35,6 +36,8 @@ export interface RunMachine {
 export interface RunMachineOptions {
   readonly cpus: number;
   readonly memoryBytes: number;
+  /** Paths absolute. */
+  readonly disks: readonly DiskChoice[];
   readonly pit: PolicyName;
   readonly kernel: string;
   readonly initrd: string | undefined;
@@ -65,6 +68,12 @@ export interface RunWorld {
   describeKernel(path: string): Promise<KernelChoice>;
   defaultInitramfs(kernel: KernelChoice, log: Logger, signal: AbortSignal): Promise<string>;
   createMachine(options: RunMachineOptions, signal: AbortSignal): Promise<RunMachine>;
+  /**
+   * Keeps other processes of this machine from using the images while the embedded host does; the result lets go.
+   *
+   * @throws VmmError ERR_DISK_LOCKED
+   */
+  lockDisks(disks: readonly DiskChoice[]): Promise<() => Promise<void>>;
   /** The path that means the same file inside the embedded host. */
   innerPath(path: string, cwd: string): string;
   /** Runs the command inside the embedded host with these streams. It takes the signals from the call on. */

@@ -11,6 +11,7 @@ export {
   type BlockGeometry,
   type BlockService,
 } from './block/contract.js';
+export { lockImages } from './block/lock-images.js';
 export type { BlockOpenContext, BlockSource } from './block/source.js';
 export { BlockProvider, type BlockProviderOptions } from './block/provider.js';
 export type { RebindOptions, RebindReport } from './block/rebind.js';

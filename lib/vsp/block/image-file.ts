@@ -5,12 +5,13 @@
 import { constants, type BigIntStats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { AbortError, VmmError } from '../../base/errors.js';
-import { lockImage, lockNothing, type ImageLock, type LockFile } from './image-lock.js';
+import { lockFile as lockFileNatively } from '../../memory/file-lock.js';
+import { lockImage, type ImageLock, type LockFile } from './image-lock.js';
 
 export interface OpenImageOptions {
   readonly readOnly: boolean;
   readonly owner?: object | undefined;
-  /** Default: a lock that this process alone respects. */
+  /** Default: the addon's. */
   readonly lockFile?: LockFile | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -48,7 +49,7 @@ export class ImageFile {
 
 /** @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, each with path and cure; AbortError. */
 export async function openImageFile(path: string, options: OpenImageOptions): Promise<ImageFile> {
-  const { readOnly, owner = {}, lockFile = lockNothing, signal } = options;
+  const { readOnly, owner = {}, lockFile = lockFileNatively, signal } = options;
   if (signal?.aborted) throw new AbortError(signal);
   let handle: FileHandle | undefined;
   try {

@@ -15,9 +15,6 @@ export type LockMode = 'shared' | 'exclusive';
  */
 export type LockFile = (fd: number, mode: LockMode) => boolean;
 
-/** Knows this process only. lib/memory/file-lock.ts takes its place where the addon is built. */
-export const lockNothing: LockFile = () => true;
-
 interface Held {
   readonly owner: object;
   readonly fd: number;

@@ -4,6 +4,7 @@
  * Files of this folder, lowest first: header, refcount-block; image-file, page-cache, metadata-map; refcounts, mapping;
  * commit (the order of all metadata writes); reader, writer, zeroes; backend; open, create.
  */
+import { lockFile } from '../../../memory/file-lock.js';
 import { checkOptionNames } from '../../../base/options.js';
 import type { BlockBackend } from '../contract.js';
 import type { BlockOpenContext, BlockSource } from '../source.js';
@@ -48,7 +49,7 @@ async function openDisk(path: string, options: Qcow2DiskOptions, context: BlockO
     readOnly: context.readOnly || options.readOnly === true,
     backingFolders: options.backingFolders ?? [],
     backingFormat: options.backingFormat,
-    lock: options.lock,
+    lock: options.lock ?? lockFile,
     cacheBytes: options.cacheBytes,
   });
   if (backend.sizeBytes % 512 === 0) return backend;
