@@ -302,8 +302,11 @@ export class TimeBooks {
     if (!raised) return { storm: false, sourceChanged };
     const takesAll = window.delivered * 20n >= window.fired * 19n;
     // Who is swamped is never idle: what a guest does not take while it halts was lost by the host's late firing.
-    const ableToTake = pausedNs === 0n && (takesAll || (look().masked !== true && unusedNs() * 4n < ranNs));
-    const storm = this.storm.observe({ ...window, ableToTake, nominalHz, firingHz: this.firing.hz });
+    const misses = !takesAll && look().masked !== true;
+    const isBusy = unusedNs() * 4n < ranNs;
+    const ableToTake = pausedNs === 0n && (takesAll || (misses && isBusy));
+    const isIdle = pausedNs === 0n && misses && !isBusy && conditions.halted?.[0] === true;
+    const storm = this.storm.observe({ ...window, ableToTake, isIdle, nominalHz, firingHz: this.firing.hz });
     return { storm, sourceChanged };
   }
 }
