@@ -72,6 +72,18 @@ describe('StormMonitor', () => {
     expect(monitor.limitHz).toBe(limitHz);
     expect(monitor.storms).toBe(1);
   });
+
+  it('takes the bound back from a guest that idles, however late its host fires', () => {
+    const monitor = new StormMonitor();
+    const late = { windowNs: 100n * MS, fired: 40n, delivered: 25n, nominalHz: 250 };
+    monitor.observe({ ...late, ableToTake: true, firingHz: 400 });
+    expect(monitor).toMatchObject({ active: true, storms: 1 });
+    for (let look = 0; look < 200; look++) {
+      monitor.observe({ ...late, ableToTake: false, isIdle: true, firingHz: Math.min(1000, monitor.limitHz) });
+    }
+    expect(monitor.limitHz).toBeGreaterThan(1000);
+    expect(monitor.storms).toBe(1);
+  });
 });
 
 describe('LossCauses', () => {

@@ -12,6 +12,8 @@ export interface StormSample {
   readonly delivered: bigint;
   /** The vCPUs had the host's CPU, and IRQ 0 was not masked: what was not taken is the guest's own doing. */
   readonly ableToTake: boolean;
+  /** Ticks were missed, but the vCPU halted and had time to spare: the host fired late, and the guest is well. */
+  readonly isIdle?: boolean;
   readonly nominalHz: number;
   readonly firingHz: number;
 }
@@ -60,6 +62,7 @@ export class StormMonitor {
   observe(sample: StormSample): boolean {
     if (!sample.ableToTake) {
       this.#samples = [];
+      if (sample.isIdle === true) this.#recover(sample);
       return false;
     }
     this.#samples.push(sample);

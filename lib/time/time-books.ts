@@ -276,11 +276,13 @@ export class TimeBooks {
       return conditions;
     };
     const ranNs = window.windowNs > pausedNs ? window.windowNs - pausedNs : 0n;
-    /** For the CPU that Linux sends IRQ 0 to. One that halts uses no CPU time and wants none. */
-    const starvedNs = (): bigint => {
+    /** Of the CPU that Linux sends IRQ 0 to: the time in which it used none of the host's. */
+    const unusedNs = (): bigint => {
       const used = (conditions.vcpuCpuNs[0] ?? 0n) - (before[0] ?? 0n);
-      return conditions.halted?.[0] === true || used >= ranNs ? 0n : ranNs - used;
+      return used >= ranNs ? 0n : ranNs - used;
     };
+    /** One that halts wants no more than it used. */
+    const starvedNs = (): bigint => (conditions.halted?.[0] === true ? 0n : unusedNs());
     const hasRun = () => conditions.vcpuCpuNs.some((cpuNs, index) => (cpuNs - (before[index] ?? 0n)) * 20n > ranNs);
 
     const sourceChanged = this.health.observe(
@@ -299,8 +301,12 @@ export class TimeBooks {
     );
     if (!raised) return { storm: false, sourceChanged };
     const takesAll = window.delivered * 20n >= window.fired * 19n;
-    const ableToTake = pausedNs === 0n && (takesAll || (look().masked !== true && starvedNs() * 4n < ranNs));
-    const storm = this.storm.observe({ ...window, ableToTake, nominalHz, firingHz: this.firing.hz });
+    // Who is swamped is never idle: what a guest does not take while it halts was lost by the host's late firing.
+    const misses = !takesAll && look().masked !== true;
+    const isBusy = unusedNs() * 4n < ranNs;
+    const ableToTake = pausedNs === 0n && (takesAll || (misses && isBusy));
+    const isIdle = pausedNs === 0n && misses && !isBusy && conditions.halted?.[0] === true;
+    const storm = this.storm.observe({ ...window, ableToTake, isIdle, nominalHz, firingHz: this.firing.hz });
     return { storm, sourceChanged };
   }
 }
