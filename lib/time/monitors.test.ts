@@ -26,14 +26,21 @@ describe('StormMonitor', () => {
     return taken / seconds;
   }
 
-  it('leaves a guest alone that keeps up', () => {
+  /** A monitor that has seen a guest take its nominal rate. */
+  function calmMonitor(): StormMonitor {
     const monitor = new StormMonitor();
+    catchUp(monitor, 10_000, 1000, 0.2);
+    return monitor;
+  }
+
+  it('leaves a guest alone that keeps up', () => {
+    const monitor = calmMonitor();
     catchUp(monitor, 10_000, 4000, 10);
     expect(monitor).toMatchObject({ active: false, storms: 0, limitHz: Number.POSITIVE_INFINITY });
   });
 
   it('leaves a swamped guest room for its own work, and still catches it up', () => {
-    const monitor = new StormMonitor();
+    const monitor = calmMonitor();
     catchUp(monitor, 2000, 4000, 0.2);
     expect(monitor).toMatchObject({ active: true, storms: 1 });
     expect(monitor.limitHz).toBeCloseTo(1400, -2);
@@ -43,7 +50,7 @@ describe('StormMonitor', () => {
   it('never stops catching up for good, however little the guest can take above nominal', () => {
     fc.assert(
       fc.property(fc.double({ min: 1.04, max: 4, noNaN: true }), (capacity) => {
-        const monitor = new StormMonitor();
+        const monitor = calmMonitor();
         expect(catchUp(monitor, 1000 * capacity, 4000, 30)).toBeGreaterThan(1030);
         expect(monitor.limitHz).toBeGreaterThan(1030);
       }),
@@ -51,7 +58,7 @@ describe('StormMonitor', () => {
   });
 
   it('recovers when the guest does, and forgets the bound', () => {
-    const monitor = new StormMonitor();
+    const monitor = calmMonitor();
     catchUp(monitor, 1500, 4000, 0.5);
     expect(monitor.limitHz).toBeLessThan(1100);
     catchUp(monitor, 10_000, 4000, 3);
@@ -61,7 +68,7 @@ describe('StormMonitor', () => {
   });
 
   it('blames no guest that could not take its ticks, and learns nothing from a rate below the bound', () => {
-    const monitor = new StormMonitor();
+    const monitor = calmMonitor();
     const sample = { windowNs: 200n * MS, fired: 400n, delivered: 1n, nominalHz: 1000, firingHz: 2000 };
     expect(monitor.observe({ ...sample, ableToTake: false })).toBe(false);
     expect(monitor.observe({ ...sample, ableToTake: true })).toBe(true);
@@ -71,6 +78,30 @@ describe('StormMonitor', () => {
     }
     expect(monitor.limitHz).toBe(limitHz);
     expect(monitor.storms).toBe(1);
+  });
+
+  it('looks what a guest takes of its nominal rate before it blames it', () => {
+    const monitor = new StormMonitor();
+    const sample = { windowNs: 100n * MS, nominalHz: 1000, ableToTake: true };
+    const raised = { ...sample, fired: 400n, delivered: 280n, firingHz: 4000 };
+    expect(monitor.observe(raised)).toBe(false);
+    expect(monitor.limitHz).toBeLessThan(1050);
+    // Three of ten are lost without it, too.
+    for (let look = 0; look < 4; look++) {
+      monitor.observe({ ...sample, fired: 103n, delivered: 72n, firingHz: monitor.limitHz });
+    }
+    expect(monitor).toMatchObject({ limitHz: Number.POSITIVE_INFINITY, active: false, storms: 0 });
+    for (let look = 0; look < 30; look++) expect(monitor.observe(raised)).toBe(false);
+  });
+
+  it('takes its blame back when a lower rate spares the guest nothing', () => {
+    const monitor = calmMonitor();
+    const sample = { windowNs: 100n * MS, nominalHz: 1000, ableToTake: true };
+    expect(monitor.observe({ ...sample, fired: 400n, delivered: 280n, firingHz: 4000 })).toBe(true);
+    for (let look = 0; monitor.active && look < 100; look++) {
+      monitor.observe({ ...sample, fired: 103n, delivered: 72n, firingHz: 1031 });
+    }
+    expect(monitor).toMatchObject({ limitHz: Number.POSITIVE_INFINITY, storms: 1 });
   });
 });
 
