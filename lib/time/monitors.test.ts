@@ -139,6 +139,20 @@ describe('LossCauses', () => {
     });
   });
 
+  it('lets a gap of the CPU explain what the next window misses by it, and no later one', () => {
+    const losing = (starvedMs: bigint) => {
+      const causes = new LossCauses();
+      causes.observe({ ...window, delivered: 99n }, unused);
+      causes.observe({ ...window, delivered: 90n }, () => ({ masked: false, starvedNs: starvedMs * MS }));
+      causes.observe({ ...window, delivered: 90n }, () => ({ masked: false, starvedNs: 0n }));
+      causes.observe({ ...window, delivered: 90n }, () => ({ masked: false, starvedNs: 0n }));
+      return { notRunning: causes.losses.notRunning.ticks, notAcknowledged: causes.losses.notAcknowledged.ticks };
+    };
+    expect(losing(10n)).toEqual({ notRunning: 10n, notAcknowledged: 20n });
+    expect(losing(15n)).toEqual({ notRunning: 15n, notAcknowledged: 15n });
+    expect(losing(50n)).toEqual({ notRunning: 20n, notAcknowledged: 10n });
+  });
+
   it('explains every lost tick, once', () => {
     const part = fc.record({
       fired: fc.bigInt(0n, 100n),
