@@ -6,7 +6,9 @@ import { checkDisk, parseDisks } from './disk-option.js';
 
 describe('parseDisks', () => {
   it('reads path, options in any order, and makes ids', () => {
-    expect(parseDisks(['a.img', 'b.img,id=data,ro', 'c.qcow2,ro', 'd,e.img,format=qcow2', 'f.qcow2,format=raw'])).toEqual([
+    expect(
+      parseDisks(['a.img', 'b.img,id=data,ro', 'c.qcow2,ro', 'd,e.img,format=qcow2', 'f.qcow2,format=raw']),
+    ).toEqual([
       { path: 'a.img', id: 'disk0', readOnly: false, format: 'raw' },
       { path: 'b.img', id: 'data', readOnly: true, format: 'raw' },
       { path: 'c.qcow2', id: 'disk2', readOnly: true, format: 'qcow2' },
@@ -48,7 +50,9 @@ describe('checkDisk', () => {
     ['disk/below', /there is no such file/],
     ['/dev/null', /neither a file nor a block device/],
   ])('refuses %s and names the cure', (path, message) => {
-    expect(() => check(path)).toThrow(expect.objectContaining({ code: 'ERR_DISK_IMAGE', message: expect.stringMatching(message) as string }));
+    expect(() => check(path)).toThrow(
+      expect.objectContaining({ code: 'ERR_DISK_IMAGE', message: expect.stringMatching(message) as string }),
+    );
   });
 
   it('tells a disk that may only be read', (context) => {

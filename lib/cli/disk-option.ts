@@ -22,7 +22,8 @@ const ID = /^[A-Za-z0-9][\w.-]{0,19}$/;
 export function parseDisks(texts: readonly string[]): DiskChoice[] {
   const disks = texts.map((text, index) => parseDisk(text, `disk${index}`));
   for (const [index, { id }] of disks.entries()) {
-    if (disks.findIndex((other) => other.id === id) !== index) throw new UsageError(`--disk: two disks have the id '${id}'`);
+    if (disks.findIndex((other) => other.id === id) !== index)
+      throw new UsageError(`--disk: two disks have the id '${id}'`);
   }
   return disks;
 }

@@ -39,11 +39,16 @@ const UNDER_WAY = 1n;
 export class LossCauses {
   readonly #losses = new Map<LossCause, { ticks: bigint; ns: bigint }>();
   #missing = 0n;
+  /** Of the window before: time without a CPU that explained nothing in it. */
+  #spareNs = 0n;
 
   /** Splits a window's loss. `conditions` is called only if something was lost. The lost ticks are the result. */
   observe(window: LossWindow, conditions: () => LossConditions): bigint {
     this.#missing = maxBigint(0n, this.#missing + window.fired - window.delivered);
     const lost = this.#missing - UNDER_WAY;
+    // Ticks are counted a little before CPU time, and between the two may lie a gap whose ticks the next window misses.
+    const spareNs = this.#spareNs;
+    this.#spareNs = 0n;
     if (lost <= 0n) return 0n;
     this.#missing = UNDER_WAY;
     let rest = lost;
@@ -57,7 +62,9 @@ export class LossCauses {
     if (rest > 0n) {
       const { masked, starvedNs } = conditions();
       if (masked === true) take('masked', rest);
+      this.#spareNs = maxBigint(0n, starvedNs - rest * window.firingPeriodNs);
       take('notRunning', inTime(starvedNs));
+      take('notRunning', inTime(spareNs));
       take('notAcknowledged', rest);
     }
     return lost;
@@ -66,6 +73,7 @@ export class LossCauses {
   /** The firing restarts, by a load or a stand-down: nothing is under way. */
   restart(): void {
     this.#missing = 0n;
+    this.#spareNs = 0n;
   }
 
   /** What each cause has cost so far. */

@@ -26,14 +26,21 @@ describe('StormMonitor', () => {
     return taken / seconds;
   }
 
-  it('leaves a guest alone that keeps up', () => {
+  /** A monitor that has seen a guest take its nominal rate. */
+  function calmMonitor(): StormMonitor {
     const monitor = new StormMonitor();
+    catchUp(monitor, 10_000, 1000, 0.2);
+    return monitor;
+  }
+
+  it('leaves a guest alone that keeps up', () => {
+    const monitor = calmMonitor();
     catchUp(monitor, 10_000, 4000, 10);
     expect(monitor).toMatchObject({ active: false, storms: 0, limitHz: Number.POSITIVE_INFINITY });
   });
 
   it('leaves a swamped guest room for its own work, and still catches it up', () => {
-    const monitor = new StormMonitor();
+    const monitor = calmMonitor();
     catchUp(monitor, 2000, 4000, 0.2);
     expect(monitor).toMatchObject({ active: true, storms: 1 });
     expect(monitor.limitHz).toBeCloseTo(1400, -2);
@@ -43,7 +50,7 @@ describe('StormMonitor', () => {
   it('never stops catching up for good, however little the guest can take above nominal', () => {
     fc.assert(
       fc.property(fc.double({ min: 1.04, max: 4, noNaN: true }), (capacity) => {
-        const monitor = new StormMonitor();
+        const monitor = calmMonitor();
         expect(catchUp(monitor, 1000 * capacity, 4000, 30)).toBeGreaterThan(1030);
         expect(monitor.limitHz).toBeGreaterThan(1030);
       }),
@@ -51,7 +58,7 @@ describe('StormMonitor', () => {
   });
 
   it('recovers when the guest does, and forgets the bound', () => {
-    const monitor = new StormMonitor();
+    const monitor = calmMonitor();
     catchUp(monitor, 1500, 4000, 0.5);
     expect(monitor.limitHz).toBeLessThan(1100);
     catchUp(monitor, 10_000, 4000, 3);
@@ -61,7 +68,7 @@ describe('StormMonitor', () => {
   });
 
   it('blames no guest that could not take its ticks, and learns nothing from a rate below the bound', () => {
-    const monitor = new StormMonitor();
+    const monitor = calmMonitor();
     const sample = { windowNs: 200n * MS, fired: 400n, delivered: 1n, nominalHz: 1000, firingHz: 2000 };
     expect(monitor.observe({ ...sample, ableToTake: false })).toBe(false);
     expect(monitor.observe({ ...sample, ableToTake: true })).toBe(true);
@@ -74,15 +81,39 @@ describe('StormMonitor', () => {
   });
 
   it('takes the bound back from a guest that idles, however late its host fires', () => {
-    const monitor = new StormMonitor();
+    const monitor = calmMonitor();
     const late = { windowNs: 100n * MS, fired: 40n, delivered: 25n, nominalHz: 250 };
     monitor.observe({ ...late, ableToTake: true, firingHz: 400 });
-    expect(monitor).toMatchObject({ active: true, storms: 1 });
+    expect([monitor.active, monitor.storms]).toEqual([true, 1]);
     for (let look = 0; look < 200; look++) {
       monitor.observe({ ...late, ableToTake: false, isIdle: true, firingHz: Math.min(1000, monitor.limitHz) });
     }
     expect(monitor.limitHz).toBeGreaterThan(1000);
     expect(monitor.storms).toBe(1);
+  });
+
+  it('looks what a guest takes of its nominal rate before it blames it', () => {
+    const monitor = new StormMonitor();
+    const sample = { windowNs: 100n * MS, nominalHz: 1000, ableToTake: true };
+    const raised = { ...sample, fired: 400n, delivered: 280n, firingHz: 4000 };
+    expect(monitor.observe(raised)).toBe(false);
+    expect(monitor.limitHz).toBeLessThan(1050);
+    // Three of ten are lost without it, too.
+    for (let look = 0; look < 4; look++) {
+      monitor.observe({ ...sample, fired: 103n, delivered: 72n, firingHz: monitor.limitHz });
+    }
+    expect(monitor).toMatchObject({ limitHz: Number.POSITIVE_INFINITY, active: false, storms: 0 });
+    for (let look = 0; look < 30; look++) expect(monitor.observe(raised)).toBe(false);
+  });
+
+  it('takes its blame back when a lower rate spares the guest nothing', () => {
+    const monitor = calmMonitor();
+    const sample = { windowNs: 100n * MS, nominalHz: 1000, ableToTake: true };
+    expect(monitor.observe({ ...sample, fired: 400n, delivered: 280n, firingHz: 4000 })).toBe(true);
+    for (let look = 0; monitor.active && look < 100; look++) {
+      monitor.observe({ ...sample, fired: 103n, delivered: 72n, firingHz: 1031 });
+    }
+    expect(monitor).toMatchObject({ limitHz: Number.POSITIVE_INFINITY, storms: 1 });
   });
 });
 
@@ -118,6 +149,20 @@ describe('LossCauses', () => {
       notRunning: { ticks: 15n, ns: 15n * MS },
       notAcknowledged: { ticks: 5n, ns: 5n * MS },
     });
+  });
+
+  it('lets a gap of the CPU explain what the next window misses by it, and no later one', () => {
+    const losing = (starvedMs: bigint) => {
+      const causes = new LossCauses();
+      causes.observe({ ...window, delivered: 99n }, unused);
+      causes.observe({ ...window, delivered: 90n }, () => ({ masked: false, starvedNs: starvedMs * MS }));
+      causes.observe({ ...window, delivered: 90n }, () => ({ masked: false, starvedNs: 0n }));
+      causes.observe({ ...window, delivered: 90n }, () => ({ masked: false, starvedNs: 0n }));
+      return { notRunning: causes.losses.notRunning.ticks, notAcknowledged: causes.losses.notAcknowledged.ticks };
+    };
+    expect(losing(10n)).toEqual({ notRunning: 10n, notAcknowledged: 20n });
+    expect(losing(15n)).toEqual({ notRunning: 15n, notAcknowledged: 15n });
+    expect(losing(50n)).toEqual({ notRunning: 20n, notAcknowledged: 10n });
   });
 
   it('explains every lost tick, once', () => {

@@ -109,10 +109,9 @@ export class PitObserver {
   /** Books a window of steady programming. */
   book(nowNs: bigint, delivered: bigint): void {
     this.accountPause(nowNs);
-    const { books, steering, episodes, events, logger } = this.#parts;
+    const { books, steering, events, logger } = this.#parts;
     const findings = books.book(nowNs, delivered, this.#nominal.periodic, {
       replayed: steering.reinjects,
-      raised: episodes.phase === 'catch-up' && steering.program.inForce.count < this.#nominal.count,
       nominalHz: this.#nominal.hz,
       held: this.watch.isFlooded,
     });

@@ -122,6 +122,7 @@ export class SimulatedMachine implements PitPort {
   #masked = false;
   #paused = false;
   #starved = false;
+  #robbed = false;
   #cpuNs = 0n;
   #cpuSinceNs: bigint | undefined;
 
@@ -195,6 +196,14 @@ export class SimulatedMachine implements PitPort {
   starve(starved: boolean): void {
     this.#accountCpu();
     this.#starved = starved;
+    this.#accountCpu();
+    this.#runOrStop();
+  }
+
+  /** The host itself gets no CPU from the machine that it runs on: nothing runs, and the vCPU's thread seems to. */
+  rob(robbed: boolean): void {
+    this.#accountCpu();
+    this.#robbed = robbed;
     this.#accountCpu();
     this.#runOrStop();
   }
@@ -356,7 +365,7 @@ export class SimulatedMachine implements PitPort {
   // --- The guest's processor ---
 
   get #runs(): boolean {
-    return !this.#paused && !this.#starved && !this.#closed;
+    return !this.#paused && !this.#starved && !this.#robbed && !this.#closed;
   }
 
   #serve(): void {
@@ -409,7 +418,7 @@ export class SimulatedMachine implements PitPort {
   #accountCpu(): void {
     const nowNs = this.clock.nowNs();
     if (this.#cpuSinceNs !== undefined) this.#cpuNs += nowNs - this.#cpuSinceNs;
-    const busy = this.#runs && (!this.#halts || this.#inServiceCycles !== undefined);
+    const busy = this.#robbed ? !this.#halts : this.#runs && (!this.#halts || this.#inServiceCycles !== undefined);
     this.#cpuSinceNs = busy ? nowNs : undefined;
   }
 }

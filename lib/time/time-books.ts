@@ -24,8 +24,6 @@ export interface Window {
 export interface WindowContext {
   /** The kernel reinjects: more ticks than were fired may have come. */
   readonly replayed: boolean;
-  /** The whole window fired above nominal. */
-  readonly raised: boolean;
   readonly nominalHz: number;
   /** The ledger shall not begin, whatever comes. */
   readonly held: boolean;
@@ -59,6 +57,8 @@ export class TimeBooks {
   #splitNs = 0n;
   #splitFired = 0n;
   #isBegun = false;
+  /** Two rates fired in the last closed window. */
+  #isMixed = false;
   #recent: Window = { windowNs: 0n, fired: 0n, delivered: 0n };
   #unseen = 0;
   #feedbackFault: string | undefined;
@@ -220,6 +220,7 @@ export class TimeBooks {
     const firedTicks = this.#splitFired + this.firing.advance(passedNs > this.#splitNs ? passedNs - this.#splitNs : 0n);
     // The kernel's timer goes on while the machine's clock stands still; what it fires then is nobody's loss.
     const fired = maxBigint(0n, firedTicks - frozenNs / this.firing.periodNs);
+    this.#isMixed = this.#splitNs > 0n;
     this.#splitFired = 0n;
     this.#splitNs = 0n;
     this.#frozenNs = 0n;
@@ -265,7 +266,7 @@ export class TimeBooks {
     }
   }
 
-  #judge(window: Window, pausedNs: bigint, { replayed, raised, nominalHz }: WindowContext): WindowFindings {
+  #judge(window: Window, pausedNs: bigint, { replayed, nominalHz }: WindowContext): WindowFindings {
     const before = this.#cpuNs;
     let conditions = this.#port.conditions(false);
     this.#cpuNs = conditions.vcpuCpuNs;
@@ -299,14 +300,20 @@ export class TimeBooks {
       },
       () => ({ masked: look().masked, starvedNs: starvedNs() }),
     );
-    if (!raised) return { storm: false, sourceChanged };
+    if (this.#isMixed) return { storm: false, sourceChanged };
     const takesAll = window.delivered * 20n >= window.fired * 19n;
-    // Who is swamped is never idle: what a guest does not take while it halts was lost by the host's late firing.
     const misses = !takesAll && look().masked !== true;
-    const isBusy = unusedNs() * 4n < ranNs;
-    const ableToTake = pausedNs === 0n && (takesAll || (misses && isBusy));
-    const isIdle = pausedNs === 0n && misses && !isBusy && conditions.halted?.[0] === true;
-    const storm = this.storm.observe({ ...window, ableToTake, isIdle, nominalHz, firingHz: this.firing.hz });
+    // Who is swamped is never idle: what a guest does not take while it halts was lost by the host's late firing.
+    const isIdle = pausedNs === 0n && misses && conditions.halted?.[0] === true && unusedNs() * 4n >= ranNs;
+    const starved = takesAll ? 0n : starvedNs();
+    const ableToTake = pausedNs === 0n && (takesAll || (misses && !isIdle && starved * 2n < ranNs));
+    // What was fired while the vCPU had no CPU says nothing about what it can take: that time is left out.
+    const sample = {
+      windowNs: window.windowNs - starved,
+      fired: maxBigint(window.delivered, window.fired - starved / this.firing.periodNs),
+      delivered: window.delivered,
+    };
+    const storm = this.storm.observe({ ...sample, ableToTake, isIdle, nominalHz, firingHz: this.firing.hz });
     return { storm, sourceChanged };
   }
 }

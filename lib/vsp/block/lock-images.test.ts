@@ -22,7 +22,9 @@ describe('lockImages', () => {
     ];
     await expect(lockImages(both)).rejects.toMatchObject({ code: 'ERR_DISK_LOCKED' });
     await release();
-    await (await lockImages(both))();
+    await (
+      await lockImages(both)
+    )();
   });
 
   it('lets readers share', async () => {
