@@ -15,11 +15,14 @@
  *
  * Who validates: the *proxy* checks what the guest wrote as far as memory is concerned (every IoVector handed on lies
  * in guest memory). The *provider* checks offset, length, alignment to 512 bytes and the end of the disk, and refuses
- * changes of a read-only disk; a backend gets only ranges inside its size, in units of its own `blockBytes`, and never
- * two overlapping requests of which one changes data at the same time when it does not say `ordersOverlaps`.
- * The *backend* checks what it finds on its medium.
+ * changes of a read-only disk; a backend gets only ranges inside its size, not empty, in units of its own `blockBytes`,
+ * and never two overlapping requests of which one changes data at the same time. The *backend* checks what it finds on
+ * its medium.
  *
  * Completion: every call ends with exactly one call of its `done`, possibly before it returns. Nothing throws.
+ *
+ * What a backend can do may only be known by trying (hole punching on a file system): its discard and write-zeroes may
+ * end with 'unsupported', with nothing changed. The provider then does this call and all later ones by emulation.
  */
 import type { IoVector } from '../../memory/io-vector.js';
 import type { BackendDescription, DeviceContract } from '../contract.js';
@@ -74,8 +77,6 @@ export interface BlockGeometry {
 /** What a backend does by itself; a method that is missing is what it can't do. */
 export interface BlockBackend {
   readonly geometry: BlockGeometry;
-  /** Overlapping requests in flight take effect one after another; without it the provider keeps them apart. */
-  readonly ordersOverlaps: boolean;
   read(offset: number, data: IoVector, done: BlockDone): void;
   write?(offset: number, data: IoVector, done: BlockDone): void;
   /** Missing: what is done is as durable as it will ever be. */
@@ -89,8 +90,17 @@ export interface BlockBackend {
   onGeometry?: ((geometry: BlockGeometry) => void) | undefined;
   /** Looks at the medium's size anew. Missing: it never changes. */
   refreshGeometry?(): Promise<BlockGeometry>;
+  /**
+   * Called once before the first request when this backend takes over from another one (rebind), which has been drained
+   * and flushed by then. A backend that keeps parts of its medium in memory reads them anew: the other one may have
+   * changed them since open(). A rejection refuses the change.
+   */
+  activate?(): Promise<void>;
   describe(): BackendDescription;
-  /** Called with nothing in flight: makes durable what was promised, gives locks and descriptors back. Idempotent. */
+  /**
+   * Called with nothing in flight: makes durable what was promised, gives locks and descriptors back. Idempotent. After
+   * a flush and no change since, it writes nothing: another backend may have taken over the same medium.
+   */
   close(): Promise<void>;
 }
 

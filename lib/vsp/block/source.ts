@@ -13,6 +13,11 @@ export interface BlockOpenContext {
   readonly logger: Logger;
   /** The device only reads: take a shared lock, open without write access. */
   readonly readOnly: boolean;
+  /**
+   * The device it is opened for. Backends of one owner may have the same image open at once, which happens for the
+   * moment of a rebind; anybody else finds it locked. Missing: an owner of its own.
+   */
+  readonly owner?: object | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

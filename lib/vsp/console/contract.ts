@@ -44,7 +44,10 @@ export interface ConsolePortService {
 
 /** A stream of the host behind one port (HAL). */
 export interface ConsoleBackend {
-  /** Bytes from the guest; resolves when more may come, undefined at once. Copy what is kept. */
+  /**
+   * Bytes from the guest; resolves when more may come, undefined at once. Copy what is kept. It never rejects: where
+   * nobody listens, or the other end failed, bytes are dropped.
+   */
   write(bytes: Uint8Array): Promise<void> | undefined;
   /** Ties the provider's side; called once, before anything else. */
   start(host: ConsoleHostEnd): void;

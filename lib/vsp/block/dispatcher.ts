@@ -1,0 +1,179 @@
+/**
+ * The hot path of a disk's provider: what happens to each request between its arrival and its end.
+ *
+ *   submit -> gate (holds during a rebind) -> check -> range lock -> lane: backend or HEL -> completed
+ *
+ * A read or write that the backend does itself makes no object here. It must not await, throw, or know who asks.
+ */
+import type { Clock } from '../../base/clock.js';
+import { RateLimit, type Logger } from '../../base/logger.js';
+import { alignUp } from '../../base/units.js';
+import type { IoVector } from '../../memory/io-vector.js';
+import { FunctionBooks } from '../function-books.js';
+import * as kinds from './call.js';
+import { CallPool, type BlockCall } from './call.js';
+import { BLOCK_FUNCTIONS, SECTOR_BYTES, type BlockDone, type BlockError, type BlockErrorCode } from './contract.js';
+import { blockError } from './errors.js';
+import { RequestGate } from './gate.js';
+import { FlushBarrier } from './hel/barrier.js';
+import { discardNothing } from './hel/discard.js';
+import { writeZeroesByWriting } from './hel/zeroes.js';
+import type { BlockLane } from './lane.js';
+import { RangeLock } from './range-lock.js';
+
+export interface DispatcherOptions {
+  readonly id: string;
+  readonly readOnly: boolean;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export class BlockDispatcher {
+  readonly gate = new RequestGate<BlockCall>((call) => this.#start(call));
+  readonly books = new FunctionBooks(BLOCK_FUNCTIONS);
+  lane: BlockLane;
+  sizeBytes: number;
+  /** From now on every request that has not started ends with 'closed'. */
+  closed = false;
+  readonly #id: string;
+  readonly #readOnly: boolean;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #calls: CallPool;
+  readonly #lock = new RangeLock();
+  readonly #barrier = new FlushBarrier();
+  readonly #complaints: RateLimit;
+
+  constructor(lane: BlockLane, options: DispatcherOptions) {
+    this.lane = lane;
+    this.sizeBytes = lane.backend.geometry.sizeBytes;
+    this.#id = options.id;
+    this.#readOnly = options.readOnly;
+    this.#clock = options.clock;
+    this.#logger = options.logger;
+    this.#complaints = new RateLimit(options.clock, { burst: 10, refillNs: 1_000_000_000n });
+    this.#calls = new CallPool({
+      dispatch: (call) => this.#dispatch(call),
+      completed: (call, error) => this.#completed(call, error),
+    });
+  }
+
+  nowNs(): number {
+    return Number(this.#clock.nowNs());
+  }
+
+  submit(
+    kind: number,
+    offset: number,
+    lengthBytes: number,
+    data: IoVector | undefined,
+    mayUnmap: boolean,
+    done: BlockDone,
+  ): void {
+    const call = this.#calls.take();
+    call.kind = kind;
+    call.offset = offset;
+    call.lengthBytes = lengthBytes;
+    call.data = data;
+    call.mayUnmap = mayUnmap;
+    call.done = done;
+    call.startedNs = this.nowNs();
+    call.active = true;
+    if (this.gate.enter(call)) this.#start(call);
+  }
+
+  #start(call: BlockCall): void {
+    const error = this.#whyRefused(call);
+    if (error !== undefined || (call.lengthBytes === 0 && call.kind !== kinds.FLUSH)) {
+      this.#completed(call, error);
+      return;
+    }
+    if (call.kind === kinds.FLUSH) {
+      this.#dispatch(call);
+      return;
+    }
+    call.exclusive = call.kind !== kinds.READ;
+    if (call.exclusive) {
+      call.ordered = true;
+      call.order = this.#barrier.started();
+    }
+    const unit = this.lane.unitBytes;
+    call.from = unit === SECTOR_BYTES ? call.offset : Math.floor(call.offset / unit) * unit;
+    call.to = unit === SECTOR_BYTES ? call.offset + call.lengthBytes : alignUp(call.offset + call.lengthBytes, unit);
+    call.locked = true;
+    if (this.#lock.enter(call)) this.#dispatch(call);
+  }
+
+  #whyRefused(call: BlockCall): BlockError | undefined {
+    const { kind, offset, lengthBytes } = call;
+    let code: BlockErrorCode;
+    if (this.closed) code = 'closed';
+    else if (kind === kinds.FLUSH) return undefined;
+    else if (this.#readOnly && kind !== kinds.READ) code = 'read-only';
+    else if (
+      offset >= 0 &&
+      lengthBytes >= 0 &&
+      offset % SECTOR_BYTES === 0 &&
+      lengthBytes % SECTOR_BYTES === 0 &&
+      offset + lengthBytes <= this.sizeBytes
+    ) {
+      return undefined;
+    } else code = 'out-of-range';
+    return blockError(code, `${BLOCK_FUNCTIONS[kind]!} of ${lengthBytes} bytes at ${offset}: ${code}`);
+  }
+
+  #dispatch(call: BlockCall): void {
+    const lane = this.lane;
+    switch (call.kind) {
+      case kinds.READ:
+        lane.io.read(call.offset, call.data!, call.complete);
+        break;
+      case kinds.WRITE:
+        lane.io.write!(call.offset, call.data!, call.complete);
+        break;
+      case kinds.FLUSH:
+        if (this.#readOnly) call.complete(undefined);
+        else if (lane.io.flush) lane.io.flush(call.complete);
+        else this.#barrier.wait(() => call.complete(undefined));
+        break;
+      case kinds.DISCARD:
+        if (lane.discards && !call.emulated) lane.io.discard!(call.offset, call.lengthBytes, call.complete);
+        else discardNothing(call.complete);
+        break;
+      default:
+        if (lane.writesZeroes && !call.emulated) {
+          lane.io.writeZeroes!(call.offset, call.lengthBytes, call.mayUnmap, call.complete);
+        } else writeZeroesByWriting(lane.io, call.offset, call.lengthBytes, call.complete);
+    }
+  }
+
+  #completed(call: BlockCall, error: BlockError | undefined): void {
+    if (!call.active) {
+      this.#complain('error', 'a backend completed a request twice');
+      return;
+    }
+    if (error !== undefined) {
+      const { kind } = call;
+      if (error.code === 'unsupported' && !call.emulated && (kind === kinds.DISCARD || kind === kinds.WRITE_ZEROES)) {
+        call.emulated = true;
+        this.lane.emulateFromNowOn(kind === kinds.DISCARD ? 'discard' : 'write-zeroes');
+        this.#dispatch(call);
+        return;
+      }
+      this.#complain('warn', error.message, error);
+    }
+    call.active = false;
+    this.books.book(call.kind, error !== undefined, this.nowNs() - call.startedNs);
+    if (call.ordered) this.#barrier.ended(call.order);
+    call.done(error);
+    if (call.locked) this.#lock.leave(call);
+    this.gate.leave();
+    this.#calls.give(call);
+  }
+
+  #complain(level: 'warn' | 'error', message: string, error?: BlockError): void {
+    this.#complaints.run((dropped) => {
+      this.#logger.log(level, `disk ${this.#id}: ${message}`, { ...(error && { error }), dropped });
+    });
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * The change of a device's backend while requests are in flight.
+ *
+ *   open and check the new one            old one serves; a refusal or an abort ends here
+ *   hold new requests, drain what is in flight    bounded by maxHoldMs
+ *   flush the old one, activate the new one       a failure refuses the change: held requests go on on the old one
+ *   switch; held requests go on, in order         no way back from here
+ *   close the old one
+ */
+import type { Clock } from '../../base/clock.js';
+import { AbortError, VmmError } from '../../base/errors.js';
+import type { Logger } from '../../base/logger.js';
+import type { BackendDescription } from '../contract.js';
+import { waitFor } from '../deadline.js';
+import type { BlockBackend, BlockError } from './contract.js';
+import type { RequestGate } from './gate.js';
+import type { BlockSource } from './source.js';
+
+export interface RebindOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** A larger backend is taken, and the guest told of the new size. Default: only one of the same size. */
+  readonly allowLarger?: boolean | undefined;
+  /**
+   * The identity policy: answers with a reason to refuse the new backend, or undefined. Whether it has the same data
+   * is for the caller to know; the size is checked anyway.
+   */
+  readonly refuse?: ((old: BackendDescription, next: BackendDescription) => string | undefined) | undefined;
+  /** How long requests may be held before the change is given up. Default 10 000. */
+  readonly maxHoldMs?: number | undefined;
+}
+
+/** What a change cost. */
+export interface RebindReport {
+  /** From the first moment at which requests were held until they went on. */
+  readonly holdNs: number;
+  /** Of it, until nothing was in flight any more. */
+  readonly drainNs: number;
+  /** Requests that were held. */
+  readonly held: number;
+}
+
+/** The provider, as far as a change of its backend needs it. */
+export interface RebindHost {
+  readonly id: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly gate: RequestGate<unknown>;
+  /** The size that the guest knows. */
+  sizeBytes(): number;
+  /** The backend itself has the guest's changes. */
+  readonly writesToBackend: boolean;
+  backend(): BlockBackend;
+  open(source: BlockSource, signal: AbortSignal | undefined): Promise<BlockBackend>;
+  /** The new backend serves from now on. */
+  adopt(backend: BlockBackend): void;
+}
+
+const DEFAULT_MAX_HOLD_MS = 10_000;
+
+/** @throws VmmError of what refused it, AbortError; the old backend then serves as before. */
+export async function changeBackend(
+  host: RebindHost,
+  source: BlockSource,
+  options: RebindOptions = {},
+): Promise<RebindReport> {
+  const { signal, maxHoldMs = DEFAULT_MAX_HOLD_MS } = options;
+  if (signal?.aborted) throw new AbortError(signal);
+  const next = await host.open(source, signal);
+  const old = host.backend();
+  const report = { holdNs: 0, drainNs: 0, held: 0 };
+  try {
+    check(host, old, next, options);
+    if (signal?.aborted) throw new AbortError(signal);
+    const startNs = host.clock.nowNs();
+    const sinceNs = (): number => Number(host.clock.nowNs() - startNs);
+    host.gate.hold();
+    try {
+      const limits = { clock: host.clock, signal, maxNs: BigInt(Math.round(maxHoldMs * 1e6)) };
+      await waitFor(host.gate.drained(), { ...limits, what: `disk ${host.id}: requests in flight` });
+      report.drainNs = sinceNs();
+      if (host.writesToBackend && old.flush) {
+        await waitFor(flushed(host, old), { ...limits, what: `disk ${host.id}: flush of the old backend` });
+      }
+      // Not to be left half way: it is waited for.
+      await next.activate?.();
+      check(host, old, next, options);
+      if (signal?.aborted) throw new AbortError(signal);
+      host.adopt(next);
+    } finally {
+      report.held = host.gate.held;
+      report.holdNs = sinceNs();
+      host.gate.release();
+    }
+  } catch (error) {
+    await close(host, next);
+    throw error;
+  }
+  await close(host, old);
+  return report;
+}
+
+function check(host: RebindHost, old: BlockBackend, next: BlockBackend, options: RebindOptions): void {
+  const has = next.geometry.sizeBytes;
+  const wanted = host.sizeBytes();
+  let reason: string | undefined;
+  if (has < wanted || (has > wanted && options.allowLarger !== true)) {
+    reason = `the new backend has ${has} bytes, the device ${wanted}`;
+  } else {
+    reason = options.refuse?.(old.describe(), next.describe());
+  }
+  if (reason !== undefined) throw new VmmError('ERR_DISK_IMAGE', `disk ${host.id}: rebind refused: ${reason}`);
+}
+
+function flushed(host: RebindHost, backend: BlockBackend): Promise<void> {
+  return new Promise((resolve, reject) => {
+    backend.flush!((error: BlockError | undefined) => {
+      if (error === undefined) resolve();
+      else {
+        const message = `disk ${host.id}: rebind refused: the old backend can't be flushed: ${error.message}`;
+        reject(new VmmError('ERR_DISK_IMAGE', message, { cause: error }));
+      }
+    });
+  });
+}
+
+/** The switch is decided by then: what fails here is only told to the log. */
+async function close(host: RebindHost, backend: BlockBackend): Promise<void> {
+  try {
+    await backend.close();
+  } catch (error) {
+    host.logger.log('warn', `disk ${host.id}: a backend failed to close`, { error, backend: backend.describe() });
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * HAL: a console port on streams of this process, on callbacks, or on the command's own terminal. Backpressure goes
+ * both ways: a writable that is full holds the guest, a guest that takes nothing pauses the readable.
+ */
+import type { Readable, Writable } from 'node:stream';
+import type { CommandIo } from '../../base/command-io.js';
+import type { BackendDescription } from '../contract.js';
+import type { ConsoleBackend, ConsoleHostEnd, ConsoleSize } from './contract.js';
+
+/** Writes a copy; resolves when the stream takes more, or can't any more. Undefined: it takes more at once. */
+export function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> | undefined {
+  if (stream.destroyed || stream.writableEnded) return undefined;
+  if (stream.write(bytes.slice())) return undefined;
+  return new Promise((resolve) => {
+    const end = (): void => {
+      stream.off('drain', end).off('close', end).off('error', end);
+      resolve();
+    };
+    stream.on('drain', end).on('close', end).on('error', end);
+  });
+}
+
+export interface StreamConsoleOptions {
+  /** What the guest is to read. */
+  readonly readable?: Readable;
+  /** Where the guest's output goes. */
+  readonly writable?: Writable;
+  /** End the writable and destroy the readable when the port is closed. Default true. */
+  readonly end?: boolean;
+}
+
+/** A port on two streams, or twice the same Duplex. */
+export function streamConsole(options: StreamConsoleOptions): ConsoleBackend {
+  return new StreamBackend(options, { kind: 'stream' });
+}
+
+/** A port on the terminal or streams of the command; raw mode is the command's business. */
+export function stdioConsole(io: CommandIo): ConsoleBackend {
+  return new StreamBackend({ readable: io.stdin, writable: io.stdout, end: false }, { kind: 'stdio' }, io);
+}
+
+/** A port on functions: `output` gets each piece (valid during the call) and may answer when it takes more. */
+export function callbackConsole(output: (bytes: Uint8Array) => Promise<void> | undefined): CallbackConsole {
+  return new CallbackConsole(output);
+}
+
+export class CallbackConsole implements ConsoleBackend {
+  readonly #output: (bytes: Uint8Array) => Promise<void> | undefined;
+  #host: ConsoleHostEnd | undefined;
+  #waiters: (() => void)[] = [];
+  #paused = false;
+
+  constructor(output: (bytes: Uint8Array) => Promise<void> | undefined) {
+    this.#output = output;
+  }
+
+  /** Bytes for the guest; resolves when more may come. */
+  input(bytes: Uint8Array): Promise<void> {
+    this.#host?.input(bytes);
+    return this.#paused ? new Promise((resolve) => this.#waiters.push(resolve)) : Promise.resolve();
+  }
+
+  write(bytes: Uint8Array): Promise<void> | undefined {
+    return this.#output(bytes)?.catch(() => {});
+  }
+
+  start(host: ConsoleHostEnd): void {
+    this.#host = host;
+    host.open(true);
+  }
+
+  setPaused(paused: boolean): void {
+    this.#paused = paused;
+    if (!paused) for (const resolve of this.#waiters.splice(0)) resolve();
+  }
+
+  describe(): BackendDescription {
+    return { kind: 'callbacks' };
+  }
+
+  close(): Promise<void> {
+    this.setPaused(false);
+    this.#host = undefined;
+    return Promise.resolve();
+  }
+}
+
+class StreamBackend implements ConsoleBackend {
+  readonly #options: StreamConsoleOptions;
+  readonly #description: BackendDescription;
+  readonly #terminal: CommandIo | undefined;
+  #host: ConsoleHostEnd | undefined;
+  #closing: (() => void)[] = [];
+
+  constructor(options: StreamConsoleOptions, description: BackendDescription, terminal?: CommandIo) {
+    this.#options = options;
+    this.#description = description;
+    this.#terminal = terminal;
+  }
+
+  get size(): ConsoleSize | undefined {
+    return this.#terminal?.terminalSize();
+  }
+
+  start(host: ConsoleHostEnd): void {
+    const { readable, writable } = this.#options;
+    this.#host = host;
+    const onData = (bytes: Uint8Array): void => host.input(bytes);
+    const onEnd = (): void => host.open(false);
+    // A broken stream is an end, not a failure of the machine; it is listened to until the stream is gone.
+    readable?.on('error', onEnd);
+    writable?.on('error', onEnd);
+    readable?.on('data', onData).on('end', onEnd);
+    writable?.on('close', onEnd);
+    this.#closing.push(() => {
+      readable?.off('data', onData).off('end', onEnd).pause();
+      writable?.off('close', onEnd);
+    });
+    if (this.#terminal) {
+      const terminal = this.#terminal;
+      this.#closing.push(
+        terminal.onResize(() => {
+          const size = terminal.terminalSize();
+          if (size) host.resize(size);
+        }),
+      );
+    }
+    host.open(true);
+  }
+
+  write(bytes: Uint8Array): Promise<void> | undefined {
+    return this.#options.writable && writeTo(this.#options.writable, bytes);
+  }
+
+  setPaused(paused: boolean): void {
+    if (paused) this.#options.readable?.pause();
+    else if (this.#host) this.#options.readable?.resume();
+  }
+
+  describe(): BackendDescription {
+    return this.#description;
+  }
+
+  async close(): Promise<void> {
+    const { readable, writable, end = true } = this.#options;
+    this.#host = undefined;
+    for (const undo of this.#closing.splice(0)) undo();
+    if (!end) return;
+    readable?.removeAllListeners('data');
+    if (writable && !writable.destroyed && !writable.writableFinished) {
+      await new Promise<void>((resolve) => {
+        writable.once('close', resolve).once('error', () => resolve());
+        writable.end(() => resolve());
+      });
+    }
+    readable?.destroy();
+  }
+}

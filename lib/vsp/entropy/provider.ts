@@ -1,0 +1,86 @@
+/**
+ * The provider of entropy: bounds a request, waits for the rate limit, asks the backend, counts. A guest that asks
+ * without end gets the rate, and costs the host no more than that. Buffers are the caller's own.
+ */
+import { hostClock, type Clock } from '../../base/clock.js';
+import { VmmError } from '../../base/errors.js';
+import { checkInteger } from '../../base/options.js';
+import { KiB, MiB } from '../../base/units.js';
+import type { DeviceContract } from '../contract.js';
+import { FunctionBooks } from '../function-books.js';
+import type { EntropyBackend, EntropyService } from './contract.js';
+import { hostEntropy } from './host.js';
+import { TokenBucket } from './token-bucket.js';
+
+/** Greatest answer to one request. */
+const MAX_REQUEST_BYTES = 64 * KiB;
+
+export interface EntropyRate {
+  /** Default 1 MiB. */
+  readonly bytesPerSecond?: number;
+  /** What may be had at once after a pause. Default 64 KiB. */
+  readonly burstBytes?: number;
+}
+
+export interface EntropyProviderOptions {
+  readonly id: string;
+  /** Default: the host's generator. */
+  readonly backend?: EntropyBackend;
+  readonly rate?: EntropyRate;
+  /** Default: the host's. */
+  readonly clock?: Clock;
+}
+
+export class EntropyProvider implements EntropyService {
+  readonly id: string;
+  readonly #backend: EntropyBackend;
+  readonly #clock: Clock;
+  readonly #bucket: TokenBucket;
+  readonly #books = new FunctionBooks(['bytes']);
+  #closed: Promise<void> | undefined;
+
+  /** @throws TypeError, RangeError for a rate that is none. */
+  constructor(options: EntropyProviderOptions) {
+    const { bytesPerSecond = MiB, burstBytes = MAX_REQUEST_BYTES } = options.rate ?? {};
+    this.id = options.id;
+    this.#backend = options.backend ?? hostEntropy();
+    this.#clock = options.clock ?? hostClock;
+    this.#bucket = new TokenBucket(this.#clock, {
+      ratePerSecond: checkInteger('bytesPerSecond', bytesPerSecond, 1, Number.MAX_SAFE_INTEGER),
+      burst: checkInteger('burstBytes', burstBytes, 1, Number.MAX_SAFE_INTEGER),
+    });
+  }
+
+  async bytes(maxBytes: number): Promise<Uint8Array> {
+    checkInteger('maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER);
+    const startNs = this.#clock.nowNs();
+    let failed = true;
+    try {
+      const granted = await this.#bucket.take(Math.min(maxBytes, MAX_REQUEST_BYTES));
+      const bytes = await this.#backend.bytes(granted);
+      if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `entropy ${this.id} is closed`);
+      failed = false;
+      return bytes;
+    } finally {
+      this.#books.book(0, failed, Number(this.#clock.nowNs() - startNs));
+    }
+  }
+
+  get contract(): DeviceContract {
+    return {
+      class: 'entropy',
+      functions: this.#books.report(() => 'native'),
+      backend: this.#backend.describe(),
+      rebinds: 0,
+    };
+  }
+
+  /** Ends what waits with ERR_CLOSED. Idempotent. */
+  close(): Promise<void> {
+    if (this.#closed === undefined) {
+      this.#closed = this.#backend.close();
+      this.#bucket.close();
+    }
+    return this.#closed;
+  }
+}

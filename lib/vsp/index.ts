@@ -1,0 +1,42 @@
+/** Device classes as contracts, their providers, backends (HAL) and emulation (HEL): what proxies, machines and users take. */
+export type { BackendDescription, DeviceContract, FunctionReport, ServedBy } from './contract.js';
+export {
+  BLOCK_FUNCTIONS,
+  SECTOR_BYTES,
+  type BlockBackend,
+  type BlockDone,
+  type BlockError,
+  type BlockErrorCode,
+  type BlockFunction,
+  type BlockGeometry,
+  type BlockService,
+} from './block/contract.js';
+export type { BlockOpenContext, BlockSource } from './block/source.js';
+export { BlockProvider, type BlockProviderOptions } from './block/provider.js';
+export type { RebindOptions, RebindReport } from './block/rebind.js';
+export { fileDisk, type FileDiskOptions } from './block/file.js';
+export type { LockFile, LockMode } from './block/image-lock.js';
+export { memoryDisk, type MemoryDisk } from './block/memory.js';
+export { faultyDisk } from './block/faulty.js';
+export type { Fault, FaultPlan, FaultRule, FaultyFunction } from './block/fault-plan.js';
+export type {
+  ConsoleBackend,
+  ConsoleGuestEnd,
+  ConsoleHostEnd,
+  ConsolePortService,
+  ConsoleSize,
+} from './console/contract.js';
+export { ConsoleProvider, type ConsolePortOptions, type ConsoleProviderOptions } from './console/provider.js';
+export { ConsolePort } from './console/port.js';
+export {
+  CallbackConsole,
+  callbackConsole,
+  stdioConsole,
+  streamConsole,
+  type StreamConsoleOptions,
+} from './console/stream.js';
+export { fileConsole } from './console/file.js';
+export { unixSocketConsole } from './console/unix-socket.js';
+export type { EntropyBackend, EntropyService } from './entropy/contract.js';
+export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
+export { hostEntropy } from './entropy/host.js';
