@@ -22,7 +22,7 @@ const inFolder = (name: string): string => path.join(folder.path, name);
 
 const KiB = 1024;
 /** Cluster size, refcount bits, size of the disk, backing. */
-const SHAPES = [
+const SHAPES: [number, number, number, 'none' | 'raw' | 'qcow2' | 'chain'][] = [
   [512, 16, 1536 * KiB + 512, 'none'],
   [512, 64, 1024 * KiB, 'raw'],
   [1024, 1, 1024 * KiB + 512, 'qcow2'],
@@ -31,7 +31,7 @@ const SHAPES = [
   [65536, 16, 3 * KiB * KiB + 512, 'chain'],
   [65536, 4, 2 * KiB * KiB, 'none'],
   [2 * KiB * KiB, 16, 5 * KiB * KiB, 'raw'],
-] as const;
+];
 
 async function makeImage(shape: (typeof SHAPES)[number]): Promise<{ image: string; model: Uint8Array }> {
   const [clusterBytes, refcountBits, sizeBytes, kind] = shape;
@@ -45,7 +45,7 @@ async function makeImage(shape: (typeof SHAPES)[number]): Promise<{ image: strin
   const base = pattern(7, Math.floor(sizeBytes / 2) + 100);
   writeFileSync(inFolder('base.img'), base);
   model.set(base);
-  let backing = { name: 'base.img', format: 'raw' as 'raw' | 'qcow2' };
+  let backing: { name: string; format: 'raw' | 'qcow2' } = { name: 'base.img', format: 'raw' };
   for (let level = 0; level < (kind === 'raw' ? 0 : kind === 'qcow2' ? 1 : 3); level++) {
     const name = `level${level}.qcow2`;
     const levelSize = Math.ceil((sizeBytes * 3) / 4 / 512) * 512;

@@ -40,9 +40,10 @@ export interface CheckResult {
 export async function qemuCheck(image: string): Promise<CheckResult> {
   const text = await execute('qemu-img', ['check', '-f', 'qcow2', '--output=json', image]).then(
     ({ stdout }) => stdout,
-    (error: { stdout?: string; stderr?: string }) => {
-      if (!error.stdout?.startsWith('{')) throw new Error(`qemu-img check ${image}: ${error.stderr ?? ''}`);
-      return error.stdout;
+    (error: unknown) => {
+      const { stdout, stderr } = error as { stdout?: string; stderr?: string };
+      if (!stdout?.startsWith('{')) throw new Error(`qemu-img check ${image}: ${stderr ?? String(error)}`);
+      return stdout;
     },
   );
   const result = JSON.parse(text) as { corruptions?: number; leaks?: number; 'check-errors': number };
