@@ -57,8 +57,9 @@ export async function runProgram(
     .option('--cpus <n>', 'virtual CPUs', '1')
     .option('--memory <size>', 'guest memory', '256M')
     .option(
-      '--disk <path>[,ro][,id=<name>][,format=raw|qcow2]',
-      'an image or block device as vda, vdb, ...; raw unless the name ends in .qcow2; may come more than once',
+      '--disk <path>',
+      'an image or block device as vda, vdb, ...; PATH[,ro][,id=NAME][,format=raw|qcow2], raw unless the name ends in ' +
+        '.qcow2; may come more than once',
       (text: string, before: readonly string[]) => [...before, text],
       [] as readonly string[],
     )

@@ -28,6 +28,8 @@ export interface LentDevice {
 }
 
 export interface MachineDevicesOptions {
+  /** The guest's, to begin with: some backends read their image's metadata when they are opened. */
+  readonly memory: AddressSpace;
   readonly disks: readonly DiskConfig[];
   readonly clock: Clock;
   readonly logger: Logger;
@@ -54,6 +56,7 @@ export class MachineDevices {
     const disks: BlockProvider[] = [];
     const devices = new MachineDevices(disks, slot);
     try {
+      await slot.use(options.memory);
       for (const { id, backend, readOnly, copyOnWriteBytes: maxBytes } of options.disks) {
         const copyOnWrite = maxBytes === undefined ? undefined : { maxBytes };
         disks.push(

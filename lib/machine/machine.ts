@@ -129,9 +129,8 @@ export class Machine implements AsyncDisposable {
       }
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
       const { disks, clock, logger } = config;
-      devices = await MachineDevices.open({ disks, clock, logger, signal: call.signal });
       space = makeSpace(config);
-      await devices.useMemory(space);
+      devices = await MachineDevices.open({ memory: space, disks, clock, logger, signal: call.signal });
       const machine = new Machine(config, kvm, space, devices);
       machine.#use(
         await Board.create(kvm, config, space, machine.#listener(), {

@@ -42,4 +42,3 @@ export { unixSocketConsole } from './console/unix-socket.js';
 export type { EntropyBackend, EntropyService } from './entropy/contract.js';
 export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
 export { hostEntropy } from './entropy/host.js';
-export { createQcow2Overlay, qcow2Disk, type Qcow2DiskOptions, type Qcow2OverlayOptions } from './block/qcow2/index.js';

@@ -8,10 +8,15 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { vivarium as run } from '../lib/command.js';
+import { vivarium } from '../lib/command.js';
 
 const MiB = 1024 * 1024;
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+async function run(args: readonly string[]): Promise<{ status: number | null; stdout: string; stderr: string }> {
+  const { status, stdout, stderr } = await vivarium(['run', ...args]);
+  return { status, stdout: stdout.toString(), stderr };
+}
 
 function folder(): string {
   const path = mkdtempSync(join(tmpdir(), 'vivarium-disk-'));
@@ -28,7 +33,7 @@ describe('vivarium run --disk', () => {
     writeFileSync(base, randomBytes(MiB));
     const before = sha256(readFileSync(base));
     const script = [
-      'cat /sys/block/vda/size /sys/block/vda/serial /sys/block/vdb/ro',
+      'cat /sys/block/vda/size /sys/block/vda/serial; echo; cat /sys/block/vdb/ro',
       'sha256sum < /dev/vda',
       'echo written by the guest | dd of=/dev/vda bs=512 seek=7 conv=notrunc,fsync 2>/dev/null',
       'dd if=/dev/zero of=/dev/vdb bs=512 count=1 2>/dev/null && echo the read-only disk was written',
