@@ -94,6 +94,7 @@ describe('the command line', () => {
     ['memory in words', ['run', '--memory', 'lots'], "--memory: 'lots' is no size; write it as 256M or 256MiB"],
     ['half a byte', ['run', '--memory', '1.5b'], '--memory: 1.5b is not a whole, positive number of bytes'],
     ['a host that is none', ['run', '--kvm', 'both'], "--kvm: 'both' is none of auto, native, embedded"],
+    ['a policy that is none', ['run', '--pit', 'ketchup'], "--pit: 'ketchup' is none of catch-up, reinject, discard"],
     ['no time at all', ['run', '--timeout', '0'], "--timeout: '0' is not a number of seconds above 0"],
     ['time in words', ['run', '--timeout', 'soon'], "--timeout: 'soon' is not a number of seconds above 0"],
     ['time without end', ['run', '--timeout', '1e9'], "--timeout: '1e9' is not a number of seconds above 0"],

@@ -416,6 +416,24 @@ describe('failures', () => {
   });
 });
 
+describe('--pit', () => {
+  it.each(['catch-up', 'reinject', 'discard'])('%s reaches the machine, here and in the embedded host', async (pit) => {
+    const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
+    expect(await run(world, { pit }).status).toBe(0);
+    expect(world.machine?.options.pit).toBe(pit);
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    expect(await run(world, { pit }).status).toBe(0);
+    const argv = world.forwarded[0] ?? [];
+    expect(argv[argv.indexOf('--pit') + 1]).toBe(pit);
+  });
+
+  it('is catch-up unless told otherwise', async () => {
+    const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
+    await run(world).status;
+    expect(world.machine?.options.pit).toBe('catch-up');
+  });
+});
+
 describe('the embedded host', () => {
   it('gets the whole command with paths of its own, and its status comes back', async () => {
     const kernel = join(folder, 'vmlinuz');
