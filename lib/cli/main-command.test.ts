@@ -65,7 +65,11 @@ describe('the command line', () => {
       ['run', '--kernl=x'],
       "unknown option '--kernl=x'; did you mean '--kernel'?; vivarium run --help tells more",
     ],
-    ['an option of a later day', ['run', '--disk', 'x'], "unknown option '--disk'; vivarium run --help tells more"],
+    [
+      'an option of a later day',
+      ['run', '--publish', 'x'],
+      "unknown option '--publish'; vivarium run --help tells more",
+    ],
     [
       'a misspelled option of doctor',
       ['doctor', '--jsn'],

@@ -1,12 +1,6 @@
 /** A machine and its life: what the command, the host and users of the library hold. */
-export {
-  Machine,
-  type CallOptions,
-  type MachineMemory,
-  type MachineState,
-  type PauseOptions,
-  type StopOptions,
-} from './machine.js';
+export { Machine, type MachineState } from './machine.js';
+export type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 export type { DiskOptions } from './disk-options.js';
 export type { LentDevice } from './machine-devices.js';
 export type { MachineOptions, PortDevice } from './options.js';

@@ -17,6 +17,7 @@ import { Kvm, type Vcpu, type VcpuExit } from '../kvm/index.js';
 import { AddressSpace } from '../memory/index.js';
 import type { VirtioDevice } from '../vdp/index.js';
 import { Board, type BoardListener } from './board.js';
+import type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 import { MachineConsole } from './console.js';
 import { HaltDetector } from './halt-detector.js';
 import { inspectMachine, type JsonValue } from './inspect.js';
@@ -29,30 +30,6 @@ import { crashDetail, runFailure, stateDetail, type EndStatus } from './status.j
 import { TurnQueue, untilAborted } from './turn-queue.js';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
-
-/** Guest memory for users: copies, checked. */
-export interface MachineMemory {
-  readonly sizeBytes: number;
-  /** A copy of `length` bytes at a guest physical address. @throws VmmError ERR_GUEST_MEMORY, ERR_CLOSED */
-  read(gpa: number, length: number): Uint8Array;
-  /** @throws VmmError ERR_GUEST_MEMORY, ERR_CLOSED */
-  write(gpa: number, bytes: Uint8Array): void;
-}
-
-/** For a call that an AbortSignal may end. */
-export interface CallOptions {
-  readonly signal?: AbortSignal;
-}
-
-export interface StopOptions extends CallOptions {
-  /** How long the guest may take to power off. Default 30 000. */
-  readonly timeoutMs?: number;
-}
-
-export interface PauseOptions extends CallOptions {
-  /** 'count' (the default): the guest's clock is to show the pause afterwards; 'freeze': its time stands still. */
-  readonly clock?: 'count' | 'freeze';
-}
 
 /** Machines that run: they live without anybody holding them. */
 const running = new Set<Machine>();
