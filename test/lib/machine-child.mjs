@@ -74,7 +74,8 @@ const scenes = {
         made++;
         await vm.close();
       } catch (error) {
-        codes.add(`${error.code} ${error.errno ?? error.cause?.errno ?? ''}`.trim());
+        const errno = [error.errno, error.cause?.errno].find((value) => typeof value === 'string');
+        codes.add(errno === undefined ? String(error.code) : `${error.code} ${errno}`);
       }
       if (made === 0) closeSync(taken.pop());
     }
