@@ -177,7 +177,10 @@ export class SplitQueue implements Virtqueue {
   }
 
   state(): VirtqueueState {
-    if (this.#pushed !== this.#published) throw new Error(`queue ${this.index}: used chains are not published`);
+    // A broken queue publishes no more; its state is only looked at.
+    if (this.#pushed !== this.#published && this.#broken === undefined) {
+      throw new Error(`queue ${this.index}: used chains are not published`);
+    }
     const inFlight = [...this.#again];
     for (let head = 0; head < this.#taken.length; head++) if (this.#taken[head] === 1) inFlight.push(head);
     return { availableIndex: this.#next, usedIndex: this.#published, inFlight };
