@@ -30,6 +30,8 @@ export class ChainReader {
   readonly #ram: readonly number[];
   /** The copy of an indirect table; grown up to the longest that is allowed. */
   #copy = new Uint32Array(0);
+  /** As many bytes of it as the last table had: the next one mostly has as many. */
+  #target = new Uint8Array(0);
 
   constructor(options: ChainReaderOptions) {
     this.#memory = options.memory;
@@ -118,7 +120,10 @@ export class ChainReader {
     if (this.#copy.length < entries * WORDS) {
       this.#copy = new Uint32Array(Math.min(this.#maxDescriptors, Math.max(entries * 2, 16)) * WORDS);
     }
-    this.#memory.readInto(address, new Uint8Array(this.#copy.buffer, 0, lengthBytes));
+    if (this.#target.buffer !== this.#copy.buffer || this.#target.length !== lengthBytes) {
+      this.#target = new Uint8Array(this.#copy.buffer, 0, lengthBytes);
+    }
+    this.#memory.readInto(address, this.#target);
     return undefined;
   }
 

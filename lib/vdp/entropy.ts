@@ -1,0 +1,150 @@
+/**
+ * The virtio entropy device (virtio 1.2, 5.4): the guest's side of an EntropyService. One request is with the service at
+ * a time; the others wait in the queue, so that the service's rate limit holds the guest and not the host's memory.
+ */
+import { VirtioDeviceId } from '../abi/virtio.js';
+import type { EntropyService } from '../vsp/entropy/contract.js';
+import { ConfigBytes } from './config-bytes.js';
+import type { VirtioActivation, VirtioDevice } from './virtio-device.js';
+import type { DescriptorChain, Virtqueue } from './virtqueue.js';
+
+const QUEUE_SIZE = 64;
+/** The most that one request is given; the driver looks at the used length (5.4.6.1). */
+const MAX_REQUEST_BYTES = 64 * 1024;
+/** Requests in a row before others of the event loop have their turn, however fast the service is. */
+const REQUESTS_PER_TURN = 16;
+
+export class EntropyDevice implements VirtioDevice {
+  readonly name: string;
+  readonly deviceId = VirtioDeviceId.ENTROPY;
+  /** An encryption controller of another kind: there is no class for generators. */
+  readonly pciClass = 0x108000;
+  readonly features = 0n;
+  readonly queueSizes = [QUEUE_SIZE];
+  readonly config = new ConfigBytes(0);
+  readonly #service: EntropyService;
+  #session: EntropySession | undefined;
+  readonly #counts = { requests: 0, bytes: 0, failed: 0 };
+
+  constructor(name: string, service: EntropyService) {
+    this.name = name;
+    this.#service = service;
+  }
+
+  activate(activation: VirtioActivation): void {
+    const queue = activation.queues[0];
+    if (queue === undefined) return;
+    const session = new EntropySession(this.#service, activation, queue, this.#counts);
+    this.#session = session;
+    queueMicrotask(() => session.notify());
+  }
+
+  notify(queueIndex: number): void {
+    if (queueIndex === 0) this.#session?.notify();
+  }
+
+  /** At once: bytes that come later are dropped, before they reach guest memory. */
+  reset(): Promise<void> {
+    this.#session?.stop();
+    this.#session = undefined;
+    return Promise.resolve();
+  }
+
+  close(): void {
+    void this.reset();
+  }
+
+  inspect(): unknown {
+    return { active: this.#session !== undefined, waiting: this.#session?.isRunning ?? false, ...this.#counts };
+  }
+}
+
+class EntropySession {
+  readonly #service: EntropyService;
+  readonly #activation: VirtioActivation;
+  readonly #queue: Virtqueue;
+  readonly #counts: { requests: number; bytes: number; failed: number };
+  #stopped = false;
+  #running = false;
+
+  constructor(
+    service: EntropyService,
+    activation: VirtioActivation,
+    queue: Virtqueue,
+    counts: { requests: number; bytes: number; failed: number },
+  ) {
+    this.#service = service;
+    this.#activation = activation;
+    this.#queue = queue;
+    this.#counts = counts;
+  }
+
+  get isRunning(): boolean {
+    return this.#running;
+  }
+
+  notify(): void {
+    if (this.#running || this.#stopped) return;
+    this.#running = true;
+    void this.#run();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  async #run(): Promise<void> {
+    try {
+      this.#queue.disableNotifications();
+      for (let left = REQUESTS_PER_TURN; !this.#stopped;) {
+        const chain = this.#queue.pop();
+        if (chain !== undefined) {
+          if (!(await this.#answer(chain))) return;
+        } else if (!this.#queue.enableNotifications()) {
+          if (this.#queue.broken !== undefined) this.#fail(this.#queue.broken);
+          return;
+        }
+        if (--left === 0) {
+          await new Promise((resolve) => setImmediate(resolve));
+          left = REQUESTS_PER_TURN;
+        }
+      }
+    } finally {
+      // In the same step as the last look at the queue, so that no notification falls in between.
+      this.#running = false;
+    }
+  }
+
+  /** False when the session has ended with it. */
+  async #answer(chain: DescriptorChain): Promise<boolean> {
+    const { head, readable, writable } = chain;
+    // 5.4.6.1: never readable. One of no bytes at all can't get the one that 5.4.6.2 promises.
+    if (readable.lengthBytes !== 0 || writable.lengthBytes === 0) {
+      this.#fail(`a request for random bytes with ${readable.lengthBytes} readable, ${writable.lengthBytes} writable`);
+      return false;
+    }
+    const wanted = Math.min(writable.lengthBytes, MAX_REQUEST_BYTES);
+    let bytes: Uint8Array;
+    try {
+      bytes = await this.#service.bytes(wanted);
+    } catch {
+      // The service is closed, and the machine about to be: the request stays without an answer.
+      this.#counts.failed++;
+      this.#stopped = true;
+      return false;
+    }
+    if (this.#stopped) return false;
+    const given = bytes.subarray(0, wanted);
+    writable.copyFrom(given);
+    this.#counts.requests++;
+    this.#counts.bytes += given.length;
+    this.#queue.push(head, given.length);
+    if (this.#queue.publish()) this.#activation.interrupt(this.#queue.index);
+    return true;
+  }
+
+  #fail(reason: string): void {
+    this.#stopped = true;
+    this.#activation.needsReset(reason);
+  }
+}
