@@ -51,6 +51,9 @@ void complete(napi_env rawEnv, napi_status status, void* data) {
           task->deferred.Resolve(task->result(env));
         } catch (const Napi::Error& error) {
           task->deferred.Reject(error.Value());
+        } catch (const std::exception&) {
+          // What the result is made of may fail too: a machine's further descriptors, say.
+          task->deferred.Reject(errorOf(env, std::current_exception()));
         }
       }
     }
