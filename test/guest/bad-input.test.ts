@@ -52,7 +52,7 @@ describe('refused before anything starts', () => {
     [['--memory', String(2 ** 52)], /^vivarium: --memory: .* is more than this host has/],
     [['--cpus', '0'], /^vivarium: --cpus: at least 1 is wanted\n$/],
     [['--memroy', '1G'], /^vivarium: unknown option '--memroy'; did you mean '--memory'\?/],
-    [['--disk', 'x'], /^vivarium: unknown option '--disk'/],
+    [['--disk', 'x'], /^vivarium: --disk x: there is no such file/],
   ])('%j', async (args, message) => {
     expect(await refused(args)).toMatch(message);
   });
