@@ -3,6 +3,14 @@
  * a mistake of the caller is a TypeError or a RangeError, raised before native code is reached.
  * What a guest does wrong is never an exception.
  */
+import { constants } from 'node:os';
+
+const ERRNO_NAMES = new Map<number, string>(Object.entries(constants.errno).map(([name, value]) => [value, name]));
+
+/** The name of a positive errno, such as 'ENOSPC'; 'errno 1234' for one that this system does not know. */
+export function errnoName(errno: number): string {
+  return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+}
 
 /** Stable codes of {@link VmmError}; programs match on these, never on messages. */
 export type VmmErrorCode =

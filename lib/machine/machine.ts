@@ -27,7 +27,7 @@ import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
 import { crashDetail, runFailure, stateDetail, type EndStatus } from './status.js';
-import { TurnQueue, untilAborted } from './turn-queue.js';
+import { TurnQueue, untilAborted } from '../base/turn-queue.js';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
 

@@ -1,11 +1,10 @@
 /**
  * How a machine ended, and how that is told: the status that `wait()` resolves to, and the report of a crash.
  */
-import { constants } from 'node:os';
 import type { KvmRegs } from '../abi/kvm-structs.js';
 import type { Vcpu, VcpuExit } from '../kvm/index.js';
 import { InternalError } from '../abi/kvm.js';
-import { KvmError, type VmmError } from '../base/errors.js';
+import { errnoName, KvmError, type VmmError } from '../base/errors.js';
 
 export type EndReason =
   | 'poweroff' // the guest switched itself off (ACPI S5)
@@ -57,8 +56,7 @@ export function crashDetail(exit: VcpuExit, vcpu: Vcpu, readCode: ReadCode): str
 
 /** KVM_RUN itself failed, as an error that names the vCPU and the errno. */
 export function runFailure(vcpu: Vcpu, errno: number): KvmError {
-  const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
-  return new KvmError('KVM_RUN', name, errno, `vCPU ${vcpu.id}`);
+  return new KvmError('KVM_RUN', errnoName(errno), errno, `vCPU ${vcpu.id}`);
 }
 
 /** `headline`, and below it where the vCPU stood. */

@@ -3,17 +3,11 @@
  * this room throws for what a guest or a medium does.
  */
 import { constants } from 'node:os';
+import { errnoName } from '../../base/errors.js';
 import type { BlockError, BlockErrorCode } from './contract.js';
 
 export function blockError(code: BlockErrorCode, message: string, cause?: unknown): BlockError {
   return cause === undefined ? { code, message } : { code, message, cause };
-}
-
-const NAMES = new Map<number, string>(Object.entries(constants.errno).map(([name, value]) => [value, name]));
-
-/** The name of an errno, such as 'ENOSPC'; 'errno 123' for one that this system does not know. */
-export function errnoName(errno: number): string {
-  return NAMES.get(errno) ?? `errno ${errno}`;
 }
 
 const { ENOSPC, EDQUOT, EFBIG, EOPNOTSUPP, ENOSYS, EROFS } = constants.errno;

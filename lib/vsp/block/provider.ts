@@ -7,6 +7,7 @@
 import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
+import { TurnQueue } from '../../base/turn-queue.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { IoEngine } from '../../memory/io-engine.js';
 import type { IoVector } from '../../memory/io-vector.js';
@@ -56,7 +57,7 @@ export class BlockProvider implements BlockService {
   #lastRebind: RebindReport | undefined;
   #closed: Promise<void> | undefined;
   /** Changes of backend, preparations and the close come one after another. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new TurnQueue();
   #prepared = false;
 
   /**
@@ -169,7 +170,7 @@ export class BlockProvider implements BlockService {
    * @throws VmmError of what refused it; ERR_TIMEOUT when the old backend did not drain in time; AbortError.
    */
   rebind(source: BlockSource, options: RebindOptions = {}): Promise<RebindReport> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       this.#checkOpen();
       this.#lastRebind = await changeBackend(
         {
@@ -196,7 +197,7 @@ export class BlockProvider implements BlockService {
    * @throws VmmError ERR_TIMEOUT when requests are still in flight at the deadline; AbortError. Nothing is held then.
    */
   prepare(options: { readonly deadlineNs?: bigint; readonly signal?: AbortSignal } = {}): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       this.#checkOpen();
       if (this.#prepared) return;
       this.#dispatcher.gate.hold();
@@ -228,7 +229,7 @@ export class BlockProvider implements BlockService {
   /** Ends held and new requests with 'closed', waits for those in flight, closes the backend. Idempotent. */
   close(): Promise<void> {
     this.#dispatcher.closed = true;
-    this.#closed ??= this.#inTurn(async () => {
+    this.#closed ??= this.#turns.run(async () => {
       this.resume();
       await this.#dispatcher.gate.drained();
       this.#dispatcher.lane.backend.onGeometry = undefined;
@@ -266,12 +267,6 @@ export class BlockProvider implements BlockService {
     this.#geometry = { ...this.#geometry, sizeBytes };
     this.#dispatcher.sizeBytes = sizeBytes;
     for (const listener of this.#listeners) listener(this.#geometry);
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(work);
-    this.#turn = turn.catch(() => {});
-    return turn;
   }
 
   #checkOpen(): void {

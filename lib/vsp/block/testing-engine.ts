@@ -1,6 +1,7 @@
 /**
- * For tests of this room: an IoEngine on node:fs, over real files. It never answers before the call has returned, like
- * the real one, and can be told to answer in any order, to do things by halves, and to lack fallocate.
+ * For tests of this room: an IoEngine on node:fs, over real files. Requests are really under way at the same time and end
+ * in any order, as with the real one; FakeIoEngine (lib/memory) is the one whose order a test decides. It can be told to
+ * do things by halves, to fail, and to lack fallocate.
  */
 import { fdatasync, fstat, read, write } from 'node:fs';
 import { constants } from 'node:os';
@@ -14,24 +15,31 @@ export interface TestingEngineOptions {
   readonly allocates?: readonly AllocateMode[];
   /** No more than this is moved by one call. */
   readonly maxBytes?: number;
-  /** The result of the next calls instead of doing them: undefined does it. */
-  readonly intercept?: (what: 'read' | 'write' | 'sync' | 'allocate', offset: number) => number | undefined;
+  readonly intercept?: TestingEngine['intercept'];
 }
+
+/** A change of a file, as it was asked for; a sync too. */
+export type Recorded =
+  | { readonly kind: 'write'; readonly fd: number; readonly offset: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'sync'; readonly fd: number };
+
+type Call = 'read' | 'write' | 'sync' | 'allocate';
 
 export class TestingEngine implements IoEngine {
   readonly kind = 'fake';
   inFlight = 0;
-  /** What was asked for, in order. */
-  readonly log: string[] = [];
+  /** A result instead of doing it; undefined does it. */
+  intercept: ((call: Call, offset: number, lengthBytes: number) => number | undefined) | undefined;
   readonly #options: TestingEngineOptions;
   #waiters: (() => void)[] = [];
 
   constructor(options: TestingEngineOptions = {}) {
     this.#options = options;
+    this.intercept = options.intercept;
   }
 
   read(fd: number, offset: number, data: IoVector, done: IoDone): void {
-    const finish = this.#begin('read', offset, done);
+    const finish = this.#begin('read', offset, data.lengthBytes, done);
     if (!finish) return;
     const bytes = new Uint8Array(Math.min(data.lengthBytes, this.#options.maxBytes ?? data.lengthBytes));
     read(fd, bytes, 0, bytes.length, offset, (error, count) => {
@@ -41,21 +49,24 @@ export class TestingEngine implements IoEngine {
   }
 
   write(fd: number, offset: number, data: IoVector, done: IoDone): void {
-    const finish = this.#begin('write', offset, done);
+    const finish = this.#begin('write', offset, data.lengthBytes, done);
     if (!finish) return;
     const bytes = new Uint8Array(Math.min(data.lengthBytes, this.#options.maxBytes ?? data.lengthBytes));
     data.copyTo(bytes);
+    this.changes({ kind: 'write', fd, offset, bytes });
     write(fd, bytes, 0, bytes.length, offset, finish);
   }
 
   sync(fd: number, done: IoDone): void {
-    const finish = this.#begin('sync', 0, done);
-    if (finish) fdatasync(fd, (error) => finish(error, 0));
+    const finish = this.#begin('sync', 0, 0, done);
+    if (!finish) return;
+    this.changes({ kind: 'sync', fd });
+    this.makeDurable(fd, (error) => finish(error, 0));
   }
 
   /** By writing zeroes: node:fs has no fallocate. */
   allocate(fd: number, mode: AllocateMode, offset: number, lengthBytes: number, done: IoDone): void {
-    const finish = this.#begin('allocate', offset, done);
+    const finish = this.#begin('allocate', offset, lengthBytes, done);
     if (!finish) return;
     if (!(this.#options.allocates ?? ['punch-hole', 'zero-range']).includes(mode)) {
       setImmediate(() => finish(undefined, -EOPNOTSUPP));
@@ -63,8 +74,17 @@ export class TestingEngine implements IoEngine {
     }
     fstat(fd, (error, stats) => {
       const length = error ? 0 : Math.max(0, Math.min(lengthBytes, stats.size - offset));
-      write(fd, new Uint8Array(length), 0, length, offset, (failed) => finish(failed, 0));
+      const bytes = new Uint8Array(length);
+      this.changes({ kind: 'write', fd, offset, bytes });
+      write(fd, bytes, 0, length, offset, (failed) => finish(failed, 0));
     });
+  }
+
+  /** For who records: a file is about to be changed. */
+  protected changes(_change: Recorded): void {}
+
+  protected makeDurable(fd: number, done: (error: NodeJS.ErrnoException | null) => void): void {
+    fdatasync(fd, done);
   }
 
   flush(): void {}
@@ -79,19 +99,19 @@ export class TestingEngine implements IoEngine {
   }
 
   #begin(
-    what: 'read' | 'write' | 'sync' | 'allocate',
+    call: Call,
     offset: number,
+    lengthBytes: number,
     done: IoDone,
   ): ((error: NodeJS.ErrnoException | null | undefined, result: number) => void) | undefined {
     this.inFlight++;
-    this.log.push(what);
     const finish = (error: NodeJS.ErrnoException | null | undefined, result: number): void => {
       this.inFlight--;
       done(error ? -Math.abs(error.errno ?? constants.errno.EIO) : result);
       if (this.inFlight > 0) return;
       for (const resolve of this.#waiters.splice(0)) resolve();
     };
-    const instead = this.#options.intercept?.(what, offset);
+    const instead = this.intercept?.(call, offset, lengthBytes);
     if (instead === undefined) return finish;
     setImmediate(() => finish(undefined, instead));
     return undefined;

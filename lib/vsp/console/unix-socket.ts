@@ -13,8 +13,12 @@ import type { BackendDescription } from '../contract.js';
 import type { ConsoleBackend, ConsoleHostEnd } from './contract.js';
 import { writeTo } from './stream.js';
 
-/** sun_path, with its closing zero: unix(7). The private directory's name must fit too. */
-const MAX_PATH_BYTES = 107 - '/.vv-XXXXXX/s'.length;
+const PRIVATE_PREFIX = '.vv-';
+const PRIVATE_NAME = 's';
+/** What mkdtemp(3) adds to a prefix. */
+const RANDOM_CHARS = 6;
+/** sun_path without its closing zero (unix(7)), since the socket is first made in a private directory beside its place. */
+const MAX_PATH_BYTES = 107 - (1 + PRIVATE_PREFIX.length + RANDOM_CHARS + 1 + PRIVATE_NAME.length);
 
 /**
  * Listens on `socketPath`. A socket that a dead process left there is replaced.
@@ -31,8 +35,8 @@ export async function unixSocketConsole(socketPath: string): Promise<ConsoleBack
   const server = createServer({ pauseOnConnect: true });
   let folder: string | undefined;
   try {
-    folder = await mkdtemp(path.join(path.dirname(full), '.vv-'));
-    const made = path.join(folder, 's');
+    folder = await mkdtemp(path.join(path.dirname(full), PRIVATE_PREFIX));
+    const made = path.join(folder, PRIVATE_NAME);
     await new Promise<void>((resolve, reject) => server.once('error', reject).listen(made, resolve));
     await chmod(made, 0o600);
     const { ino } = await lstat(made);

@@ -3,8 +3,8 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createQcow2Image } from './create.js';
 import { checkImage } from './testing-check.js';
-import type { Recorded } from './testing-engine.js';
-import { TestingEngine } from './testing-engine.js';
+import type { Recorded } from '../testing-engine.js';
+import { RecordingEngine } from './recording-engine.js';
 import { HAS_QEMU_IMG, pattern, qemuCheck, random, randomHistory, temporaryFolder, TestDisk } from './testing.js';
 
 let folder: ReturnType<typeof temporaryFolder>;
@@ -83,7 +83,7 @@ describe('a cut at any point of the history of writes', () => {
       const start = readFileSync(image);
       const model = new Uint8Array(sizeBytes);
       model.set(readFileSync(inFolder('base.img')));
-      const engine = new TestingEngine();
+      const engine = new RecordingEngine();
       engine.recording = true;
       const disk = await TestDisk.open(image, { cacheBytes: 8 * KiB }, engine);
       const next = random(seed);
@@ -125,7 +125,7 @@ describe('a cut at any point of the history of writes', () => {
     const start = readFileSync(image);
     const model = new Uint8Array(sizeBytes);
     const states = new SectorStates(model);
-    const engine = new TestingEngine();
+    const engine = new RecordingEngine();
     engine.recording = true;
     const disk = await TestDisk.open(image, { cacheBytes: 8 * KiB }, engine);
     const next = random(seed);
@@ -174,7 +174,7 @@ describe('a file system that fills up', () => {
     const sizeBytes = 1024 * KiB;
     for (let allowed = 0; allowed < 60; allowed += 13) {
       await createQcow2Image(image, { sizeBytes, clusterBytes: 4096 });
-      const engine = new TestingEngine();
+      const engine = new RecordingEngine();
       let writes = 0;
       engine.intercept = (call) => (call === 'write' && writes++ >= allowed && writes < allowed + 20 ? -28 : undefined);
       const disk = await TestDisk.open(image, { cacheBytes: 8 * KiB }, engine);
@@ -203,7 +203,7 @@ describe('a file system that fills up', () => {
   it('promises nothing any more once a sync has failed', async () => {
     const image = inFolder('disk.qcow2');
     await createQcow2Image(image, { sizeBytes: 1024 * KiB });
-    const engine = new TestingEngine();
+    const engine = new RecordingEngine();
     const disk = await TestDisk.open(image, {}, engine);
     await disk.write(0, pattern(1, 4096));
     engine.intercept = (call) => (call === 'sync' ? -5 : undefined);

@@ -3,7 +3,7 @@
  * asynchronous parts of a request, which never leaves the backend: its border turns it into a BlockError.
  */
 import { constants } from 'node:os';
-import { VmmError } from '../../../base/errors.js';
+import { errnoName, VmmError } from '../../../base/errors.js';
 import type { BlockError, BlockErrorCode } from '../contract.js';
 
 /** Thrown and caught inside this folder only. */
@@ -32,6 +32,5 @@ export function toBlockError(error: unknown): BlockError {
 export function errnoFailure(result: number, what: string): Failure {
   const { ENOSPC, EDQUOT, EFBIG } = constants.errno;
   const full = -result === ENOSPC || -result === EDQUOT || -result === EFBIG;
-  const name = Object.entries(constants.errno).find(([, value]) => value === -result)?.[0] ?? `errno ${-result}`;
-  return new Failure(full ? 'no-space' : 'io', `${what}: ${name}`);
+  return new Failure(full ? 'no-space' : 'io', `${what}: ${errnoName(-result)}`);
 }

@@ -6,7 +6,7 @@ import type { IoDone, IoEngine } from '../../../memory/io-engine.js';
 import type { IoVector } from '../../../memory/io-vector.js';
 import { createQcow2Image } from './create.js';
 import { pattern, random, temporaryFolder, TestDisk } from './testing.js';
-import type { TestingEngine } from './testing-engine.js';
+import type { RecordingEngine } from './recording-engine.js';
 
 /** Executions; `QCOW2_FUZZ=1000000` for a long run, `QCOW2_SEED` to repeat one. */
 const EXECUTIONS = Number(process.env['QCOW2_FUZZ'] ?? 1000);
@@ -99,7 +99,7 @@ async function execute(bytes: Uint8Array): Promise<string[]> {
   const codes: string[] = [];
   let disk: TestDisk;
   try {
-    disk = await TestDisk.open(file, {}, engine as unknown as TestingEngine);
+    disk = await TestDisk.open(file, {}, engine as unknown as RecordingEngine);
   } catch (error) {
     if (!(error instanceof VmmError) || error.code !== 'ERR_DISK_IMAGE' || !error.message.includes(file)) throw error;
     return ['ERR_DISK_IMAGE'];

@@ -11,7 +11,7 @@ import { silentLogger } from '../../../base/logger.js';
 import { HostVector } from '../../../memory/io-vector.js';
 import type { BlockBackend, BlockError } from '../contract.js';
 import { qcow2Disk, type Qcow2DiskOptions } from './index.js';
-import { TestingEngine } from './testing-engine.js';
+import { RecordingEngine } from './recording-engine.js';
 
 const execute = promisify(execFile);
 
@@ -64,9 +64,9 @@ function call(start: (done: (error: BlockError | undefined) => void) => void): P
 
 export class TestDisk {
   readonly backend: BlockBackend;
-  readonly engine: TestingEngine;
+  readonly engine: RecordingEngine;
 
-  constructor(backend: BlockBackend, engine: TestingEngine) {
+  constructor(backend: BlockBackend, engine: RecordingEngine) {
     this.backend = backend;
     this.engine = engine;
   }
@@ -74,7 +74,7 @@ export class TestDisk {
   static async open(
     image: string,
     options: Qcow2DiskOptions = {},
-    engine: TestingEngine = new TestingEngine(),
+    engine: RecordingEngine = new RecordingEngine(),
   ): Promise<TestDisk> {
     const context = { engine, logger: silentLogger, readOnly: options.readOnly ?? false };
     return new TestDisk(await qcow2Disk(image, options).open(context), engine);

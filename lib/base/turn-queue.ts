@@ -1,8 +1,8 @@
 /**
- * One thing after another: the changes of a machine's life (start, pause, restart, close) never overlap. A call that
+ * One thing after another: the changes of a life (a machine's start, pause, restart and close, a disk's) never overlap. A call that
  * waits for its turn can be aborted; one that has its turn ends by itself.
  */
-import { AbortError } from '../base/errors.js';
+import { AbortError } from './errors.js';
 
 export class TurnQueue {
   #last: Promise<unknown> = Promise.resolve();
