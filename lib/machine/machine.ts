@@ -11,14 +11,14 @@
 import { AbortError, KvmError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { ramRanges } from '../boot/index.js';
-import type { DeviceFault } from '../bus/index.js';
 import { newRtcBattery, type ChannelHostEnd } from '../chipset/index.js';
-import { Kvm, type Vcpu, type VcpuExit } from '../kvm/index.js';
+import { Kvm, type Vcpu } from '../kvm/index.js';
 import { AddressSpace } from '../memory/index.js';
 import type { VirtioDevice } from '../vdp/index.js';
 import { Board, type BoardListener } from './board.js';
 import type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 import { MachineConsole } from './console.js';
+import { endListener } from './end-listener.js';
 import { HaltDetector } from './halt-detector.js';
 import { inspectMachine, type JsonValue } from './inspect.js';
 import { type LentDevice, MachineDevices } from './machine-devices.js';
@@ -26,7 +26,7 @@ import { MachinePit } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
-import { crashDetail, runFailure, stateDetail, type EndStatus } from './status.js';
+import type { EndStatus } from './status.js';
 import { TurnQueue, untilAborted } from '../base/turn-queue.js';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
@@ -302,27 +302,14 @@ export class Machine implements AsyncDisposable {
   // ---- the end, and what leads to it ----
 
   #listener(): BoardListener {
-    return {
-      onFatalExit: (vcpu, exit) => this.#onFatalExit(vcpu, exit),
-      onFault: (fault) => this.#onFault(fault),
-      onRunFailure: (vcpu, errno) => {
-        const error = runFailure(vcpu, errno);
-        const detail = stateDetail(error.message, vcpu, (gpa, length) => this.#readCode(gpa, length));
-        this.#end({ reason: 'failed', detail, error });
-      },
-      onPowerOff: () => this.#end({ reason: 'poweroff' }),
+    return endListener({
+      panic: this.#panic,
+      logger: this.#config.logger,
+      memory: () => this.#space,
+      onOutput: (bytes) => this.console.receive(bytes),
       onReset: () => this.#onReset(),
-      onPanic: (kind) => {
-        const message = `the guest reported by pvpanic: ${kind}`;
-        if (kind === 'crash-loaded') this.#panic.crashKernelStarts(message);
-        else this.#panic.panicked(message);
-      },
-      onDebugExit: (code) => this.#end({ reason: 'debug-exit', code }),
-      onConsoleOutput: (bytes) => {
-        this.#panic.look(bytes);
-        this.console.receive(bytes);
-      },
-    };
+      onEnd: (status) => this.#end(status),
+    });
   }
 
   #use(board: Board): void {
@@ -330,26 +317,6 @@ export class Machine implements AsyncDisposable {
     this.#board = board;
     this.#fresh = true;
     this.pit.attach(board);
-  }
-
-  #onFatalExit(vcpu: Vcpu, exit: VcpuExit): void {
-    const detail = crashDetail(exit, vcpu, (gpa, length) => this.#readCode(gpa, length));
-    // A guest without firmware resets itself by a triple fault when it knows no better way.
-    if (exit.kind === 'shutdown' && this.#panic.message !== undefined) this.#onReset();
-    else this.#end({ reason: 'crash', detail });
-  }
-
-  /** What stands at an address, up to the end of its page, for reports. */
-  #readCode(gpa: number, length: number): Uint8Array | undefined {
-    const size = Math.min(length, 4096 - (gpa % 4096));
-    return this.#space.contains(gpa, size) ? this.#space.read(gpa, size) : undefined;
-  }
-
-  /** A bug in a device of ours stops this machine, with its state kept for a look, and no other. */
-  #onFault(fault: DeviceFault): void {
-    const error = new VmmError('ERR_DEVICE', `device ${fault.device} failed`, { cause: fault.cause });
-    this.#config.logger.log('error', error.message, { cause: String(fault.cause) });
-    this.#end({ reason: 'failed', detail: `device ${fault.device} failed: ${String(fault.cause)}`, error });
   }
 
   #onReset(): void {

@@ -93,13 +93,11 @@ describe.runIf(HAS_QEMU_IMG)('images that QEMU made', () => {
     await create('external.qcow2', '-o', `data_file=${inFolder('data')}`);
     await create('extended.qcow2', '-o', 'extended_l2=on');
     await create('zstd.qcow2', '-o', 'compression_type=zstd');
-    await create(
-      'luks.qcow2',
-      '--object',
-      'secret,id=s,data=x',
-      '-o',
-      'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10',
-    );
+    // Not by qemu-img: it times its key derivation, and fails now and then with "Unable to get accurate CPU usage".
+    await create('luks.qcow2');
+    const header = readFileSync(inFolder('luks.qcow2'));
+    header.writeUInt32BE(2, 32); // crypt_method: LUKS
+    writeFileSync(inFolder('luks.qcow2'), header);
     await create('snapshot.qcow2');
     await qemuImg('snapshot', '-c', 'one', inFolder('snapshot.qcow2'));
     for (const [name, why] of [
