@@ -6,6 +6,7 @@
 #include <linux/kvm.h>
 #include <sys/timerfd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -35,8 +36,11 @@ static_assert(sizeof(kvm_coalesced_mmio) == 24);
 // A bound for the case that JavaScript moved TAIL without the ordering that shows it WAITERS.
 constexpr auto kLookAgain = std::chrono::milliseconds(10);
 
-constexpr uint32_t kBatch = 64;
-constexpr long kLazyNs = 2'000'000;
+constexpr uint32_t kBatch = 256;
+constexpr long kShortestWaitNs = 2'000'000;
+constexpr long kLongestWaitNs = 16'000'000;
+// As many writes in one wait are a stream, not an answer that somebody waits for.
+constexpr uint32_t kStream = 8;
 
 }  // namespace
 
@@ -44,6 +48,7 @@ PostedRing::PostedRing(const CountersPtr& counters, std::shared_ptr<ReadyQueue> 
     : ready_(std::move(ready)),
       source_(ready_->newSource()),
       memory_(Mapping::anonymous(counters, 2 * kPorts + kEntriesBytes + kControlBytes + kQueues * kQueueBytes)),
+      waitNs_(kShortestWaitNs),
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
   if (!timer_.valid()) throwSyscall("timerfd_create", errno);
 }
@@ -104,13 +109,16 @@ bool PostedRing::post(const PostedEntry& entry, const std::atomic<uint32_t>& req
 
 void PostedRing::armTimer() const {
   itimerspec spec{};
-  spec.it_value.tv_nsec = kLazyNs;
+  spec.it_value.tv_nsec = waitNs_.load(std::memory_order_relaxed);
   ::timerfd_settime(timer_.get(), 0, &spec, nullptr);
 }
 
 void PostedRing::ring() {
   {
     const std::lock_guard lock(mutex_);
+    const bool stream = static_cast<int32_t>(head_ - toldAt_) >= static_cast<int32_t>(kStream);
+    const long waitNs = waitNs_.load(std::memory_order_relaxed);
+    waitNs_.store(stream ? std::min(waitNs * 2, kLongestWaitNs) : kShortestWaitNs, std::memory_order_relaxed);
     toldAt_ = head_;
   }
   ready_->put(source_);

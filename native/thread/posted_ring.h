@@ -1,6 +1,6 @@
 // Writes that vCPUs do not wait for: posted port writes and KVM's coalesced zones, in one ring of a VM, read by
-// JavaScript. A posted write alone is no reason to wake JavaScript: it is woken for 64 of them, for an exit, whose
-// handler reads the ring first, or by a timer 2 ms after the first. Beside it the two tables by which a vCPU thread
+// JavaScript. A posted write alone is no reason to wake JavaScript: it is woken for 256 of them, for an exit, whose
+// handler reads the ring first, or by a timer 2 ms after the first, up to 16 ms while they keep coming. Beside it the two tables by which a vCPU thread
 // answers one-byte port accesses itself. The layout of the shared memory is PortFlag, PostedControl, PostedEntry and
 // ReadQueue of lib/kvm/native.ts.
 #pragma once
@@ -90,6 +90,7 @@ class PostedRing {
   std::condition_variable room_;
   uint32_t head_ = 0;    // the ring's own; what JavaScript sees is a copy
   uint32_t toldAt_ = 0;  // up to here JavaScript was told, or has read by itself
+  std::atomic<long> waitNs_;
   Fd timer_;
 };
 
