@@ -14,6 +14,7 @@
  */
 import process from 'node:process';
 import { embeddedKvmGroup, kvmAccess } from './test/kvm.mjs';
+import { guestGroup } from './test/lanes.mjs';
 import { asOrdinaryUser } from './test/ordinary-user.mjs';
 import { command, Totals, vitestGroup } from './test/run.mjs';
 
@@ -69,7 +70,7 @@ if (runs('kvm')) {
 
 if (runs('guest')) {
   heading('guest');
-  totals.addGroup('guest', await vitestGroup('guest', { limitS: 2400 }), { promised: true });
+  totals.addGroup('guest', await guestGroup({ limitS: 1800 }), { promised: true });
 }
 
 if (runs('user') && process.getuid?.() === 0) {

@@ -8,22 +8,28 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 
+const LAST_WORDS_MS = 1000;
+
 export const ROOT = path.resolve(import.meta.dirname, '../..');
 
 /**
- * Runs a command in the repository, its output on this terminal.
+ * Runs a command in the repository, its output on this terminal: as it comes, or in one piece at its end, where several
+ * run at once.
  *
  * @returns {Promise<{ status: number, timedOut: boolean }>} status 128+n for a signal, like a shell
  */
-export function command(program, args, { limitS = 300, env = {}, cwd = ROOT, uid, gid } = {}) {
+export function command(program, args, { limitS = 300, env = {}, cwd = ROOT, uid, gid, inOnePiece = false } = {}) {
   return new Promise((resolve) => {
+    const output = inOnePiece ? 'pipe' : 'inherit';
     const child = spawn(program, args, {
       cwd,
-      stdio: ['ignore', 'inherit', 'inherit'],
+      stdio: ['ignore', output, output],
       env: { ...process.env, ...env },
       detached: true,
       ...(uid === undefined ? {} : { uid, gid }),
     });
+    const pieces = [];
+    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (bytes) => pieces.push(bytes));
     let timedOut = false;
     const end = () => {
       try {
@@ -48,13 +54,23 @@ export function command(program, args, { limitS = 300, env = {}, cwd = ROOT, uid
       clearTimeout(timer);
       process.off('SIGINT', interrupted);
       process.off('SIGTERM', interrupted);
+      process.stdout.write(Buffer.concat(pieces));
       resolve({ status, timedOut });
     };
     child.on('error', (error) => {
       console.error(`${program}: ${error.message}`);
       done(127);
     });
-    child.on('exit', (code, signal) => done(code ?? (signal === 'SIGKILL' ? 137 : 143)));
+    child.on('exit', (code, signal) => {
+      const status = code ?? (signal === 'SIGKILL' ? 137 : 143);
+      if (!inOnePiece) return done(status);
+      // What it leaves running, such as a warm host, may hold its streams: not for ever.
+      const late = setTimeout(() => child.stdout.destroy() && child.stderr.destroy(), LAST_WORDS_MS);
+      child.on('close', () => {
+        clearTimeout(late);
+        done(status);
+      });
+    });
   });
 }
 
@@ -101,7 +117,7 @@ export class Totals {
 }
 
 /** Runs one vitest project and gives its counts; a run that leaves no counts is one failure. */
-export function vitestGroup(project, { filters = [], limitS, env = {}, cwd = ROOT, uid, gid } = {}) {
+export function vitestGroup(project, { filters = [], limitS, env = {}, cwd = ROOT, uid, gid, inOnePiece } = {}) {
   return counted(
     (countsEnv) =>
       command(process.execPath, vitestArguments(project, filters), {
@@ -109,6 +125,7 @@ export function vitestGroup(project, { filters = [], limitS, env = {}, cwd = ROO
         cwd,
         uid,
         gid,
+        inOnePiece,
         env: { ...env, ...countsEnv },
       }),
     { uid, gid },
