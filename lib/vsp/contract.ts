@@ -20,7 +20,7 @@ export interface FunctionReport {
 
 /** `vm.device(id).contract` */
 export interface DeviceContract {
-  readonly class: 'block' | 'console' | 'entropy';
+  readonly class: 'block' | 'console' | 'entropy' | 'network';
   readonly functions: Readonly<Record<string, FunctionReport>>;
   /** The backend: its kind, and what tells it from others of that kind. */
   readonly backend: BackendDescription;

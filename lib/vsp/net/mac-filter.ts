@@ -3,16 +3,7 @@
  * kept as numbers of 48 bits. A driver that names more than a table holds gets all of that kind: it filters itself.
  */
 import { Ether } from '../../abi/inet.js';
-
-/** As the driver sets them; a device starts with all of them false. */
-export interface ReceiveModes {
-  readonly promiscuous: boolean;
-  readonly allMulticast: boolean;
-  readonly allUnicast: boolean;
-  readonly noMulticast: boolean;
-  readonly noUnicast: boolean;
-  readonly noBroadcast: boolean;
-}
+import type { NetFilter, ReceiveModes } from './contract.js';
 
 const TABLE_ENTRIES = 256;
 const BROADCAST = 0xffffffffffff;
@@ -25,7 +16,7 @@ const NO_MODES: ReceiveModes = {
   noBroadcast: false,
 };
 
-export class MacFilter {
+export class MacFilter implements NetFilter {
   readonly #own: () => number;
   #unicast = new Set<number>();
   #multicast = new Set<number>();
@@ -48,7 +39,6 @@ export class MacFilter {
     this.#multicast = new Set(this.#overflow.multicast ? [] : multicast);
   }
 
-  /** As after a reset of the device. */
   clear(): void {
     this.#modes = NO_MODES;
     this.setTables([], []);

@@ -3,6 +3,10 @@
  * one after the other, checksums are added up byte by byte.
  */
 
+import type { BackendDescription } from '../contract.js';
+import type { NetAbilities, NetBackend, NetFrame, NetGuestEnd, NetHostEnd } from './contract.js';
+import { layoutOf } from './frame-layout.js';
+
 export interface PacketOptions {
   readonly version: 4 | 6;
   readonly protocol?: 'tcp' | 'udp';
@@ -57,4 +61,90 @@ export function plainChecksum(bytes: readonly number[]): number {
 
 function be(value: number, bytes: number): number[] {
   return Array.from({ length: bytes }, (_, index) => Math.floor(value / 256 ** (bytes - 1 - index)) % 256);
+}
+
+/** A network that keeps what it is sent and gives what a test puts in. */
+export class FakeNetwork implements NetBackend {
+  readonly sent: NetFrame[] = [];
+  readonly mtuBytes: number;
+  readonly takes: NetAbilities;
+  readonly gives: NetBackend['gives'];
+  host!: NetHostEnd;
+  more = true;
+  paused = false;
+  closed = false;
+
+  constructor(
+    options: { takes?: Partial<NetAbilities>; gives?: Partial<NetBackend['gives']>; mtuBytes?: number } = {},
+  ) {
+    this.takes = { checksum: false, segments: false, ...options.takes };
+    this.gives = { checked: false, merged: false, ...options.gives };
+    this.mtuBytes = options.mtuBytes ?? 1500;
+  }
+  start(host: NetHostEnd): void {
+    this.host = host;
+  }
+  send(frames: readonly NetFrame[]): boolean {
+    this.sent.push(...frames);
+    return this.more;
+  }
+  setPaused(paused: boolean): void {
+    this.paused = paused;
+  }
+  describe(): BackendDescription {
+    return { kind: 'fake' };
+  }
+  close(): Promise<void> {
+    this.closed = true;
+    return Promise.resolve();
+  }
+}
+
+/** A guest that takes what it says, as many frames as it has room for. */
+export class FakeGuest implements NetGuestEnd {
+  readonly got: NetFrame[] = [];
+  readonly links: boolean[] = [];
+  readonly checksum: boolean;
+  readonly segments: boolean;
+  room = Number.POSITIVE_INFINITY;
+
+  constructor(checksum = false, segments = false) {
+    this.checksum = checksum;
+    this.segments = segments;
+  }
+  receive(frames: readonly NetFrame[]): number {
+    const taken = frames.slice(0, this.room);
+    this.room -= taken.length;
+    this.got.push(...taken);
+    return taken.length;
+  }
+  link(up: boolean): void {
+    this.links.push(up);
+  }
+}
+
+/** The same network with every function of its own switched off. */
+export function withoutNative(backend: NetBackend): NetBackend {
+  return new Proxy(backend, {
+    get(target, name) {
+      if (name === 'takes') return { checksum: false, segments: false };
+      if (name === 'gives') return { checked: false, merged: false };
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+    },
+  });
+}
+
+/** As a guest leaves a frame to its device: the sum of the pseudo header where the checksum is to be. */
+export function unfinished(frame: Uint8Array, segmentBytes?: number): NetFrame {
+  const layout = layoutOf(frame)!;
+  const bytes = frame.slice();
+  const { ipAt, version, transportAt, protocol } = layout;
+  const addresses = bytes.subarray(ipAt + (version === 4 ? 12 : 8), ipAt + (version === 4 ? 20 : 40));
+  const length = layout.endAt - transportAt;
+  const sum = 0xffff - plainChecksum([...addresses, 0, protocol === 'tcp' ? 6 : 17, length >> 8, length & 255]);
+  const offset = protocol === 'tcp' ? 16 : 6;
+  bytes[transportAt + offset] = sum >> 8;
+  bytes[transportAt + offset + 1] = sum;
+  return { bytes, unfinished: { startAt: transportAt, offset }, segmentBytes };
 }

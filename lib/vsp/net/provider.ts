@@ -1,0 +1,272 @@
+/**
+ * The provider of a network device: between the guest's end (a proxy, vdp) and a backend on the host (HAL), with what
+ * either lacks done in software (HEL, adapt.ts).
+ *
+ *   guest -> send()    -> size -> checksum, segments unless native           -> backend.send()
+ *   guest <- receive() <- what waits <- as the guest takes it <- merge, check <- filter <- host.receive()
+ *
+ * What the guest does not take waits, bounded; then the backend is paused, and what it still gives is dropped. It must not
+ * know virtio or touch guest memory.
+ */
+import { createHash } from 'node:crypto';
+import { Ether, VLAN_TAG_BYTES } from '../../abi/inet.js';
+import { hostClock, type Clock } from '../../base/clock.js';
+import { VmmError } from '../../base/errors.js';
+import { RateLimit, type Logger } from '../../base/logger.js';
+import { checkInteger } from '../../base/options.js';
+import type { DeviceContract, ServedBy } from '../contract.js';
+import { FunctionBooks } from '../function-books.js';
+import { adapt, checkedFrame, mergedFrames, type AdaptCounts } from './adapt.js';
+import {
+  NET_FUNCTIONS,
+  type NetBackend,
+  type NetFrame,
+  type NetFunction,
+  type NetGuestEnd,
+  type NetService,
+} from './contract.js';
+import { macAt, MacFilter } from './mac-filter.js';
+
+export interface NetProviderOptions {
+  readonly id: string;
+  readonly backend: NetBackend;
+  readonly logger: Logger;
+  /** A number of 48 bits, not a group address. Default: one of the locally administered, made of the id. */
+  readonly mac?: number | undefined;
+  /** 68 to 65521 bytes. Default: the backend's. */
+  readonly mtuBytes?: number | undefined;
+  /** Default: the host's. */
+  readonly clock?: Clock | undefined;
+}
+
+/** The least that IPv4 wants (RFC 791), and what a driver takes (virtio 1.2, 5.1.4.1). */
+const MIN_MTU_BYTES = 68;
+const MAX_MTU_BYTES = 65521;
+/** A packet of the greatest length behind its header. */
+const MAX_PACKET_BYTES = 65535;
+const MAX_TAGS_BYTES = 2 * VLAN_TAG_BYTES;
+/** What may wait for a guest. */
+const MAX_WAITING_FRAMES = 512;
+
+const at = (name: NetFunction) => NET_FUNCTIONS.indexOf(name);
+const SEND = at('send');
+const RECEIVE = at('receive');
+const SEND_CHECKSUM = at('send-checksum');
+const SEND_SEGMENTS = at('send-segments');
+const RECEIVE_CHECKSUM = at('receive-checksum');
+const RECEIVE_MERGE = at('receive-merge');
+const FILTER = at('filter');
+const LINK = at('link');
+
+export class NetProvider implements NetService {
+  readonly id: string;
+  readonly mac: number;
+  readonly mtuBytes: number;
+  readonly filter: MacFilter;
+  onWritable: (() => void) | undefined;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #complaints: RateLimit;
+  readonly #books = new FunctionBooks<NetFunction>(NET_FUNCTIONS);
+  readonly #dropped = { noFrame: 0, filtered: 0, guestSlow: 0, noGuest: 0 };
+  #backend: NetBackend;
+  #guest: NetGuestEnd | undefined;
+  #linkUp = true;
+  #waiting: NetFrame[] = [];
+  #paused = false;
+  #rebinds = 0;
+  #closed: Promise<void> | undefined;
+
+  /** @throws RangeError for an address or an MTU that is none, or an MTU that the backend has not. */
+  constructor(options: NetProviderOptions) {
+    const { id, backend, clock = hostClock, logger, mtuBytes = backend.mtuBytes, mac = macOf(id) } = options;
+    this.id = id;
+    this.mac = checkInteger('mac', mac, 1, 2 ** 48 - 1);
+    if (Math.floor(mac / 2 ** 40) % 2 === 1) throw new RangeError(`network ${id}: the address is that of a group`);
+    this.mtuBytes = checkInteger('mtuBytes', mtuBytes, MIN_MTU_BYTES, Math.min(MAX_MTU_BYTES, backend.mtuBytes));
+    this.filter = new MacFilter(() => this.mac);
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#complaints = new RateLimit(clock, { burst: 5, refillNs: 1_000_000_000n });
+    this.#backend = backend;
+    this.#start(backend);
+  }
+
+  get linkUp(): boolean {
+    return this.#linkUp;
+  }
+
+  get contract(): DeviceContract {
+    const { takes, gives } = this.#backend;
+    const native: Partial<Record<NetFunction, boolean>> = {
+      'send-checksum': takes.checksum,
+      'send-segments': takes.segments,
+      'receive-checksum': gives.checked,
+      'receive-merge': gives.merged,
+      filter: false,
+    };
+    const by = (name: NetFunction): ServedBy => ((native[name] ?? true) ? 'native' : 'emulated');
+    return {
+      class: 'network',
+      functions: this.#books.report(by),
+      backend: this.#backend.describe(),
+      rebinds: this.#rebinds,
+    };
+  }
+
+  /** Frames that wait for the guest, and those that were dropped by reason. */
+  inspect(): unknown {
+    return { waiting: this.#waiting.length, linkUp: this.#linkUp, dropped: { ...this.#dropped } };
+  }
+
+  attach(guest: NetGuestEnd | undefined): void {
+    this.#guest = guest;
+    this.#dropped.noGuest += this.#waiting.length;
+    this.#waiting = [];
+    if (guest === undefined) this.filter.clear();
+    else guest.link(this.#linkUp);
+    this.#setPaused(false);
+  }
+
+  send(frames: readonly NetFrame[]): boolean {
+    if (this.#closed !== undefined || !this.#linkUp) return true;
+    const startNs = this.#clock.nowNs();
+    const counts: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
+    const { takes } = this.#backend;
+    const out: NetFrame[] = [];
+    for (const frame of frames) {
+      if (this.#isFrame(frame)) adapt(frame, takes, true, out, counts);
+      else counts.dropped++;
+    }
+    const more = out.length === 0 || this.#backend.send(out);
+    const ns = Number(this.#clock.nowNs() - startNs) / Math.max(1, frames.length);
+    for (const frame of frames) {
+      this.#books.book(SEND, false, ns);
+      if (frame.segmentBytes !== undefined) this.#books.book(SEND_SEGMENTS, false, ns);
+      else if (frame.unfinished !== undefined) this.#books.book(SEND_CHECKSUM, false, ns);
+    }
+    if (counts.dropped > 0) this.#drop('noFrame', counts.dropped, 'of the guest are none that can be sent');
+    return more;
+  }
+
+  onGuestReady(): void {
+    this.#refill();
+  }
+
+  /** The host takes the link down or up: the guest is told, and nothing passes while it is down. */
+  setLink(up: boolean): void {
+    if (up === this.#linkUp) return;
+    this.#books.book(LINK, false, 0);
+    this.#linkUp = up;
+    this.#guest?.link(up);
+    if (up) this.onWritable?.();
+  }
+
+  /**
+   * Another network behind the same device: frames that wait for the guest stay, the guest is told nothing.
+   *
+   * @throws VmmError ERR_CLOSED; ERR_DEVICE for a network of a smaller MTU, and the old one goes on then.
+   */
+  async rebind(backend: NetBackend): Promise<void> {
+    if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `network ${this.id} is closed`);
+    if (backend.mtuBytes < this.mtuBytes) {
+      const message = `network ${this.id}: rebind refused: an MTU of ${backend.mtuBytes} bytes, the device has ${this.mtuBytes}`;
+      throw new VmmError('ERR_DEVICE', message);
+    }
+    const old = this.#backend;
+    this.#backend = backend;
+    this.#rebinds++;
+    this.#start(backend);
+    if (this.#paused) backend.setPaused(true);
+    // Whatever made the guest wait is gone.
+    this.onWritable?.();
+    await old.close();
+  }
+
+  /** Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= this.#backend.close();
+    return this.#closed;
+  }
+
+  #start(backend: NetBackend): void {
+    backend.start({
+      receive: (frames) => {
+        if (backend === this.#backend) this.#receive(frames);
+      },
+      writable: () => {
+        if (backend === this.#backend) this.onWritable?.();
+      },
+      link: (up) => {
+        if (backend === this.#backend) this.setLink(up);
+      },
+    });
+  }
+
+  #isFrame({ bytes, segmentBytes }: NetFrame): boolean {
+    const room = Ether.HEADER_BYTES + MAX_TAGS_BYTES + (segmentBytes === undefined ? this.mtuBytes : MAX_PACKET_BYTES);
+    return bytes.length >= Ether.HEADER_BYTES && bytes.length <= room;
+  }
+
+  #receive(frames: readonly NetFrame[]): void {
+    const guest = this.#guest;
+    if (this.#closed !== undefined || !this.#linkUp) return;
+    if (guest === undefined) {
+      this.#dropped.noGuest += frames.length;
+      return;
+    }
+    const startNs = this.#clock.nowNs();
+    const wanted = frames.filter((frame) => this.filter.accepts(frame.bytes) && this.#isFrame(frame));
+    this.#dropped.filtered += frames.length - wanted.length;
+    const offered = guest.segments && !this.#backend.gives.merged ? mergedFrames(wanted) : wanted;
+    const counts: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
+    const mine: NetFrame[] = [];
+    for (const frame of offered) {
+      const known = guest.checksum && !this.#backend.gives.checked ? checkedFrame(frame) : frame;
+      if (frame.segmentBytes !== undefined) this.#books.book(RECEIVE_MERGE, false, 0);
+      else if (known.checked === true) this.#books.book(RECEIVE_CHECKSUM, false, 0);
+      adapt(known, guest, false, mine, counts);
+    }
+    this.#dropped.noFrame += counts.dropped;
+    const ns = Number(this.#clock.nowNs() - startNs) / Math.max(1, frames.length);
+    for (let index = 0; index < frames.length; index++) this.#books.book(FILTER, false, 0);
+    for (let index = 0; index < mine.length; index++) this.#books.book(RECEIVE, false, ns);
+    this.#hand(mine);
+  }
+
+  #hand(frames: readonly NetFrame[]): void {
+    const taken = this.#waiting.length === 0 ? this.#guest!.receive(frames) : 0;
+    if (taken === frames.length) return;
+    const room = MAX_WAITING_FRAMES - this.#waiting.length;
+    for (const frame of frames.slice(taken, taken + room)) this.#waiting.push(frame);
+    const lost = frames.length - taken - room;
+    if (lost > 0) this.#drop('guestSlow', lost, 'for the guest, which takes none');
+    this.#setPaused(true);
+  }
+
+  #refill(): void {
+    if (this.#guest === undefined) return;
+    if (this.#waiting.length > 0) this.#waiting = this.#waiting.slice(this.#guest.receive(this.#waiting));
+    if (this.#waiting.length === 0) this.#setPaused(false);
+  }
+
+  #setPaused(paused: boolean): void {
+    if (paused === this.#paused || this.#closed !== undefined) return;
+    this.#paused = paused;
+    this.#backend.setPaused(paused);
+  }
+
+  #drop(reason: 'noFrame' | 'guestSlow', count: number, what: string): void {
+    this.#dropped[reason] += count;
+    this.#complaints.run((dropped) =>
+      this.#logger.log('warn', `network ${this.id}: ${count} frames ${what}: dropped`, { dropped }),
+    );
+  }
+}
+
+/** Stable for an id: locally administered, no group (IEEE 802, 8.2). */
+export function macOf(id: string): number {
+  const bytes = createHash('sha256').update(id).digest().subarray(0, Ether.ADDRESS_BYTES);
+  bytes[0] = (bytes[0]! & 0xfc) | 0x02;
+  return macAt(bytes, 0);
+}
