@@ -1,10 +1,10 @@
 /**
- * Virtio 1.2 as devices and queues see it: split virtqueues (2.7), block (5.2), console (5.3) and entropy (5.4); names
- * as in the specification and linux/virtio_*.h. What the transport deals with stands in virtio-pci.ts.
+ * Virtio 1.2 as devices and queues see it: split virtqueues (2.7), network (5.1), block (5.2), console (5.3) and entropy
+ * (5.4); names as in the specification and linux/virtio_*.h. What the transport deals with stands in virtio-pci.ts.
  */
 
 /** Device ids (5). */
-export const VirtioDeviceId = { BLOCK: 2, CONSOLE: 3, ENTROPY: 4 } as const;
+export const VirtioDeviceId = { NETWORK: 1, BLOCK: 2, CONSOLE: 3, ENTROPY: 4 } as const;
 
 /** Flags of struct virtq_desc (2.7.5). */
 export const VirtqDescFlag = { NEXT: 1, WRITE: 2, INDIRECT: 4 } as const;
@@ -108,3 +108,60 @@ export const VirtioConsoleEvent = {
   PORT_OPEN: 6,
   PORT_NAME: 7,
 } as const;
+
+/** Features of the network device (5.1.3). */
+export const VirtioNetFeature = {
+  CSUM: 1n << 0n,
+  GUEST_CSUM: 1n << 1n,
+  CTRL_GUEST_OFFLOADS: 1n << 2n,
+  MTU: 1n << 3n,
+  MAC: 1n << 5n,
+  GUEST_TSO4: 1n << 7n,
+  GUEST_TSO6: 1n << 8n,
+  GUEST_ECN: 1n << 9n,
+  HOST_TSO4: 1n << 11n,
+  HOST_TSO6: 1n << 12n,
+  HOST_ECN: 1n << 13n,
+  MRG_RXBUF: 1n << 15n,
+  STATUS: 1n << 16n,
+  CTRL_VQ: 1n << 17n,
+  CTRL_RX: 1n << 18n,
+  CTRL_RX_EXTRA: 1n << 20n,
+  CTRL_MAC_ADDR: 1n << 23n,
+} as const;
+
+/** struct virtio_net_config: offsets (5.1.4). SIZE is up to and with mtu. */
+export const VirtioNetConfig = { MAC: 0, STATUS: 6, MAX_VIRTQUEUE_PAIRS: 8, MTU: 10, SIZE: 12 } as const;
+/** virtio_net_config.status (5.1.4). */
+export const VIRTIO_NET_S_LINK_UP = 1;
+
+/** struct virtio_net_hdr: offsets, all of it little endian (5.1.6). */
+export const VirtioNetHdr = {
+  FLAGS: 0,
+  GSO_TYPE: 1,
+  HDR_LEN: 2,
+  GSO_SIZE: 4,
+  CSUM_START: 6,
+  CSUM_OFFSET: 8,
+  NUM_BUFFERS: 10,
+  SIZE: 12,
+} as const;
+export const VirtioNetHdrFlag = { NEEDS_CSUM: 1, DATA_VALID: 2 } as const;
+export const VirtioNetGso = { NONE: 0, TCPV4: 1, TCPV6: 4, ECN: 0x80 } as const;
+
+/** Classes and commands of the control queue (5.1.6.5), and its answers. */
+export const VirtioNetCtrl = {
+  RX: 0,
+  RX_PROMISC: 0,
+  RX_ALLMULTI: 1,
+  RX_ALLUNI: 2,
+  RX_NOMULTI: 3,
+  RX_NOUNI: 4,
+  RX_NOBCAST: 5,
+  MAC: 1,
+  MAC_TABLE_SET: 0,
+  MAC_ADDR_SET: 1,
+  GUEST_OFFLOADS: 5,
+  GUEST_OFFLOADS_SET: 0,
+} as const;
+export const VirtioNetAck = { OK: 0, ERR: 1 } as const;

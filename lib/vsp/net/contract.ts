@@ -81,9 +81,11 @@ export interface NetService {
 
 /** Which frames the guest wants. All false and empty at first: its own address and broadcasts. */
 export interface NetFilter {
+  /** The address that the guest gives itself. */
+  setAddress(mac: number): void;
   setModes(modes: Partial<ReceiveModes>): void;
   setTables(unicast: readonly number[], multicast: readonly number[]): void;
-  /** As after a reset of the device. */
+  /** As after a reset of the device, with the device's own address again. */
   clear(): void;
 }
 

@@ -17,15 +17,20 @@ const NO_MODES: ReceiveModes = {
 };
 
 export class MacFilter implements NetFilter {
-  readonly #own: () => number;
+  readonly #device: number;
+  #own: number;
   #unicast = new Set<number>();
   #multicast = new Set<number>();
   #overflow = { unicast: false, multicast: false };
   #modes = NO_MODES;
 
-  /** `own` is the device's address now. */
-  constructor(own: () => number) {
-    this.#own = own;
+  /** `own` is the device's address. */
+  constructor(own: number) {
+    this.#device = this.#own = own;
+  }
+
+  setAddress(mac: number): void {
+    this.#own = mac;
   }
 
   setModes(modes: Partial<ReceiveModes>): void {
@@ -40,6 +45,7 @@ export class MacFilter implements NetFilter {
   }
 
   clear(): void {
+    this.#own = this.#device;
     this.#modes = NO_MODES;
     this.setTables([], []);
   }
@@ -56,7 +62,7 @@ export class MacFilter implements NetFilter {
       return modes.allMulticast || this.#overflow.multicast || this.#multicast.has(to);
     }
     if (modes.noUnicast) return false;
-    return to === this.#own() || modes.allUnicast || this.#overflow.unicast || this.#unicast.has(to);
+    return to === this.#own || modes.allUnicast || this.#overflow.unicast || this.#unicast.has(to);
   }
 }
 

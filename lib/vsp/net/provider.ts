@@ -84,7 +84,7 @@ export class NetProvider implements NetService {
     this.mac = checkInteger('mac', mac, 1, 2 ** 48 - 1);
     if (Math.floor(mac / 2 ** 40) % 2 === 1) throw new RangeError(`network ${id}: the address is that of a group`);
     this.mtuBytes = checkInteger('mtuBytes', mtuBytes, MIN_MTU_BYTES, Math.min(MAX_MTU_BYTES, backend.mtuBytes));
-    this.filter = new MacFilter(() => this.mac);
+    this.filter = new MacFilter(this.mac);
     this.#clock = clock;
     this.#logger = logger;
     this.#complaints = new RateLimit(clock, { burst: 5, refillNs: 1_000_000_000n });
