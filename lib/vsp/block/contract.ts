@@ -96,10 +96,15 @@ export interface BlockBackend {
    * changed them since open(). A rejection refuses the change.
    */
   activate?(): Promise<void>;
+  /**
+   * Called with nothing in flight when another backend is about to take over, which may stand on the same medium: writes
+   * what close() would have to. It may go on serving, when the change is refused. A rejection refuses the change.
+   */
+  deactivate?(): Promise<void>;
   describe(): BackendDescription;
   /**
    * Called with nothing in flight: makes durable what was promised, gives locks and descriptors back. Idempotent. After
-   * a flush and no change since, it writes nothing: another backend may have taken over the same medium.
+   * deactivate() and no change since, it writes nothing: another backend may have taken over the same medium.
    */
   close(): Promise<void>;
 }

@@ -1,0 +1,104 @@
+/** Rebinds where the old and the new backend stand on the same files, so that what one keeps in memory may be stale. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { silentLogger } from '../../../base/logger.js';
+import { HostVector } from '../../../memory/io-vector.js';
+import { checkAll, DiskModel, driveLoad, ended } from '../disk-model.js';
+import { faultyDisk } from '../faulty.js';
+import { fileDisk } from '../file.js';
+import { BlockProvider } from '../provider.js';
+import type { BlockSource } from '../source.js';
+import { TestingEngine } from '../testing-engine.js';
+import { createQcow2Image } from './create.js';
+import { createQcow2Overlay, qcow2Disk } from './index.js';
+import { checkImage } from './testing-check.js';
+import { HAS_QEMU_IMG, qemuCheck, temporaryFolder } from './testing.js';
+
+const SIZE = 256 * 1024;
+const ALL_OFF = ['flush', 'discard', 'write-zeroes', 'identify', 'resize', 'topology'] as const;
+let folder: ReturnType<typeof temporaryFolder>;
+beforeEach(() => (folder = temporaryFolder()));
+afterEach(() => folder.remove());
+const inFolder = (name: string): string => path.join(folder.path, name);
+const open = (source: BlockSource) =>
+  BlockProvider.open(source, { id: 'root', engine: new TestingEngine(), logger: silentLogger });
+
+async function expectSound(image: string): Promise<void> {
+  expect(checkImage(readFileSync(image))).toEqual({ corruptions: 0, leaks: 0 });
+  if (HAS_QEMU_IMG) expect(await qemuCheck(image)).toEqual({ corruptions: 0, leaks: 0, errors: 0 });
+}
+
+/** Changes the backend again and again while a load checks all that it reads. */
+async function rebindUnderLoad(disk: BlockProvider, model: DiskModel, ways: readonly BlockSource[]): Promise<void> {
+  let over = false;
+  const load = (async () => {
+    for (let seed = 100; !over; seed++) await driveLoad(disk, model, { seed, requests: 40, depth: 16 });
+  })();
+  for (const way of ways) await disk.rebind(way);
+  over = true;
+  await load;
+  await checkAll(disk, model);
+  expect(Object.values(disk.contract.functions).reduce((sum, { errors }) => sum + errors, 0)).toBe(0);
+}
+
+describe('a rebind of a qcow2 image', () => {
+  it('to itself keeps every byte and the image, 60 times under load', async () => {
+    const image = inFolder('disk.qcow2');
+    await createQcow2Image(image, { sizeBytes: SIZE, clusterBytes: 1024 });
+    const same = qcow2Disk(image, { cacheBytes: 8192 });
+    const disk = await open(same);
+    const model = new DiskModel(SIZE / 512);
+    const ways = [same, faultyDisk(same, { without: ALL_OFF }), qcow2Disk(image)];
+    await rebindUnderLoad(
+      disk,
+      model,
+      Array.from({ length: 60 }, (_, index) => ways[index % ways.length]!),
+    );
+    expect(disk.contract.rebinds).toBe(60);
+    await disk.close();
+    await expectSound(image);
+  });
+
+  it('to an overlay over it, and over that, keeps every byte', async () => {
+    writeFileSync(inFolder('level0'), new Uint8Array(SIZE));
+    const disk = await open(fileDisk(inFolder('level0')));
+    const model = new DiskModel(SIZE / 512);
+    await driveLoad(disk, model, { seed: 1, requests: 50, depth: 8 });
+    const ways: BlockSource[] = [];
+    for (let level = 1; level <= 4; level++) {
+      const backing = inFolder(`level${level - 1}`);
+      await createQcow2Overlay(inFolder(`level${level}`), { backing, clusterBytes: 1024 });
+      ways.push(qcow2Disk(inFolder(`level${level}`)));
+    }
+    await rebindUnderLoad(disk, model, ways);
+    await disk.close();
+    for (const level of [1, 2, 3, 4]) await expectSound(inFolder(`level${level}`));
+    // The lower ones are as they were left.
+    const top = await open(qcow2Disk(inFolder('level4')));
+    await checkAll(top, model);
+    await top.close();
+  });
+
+  it('is refused to somebody else, and to an image that names another backing file by then', async () => {
+    const image = inFolder('disk.qcow2');
+    for (const name of ['a', 'b']) writeFileSync(inFolder(name), new Uint8Array(SIZE));
+    await createQcow2Image(image, { sizeBytes: SIZE, backing: { name: 'a', format: 'raw' } });
+    const disk = await open(qcow2Disk(image));
+    await expect(open(qcow2Disk(image))).rejects.toMatchObject({ code: 'ERR_DISK_LOCKED' });
+    const turned: BlockSource = {
+      ...qcow2Disk(image),
+      open: async (context) => {
+        const backend = await qcow2Disk(image).open(context);
+        const bytes = readFileSync(image);
+        bytes[Number(bytes.readBigUInt64BE(8))] = 'b'.charCodeAt(0);
+        writeFileSync(image, bytes);
+        return backend;
+      },
+    };
+    await expect(disk.rebind(turned)).rejects.toThrow(/another one is named/);
+    const data = new HostVector(new Uint8Array(512).fill(1));
+    expect(await ended((done) => disk.write(0, data, done))).toBeUndefined();
+    await disk.close();
+  });
+});
