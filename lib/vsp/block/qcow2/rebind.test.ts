@@ -80,6 +80,37 @@ describe('a rebind of a qcow2 image', () => {
     await top.close();
   });
 
+  it.each(['itself', 'an overlay over it'])('to %s sees what was written after it was opened', async (what) => {
+    const image = inFolder('disk.qcow2');
+    await createQcow2Image(image, { sizeBytes: SIZE, clusterBytes: 512 });
+    const disk = await open(qcow2Disk(image));
+    let next = qcow2Disk(image);
+    if (what !== 'itself') {
+      await createQcow2Overlay(inFolder('over.qcow2'), { backing: image });
+      next = qcow2Disk(inFolder('over.qcow2'));
+    }
+    const sectors = [0, 100, 511].map((at) => at * 512);
+    const late: BlockSource = {
+      ...next,
+      open: async (context) => {
+        const backend = await next.open(context);
+        for (const at of sectors) {
+          const data = new HostVector(new Uint8Array(512).fill(7));
+          expect(await ended((done) => disk.write(at, data, done))).toBeUndefined();
+        }
+        return backend;
+      },
+    };
+    await disk.rebind(late);
+    for (const at of sectors) {
+      const data = new HostVector(new Uint8Array(512));
+      expect(await ended((done) => disk.read(at, data, done))).toBeUndefined();
+      expect(data.bytes.every((byte) => byte === 7)).toBe(true);
+    }
+    await disk.close();
+    await expectSound(image);
+  });
+
   it('is refused to somebody else, and to an image that names another backing file by then', async () => {
     const image = inFolder('disk.qcow2');
     for (const name of ['a', 'b']) writeFileSync(inFolder(name), new Uint8Array(SIZE));
