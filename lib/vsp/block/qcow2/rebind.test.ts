@@ -111,6 +111,26 @@ describe('a rebind of a qcow2 image', () => {
     await expectSound(image);
   });
 
+  it('to a larger overlay over it grows the disk', async () => {
+    const image = inFolder('disk.qcow2');
+    await createQcow2Image(image, { sizeBytes: SIZE });
+    const disk = await open(qcow2Disk(image));
+    const sizes: number[] = [];
+    disk.onGeometry(({ sizeBytes }) => sizes.push(sizeBytes));
+    const data = new HostVector(new Uint8Array(512).fill(3));
+    await ended((done) => disk.write(0, data, done));
+    await createQcow2Overlay(inFolder('larger.qcow2'), { backing: image, sizeBytes: 4 * SIZE });
+    await disk.rebind(qcow2Disk(inFolder('larger.qcow2')), { allowLarger: true });
+    expect(sizes).toEqual([4 * SIZE]);
+    expect(await ended((done) => disk.write(4 * SIZE - 512, data, done))).toBeUndefined();
+    const read = new HostVector(new Uint8Array(1024));
+    expect(await ended((done) => disk.read(0, read.slice(0, 512), done))).toBeUndefined();
+    expect(await ended((done) => disk.read(4 * SIZE - 512, read.slice(512, 512), done))).toBeUndefined();
+    expect(read.bytes.every((byte) => byte === 3)).toBe(true);
+    await disk.close();
+    await expectSound(inFolder('larger.qcow2'));
+  });
+
   it('is refused to somebody else, and to an image that names another backing file by then', async () => {
     const image = inFolder('disk.qcow2');
     for (const name of ['a', 'b']) writeFileSync(inFolder(name), new Uint8Array(SIZE));
