@@ -94,6 +94,8 @@ export class ConsolePort implements ConsoleGuestEnd {
   notifyTransmit(): void {
     const queue = this.#transmit;
     if (this.#isStopped || this.#isWaiting || queue === undefined) return;
+    // From before a reset: a guest that resets again and again would fill the host's memory a piece at a time.
+    if (this.#service.busy !== undefined) return this.#wait(this.#service.busy);
     queue.disableNotifications();
     let wait: Promise<void> | undefined;
     for (let chains = queue.size, bytes = BYTES_PER_TURN; wait === undefined;) {
@@ -124,13 +126,16 @@ export class ConsolePort implements ConsoleGuestEnd {
     }
     if (queue.publish()) this.#activation.interrupt(queue.index);
     if (queue.broken !== undefined) return this.#events.fail(queue.broken);
-    if (wait === undefined) return;
+    if (wait !== undefined) this.#wait(wait);
+  }
+
+  #wait(until: Promise<void>): void {
     this.#isWaiting = true;
     const goOn = () => {
       this.#isWaiting = false;
       this.notifyTransmit();
     };
-    wait.then(goOn, goOn);
+    until.then(goOn, goOn);
   }
 
   #output(chain: DescriptorChain, lengthBytes: number): Promise<void> | undefined {

@@ -21,6 +21,7 @@ class FakePort implements ConsolePortService {
   /** output() is answered with a promise. */
   slow = false;
   goOn: () => void = () => undefined;
+  busy: Promise<void> | undefined;
 
   constructor(name: string, isConsole = false) {
     this.name = name;
@@ -33,7 +34,9 @@ class FakePort implements ConsolePortService {
 
   output(bytes: Uint8Array): Promise<void> | undefined {
     this.received += Buffer.from(bytes).toString('latin1');
-    return this.slow ? new Promise((resolve) => (this.goOn = resolve)) : undefined;
+    if (!this.slow) return undefined;
+    const busy = new Promise<void>((resolve) => (this.goOn = resolve)).then(() => (this.busy = undefined));
+    return (this.busy = busy);
   }
 
   onGuestReady(): void {
@@ -98,6 +101,28 @@ async function rig(
   };
   return { memory, device, drivers, activation, give, received, send, control, messages, giveControl };
 }
+
+describe('a guest that resets its console again and again', () => {
+  it('gets no more of its output into the host than one that does not', async () => {
+    const port = new FakePort('', true);
+    port.slow = true;
+    const { memory, device, drivers, send } = await rig([port]);
+    send(1, text('first'));
+    for (let round = 0; round < 20; round++) {
+      await device.reset();
+      drivers[1] = new MockDriver(memory, { size: 64, gpa: 0x12000, index: 1 });
+      const queues = [undefined, new SplitQueue(drivers[1].queueOptions)];
+      device.activate(new FakeActivation(device.features, queues));
+      await turn();
+      send(1, text(`round ${round}`));
+      await turn();
+    }
+    expect(port.received).toBe('first');
+    port.goOn();
+    await turn();
+    expect(port.received).toBe('firstround 19');
+  });
+});
 
 describe('a console alone', () => {
   it('has two queues, is open at once, and says its size in the configuration space', async () => {

@@ -117,4 +117,28 @@ describe('EntropyDevice', () => {
     await turn();
     expect(activation.resetReasons).toHaveLength(1);
   });
+
+  it('leaves one request with the service however often the guest resets', async () => {
+    const { memory, service, device, ask } = rig();
+    ask(16);
+    await turn();
+    let driver!: MockDriver;
+    for (let round = 0; round < 50; round++) {
+      await device.reset();
+      driver = new MockDriver(memory, { size: 64, gpa: 0x2000 });
+      device.activate(new FakeActivation(0n, [new SplitQueue(driver.queueOptions)]));
+      driver.add([{ gpa: 0x8000, length: 32, writable: true }]);
+      driver.publish();
+      device.notify(0);
+      await turn();
+    }
+    expect(service.waiting.length).toBe(1);
+    service.waiting[0]!.give(new Uint8Array(16));
+    await turn();
+    expect(service.waiting.map(({ maxBytes }) => maxBytes)).toEqual([16, 32]);
+    service.waiting[1]!.give(new Uint8Array(32).fill(5));
+    await turn();
+    expect(driver.collect()).toEqual([{ head: expect.any(Number), length: 32 }]);
+    expect(memory.read(0x8000, 1)).toEqual(Uint8Array.of(5));
+  });
 });

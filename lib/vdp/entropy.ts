@@ -22,19 +22,19 @@ export class EntropyDevice implements VirtioDevice {
   readonly features = 0n;
   readonly queueSizes = [QUEUE_SIZE];
   readonly config = new ConfigBytes(0);
-  readonly #service: EntropyService;
+  readonly #source: EntropySource;
   #session: EntropySession | undefined;
   readonly #counts = { requests: 0, bytes: 0, failed: 0 };
 
   constructor(name: string, service: EntropyService) {
     this.name = name;
-    this.#service = service;
+    this.#source = new EntropySource(service);
   }
 
   activate(activation: VirtioActivation): void {
     const queue = activation.queues[0];
     if (queue === undefined) return;
-    const session = new EntropySession(this.#service, activation, queue, this.#counts);
+    const session = new EntropySession(this.#source, activation, queue, this.#counts);
     this.#session = session;
     queueMicrotask(() => session.notify());
   }
@@ -59,8 +59,31 @@ export class EntropyDevice implements VirtioDevice {
   }
 }
 
-class EntropySession {
+/**
+ * The service, asked once at a time for all sessions: a guest that asks and resets again and again would leave a
+ * request behind each time.
+ */
+class EntropySource {
   readonly #service: EntropyService;
+  #busy: Promise<void> | undefined;
+
+  constructor(service: EntropyService) {
+    this.#service = service;
+  }
+
+  /** Undefined when nobody wants them any more. Rejects as the service does. */
+  async bytes(wanted: number, isGone: () => boolean): Promise<Uint8Array | undefined> {
+    while (this.#busy !== undefined) await this.#busy;
+    if (isGone()) return undefined;
+    const asked = this.#service.bytes(wanted);
+    const ended = (): void => (this.#busy = undefined);
+    this.#busy = asked.then(ended, ended);
+    return asked;
+  }
+}
+
+class EntropySession {
+  readonly #source: EntropySource;
   readonly #activation: VirtioActivation;
   readonly #queue: Virtqueue;
   readonly #counts: { requests: number; bytes: number; failed: number };
@@ -68,12 +91,12 @@ class EntropySession {
   #running = false;
 
   constructor(
-    service: EntropyService,
+    source: EntropySource,
     activation: VirtioActivation,
     queue: Virtqueue,
     counts: { requests: number; bytes: number; failed: number },
   ) {
-    this.#service = service;
+    this.#source = source;
     this.#activation = activation;
     this.#queue = queue;
     this.#counts = counts;
@@ -124,16 +147,16 @@ class EntropySession {
       return false;
     }
     const wanted = Math.min(writable.lengthBytes, MAX_REQUEST_BYTES);
-    let bytes: Uint8Array;
+    let bytes: Uint8Array | undefined;
     try {
-      bytes = await this.#service.bytes(wanted);
+      bytes = await this.#source.bytes(wanted, () => this.#stopped);
     } catch {
       // The service is closed, and the machine about to be: the request stays without an answer.
       this.#counts.failed++;
       this.#stopped = true;
       return false;
     }
-    if (this.#stopped) return false;
+    if (this.#stopped || bytes === undefined) return false;
     const given = bytes.subarray(0, wanted);
     writable.copyFrom(given);
     this.#counts.requests++;

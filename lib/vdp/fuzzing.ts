@@ -1,41 +1,13 @@
 /**
- * What fuzzers of queues and devices share: random numbers from a seed, guest memory that changes while it is read and
- * refuses a device's write outside what the driver gave, and chains from well-formed to absurd.
+ * What fuzzers of queues and devices share: guest memory that changes while it is read and refuses a device's write
+ * outside what the driver gave, and chains from well-formed to absurd.
  */
 import { VirtqDescFlag } from '../abi/virtio.js';
+import { Random } from '../base/fuzzing.js';
 import { FakeGuestMemory } from '../memory/fake.js';
 import { GuestVector, type IoVector } from '../memory/io-vector.js';
 import type { MockDriver, Piece } from './mock-driver.js';
 import type { DescriptorChain, Virtqueue, VirtqueueState } from './virtqueue.js';
-
-/** Random numbers of 32 bits from a seed (mulberry32). */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  word(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let value = this.#state;
-    value = Math.imul(value ^ (value >>> 15), value | 1);
-    value ^= value + Math.imul(value ^ (value >>> 7), value | 61);
-    return (value ^ (value >>> 14)) >>> 0;
-  }
-
-  below(end: number): number {
-    return this.word() % end;
-  }
-
-  chance(oneIn: number): boolean {
-    return this.below(oneIn) === 0;
-  }
-
-  of<T>(list: readonly T[]): T {
-    return list[this.below(list.length)]!;
-  }
-}
 
 /** Two ranges of RAM with a hole, as fuzzers use them: queues in the first 64 KiB, data anywhere. */
 const RANGES = [

@@ -69,7 +69,7 @@ export class FakeVirtioDevice implements VirtioDevice {
 
 export class VirtioPciRig {
   readonly device = new FakeVirtioDevice();
-  readonly memory = new FakeGuestMemory(RIG_MEMORY_BYTES);
+  readonly memory: FakeGuestMemory;
   readonly bridge: PciHostBridge;
   readonly pci: VirtioPciFunction;
   /** What interrupts came: 'msix V', 'intx high', 'intx low'. */
@@ -78,11 +78,15 @@ export class VirtioPciRig {
   readonly failures: unknown[] = [];
   /** Doorbells where they stand now, and how to ring them. */
   readonly doorbells = new Map<number, () => void>();
+  readonly #view = new DataView(new ArrayBuffer(8));
+  /** By the size of an access. */
+  readonly #data = Array.from({ length: 9 }, (_, size) => new Uint8Array(this.#view.buffer, 0, size));
   readonly #ports: AddressBus;
   readonly #mmio: AddressBus;
   #structures = new Map<number, { at: number; gpa: number; length: number }>();
 
-  constructor() {
+  constructor(memory = new FakeGuestMemory(RIG_MEMORY_BYTES)) {
+    this.memory = memory;
     const clock = new ManualClock();
     const logger: Logger = {
       log: (level, message) => {
@@ -235,11 +239,14 @@ export class VirtioPciRig {
   }
 
   #access(bus: AddressBus, address: number, size: number, value?: number | bigint): bigint {
-    const data = new Uint8Array(8);
-    if (value !== undefined) new DataView(data.buffer).setBigUint64(0, BigInt.asUintN(64, BigInt(value)), true);
-    const result: AccessResult = bus.access(address, size, 1, value !== undefined, data.subarray(0, size));
+    const data = this.#data[size]!;
+    const view = this.#view;
+    if (value === undefined) data.fill(0);
+    else view.setBigUint64(0, BigInt.asUintN(64, BigInt(value)), true);
+    const result: AccessResult = bus.access(address, size, 1, value !== undefined, data);
     if (result instanceof Promise) throw new Error('a register answered later');
     if (result) throw new Error(`${result.device} failed`, { cause: result.cause });
-    return value === undefined ? new DataView(data.buffer).getBigUint64(0, true) : 0n;
+    if (value !== undefined) return 0n;
+    return size === 8 ? view.getBigUint64(0, true) : BigInt(view.getUint32(0, true) % 2 ** (8 * size));
   }
 }

@@ -2,12 +2,10 @@
  * Structure-aware fuzzing of split queues and of the devices behind them: chains from well-formed to absurd, memory that
  * changes while it is read, completions in any order, resets at any moment. Nothing may throw, write where the driver
  * gave no buffer, keep more in flight than the queue holds, or go on after a reset.
- *
- * VIVARIUM_FUZZ_RUNS executions (100,000 when not set) from VIVARIUM_FUZZ_SEED on; a failure names the seed of its
- * execution, which belongs into CORPUS once it is understood.
  */
 import { describe, expect, it } from 'vitest';
 import { VirtioBlkType, VirtioConsoleEvent } from '../abi/virtio.js';
+import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, Random } from '../base/fuzzing.js';
 import type { IoVector } from '../memory/io-vector.js';
 import type { BlockDone } from '../vsp/block/contract.js';
 import type { ConsoleGuestEnd, ConsolePortService } from '../vsp/console/contract.js';
@@ -17,15 +15,10 @@ import { ConsoleDevice } from './console.js';
 import { EntropyDevice } from './entropy.js';
 import { FakeActivation } from './fake-activation.js';
 import { FakeBlockService } from './fake-block-service.js';
-import { breakSomething, checkVector, FuzzMemory, Random, randomPiece, WatchedQueue } from './fuzzing.js';
+import { breakSomething, checkVector, FuzzMemory, randomPiece, WatchedQueue } from './fuzzing.js';
 import { MockDriver, type Piece } from './mock-driver.js';
 import { SplitQueue } from './split-queue.js';
 import type { VirtioDevice } from './virtio-device.js';
-
-const RUNS = Number(process.env['VIVARIUM_FUZZ_RUNS'] ?? 100_000);
-const SEED = Number(process.env['VIVARIUM_FUZZ_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-/** Seeds that once found something, or reach what others seldom do. */
-const CORPUS = [0, 1, 2, 3, 0x7fffffff, 0xffffffff, 123_456_789];
 
 const memory = new FuzzMemory();
 const seen = { ok: 0, failed: 0, broken: 0, resets: 0, popped: 0 };
@@ -327,26 +320,27 @@ describe('fuzzing', () => {
 
   it.each(targets)(
     '%s',
-    async (_name, share, fuzz) => {
+    async (name, share, target) => {
       Object.assign(seen, { ok: 0, failed: 0, broken: 0, resets: 0, popped: 0 });
-      const runs = Math.ceil(RUNS * share);
-      const one = async (seed: number) => {
-        try {
-          await fuzz(seed);
-        } catch (cause) {
-          throw new Error(`seed ${seed}: ${String(cause)}`, { cause });
-        } finally {
-          memory.mayWrite = undefined;
-        }
-      };
-      for (const seed of CORPUS) await one(seed);
-      for (let index = 0; index < runs; index++) await one((SEED + index) >>> 0);
+      const runs = Math.ceil(FUZZ_RUNS * share);
+      await fuzz(
+        name,
+        async (seed) => {
+          try {
+            await target(seed);
+          } finally {
+            memory.mayWrite = undefined;
+          }
+        },
+        runs,
+      );
       // It reaches what it is meant to: most chains are taken, some break the queue, few break it at once.
+      if (runs < 1000) return;
       expect(seen.popped).toBeGreaterThan(runs / 4);
       expect(seen.broken).toBeGreaterThan(runs / 50);
       expect(seen.broken).toBeLessThan(runs);
-      if (fuzz === fuzzBlock) expect(Math.min(seen.ok, seen.failed, seen.resets)).toBeGreaterThan(runs / 50);
+      if (target === fuzzBlock) expect(Math.min(seen.ok, seen.failed, seen.resets)).toBeGreaterThan(runs / 50);
     },
-    Math.max(120_000, RUNS * 2),
+    FUZZ_TIMEOUT_MS,
   );
 });

@@ -22,7 +22,8 @@
  * Completion: every call ends with exactly one call of its `done`, possibly before it returns. Nothing throws.
  *
  * What a backend can do may only be known by trying (hole punching on a file system): its discard and write-zeroes may
- * end with 'unsupported', with nothing changed. The provider then does this call and all later ones by emulation.
+ * end with 'unsupported', with nothing changed. The provider then does this call and all later ones of its kind by
+ * emulation; a write-zeroes that has to keep the space is a kind of its own, which a file system can lack alone.
  */
 import type { IoVector } from '../../memory/io-vector.js';
 import type { BackendDescription, DeviceContract } from '../contract.js';
@@ -82,7 +83,7 @@ export interface BlockBackend {
   /** Missing: what is done is as durable as it will ever be. */
   flush?(done: BlockDone): void;
   discard?(offset: number, lengthBytes: number, done: BlockDone): void;
-  /** `mayUnmap`: the space may be given back. */
+  /** `mayUnmap`: the space may be given back. Unsupported with it, it is so without it too. */
   writeZeroes?(offset: number, lengthBytes: number, mayUnmap: boolean, done: BlockDone): void;
   /** The medium's own serial number. */
   identify?(): string;
@@ -96,10 +97,15 @@ export interface BlockBackend {
    * changed them since open(). A rejection refuses the change.
    */
   activate?(): Promise<void>;
+  /**
+   * Called with nothing in flight when another backend is about to take over, which may stand on the same medium: writes
+   * what close() would have to. It may go on serving, when the change is refused. A rejection refuses the change.
+   */
+  deactivate?(): Promise<void>;
   describe(): BackendDescription;
   /**
    * Called with nothing in flight: makes durable what was promised, gives locks and descriptors back. Idempotent. After
-   * a flush and no change since, it writes nothing: another backend may have taken over the same medium.
+   * deactivate() and no change since, it writes nothing: another backend may have taken over the same medium.
    */
   close(): Promise<void>;
 }

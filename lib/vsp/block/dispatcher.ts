@@ -141,7 +141,7 @@ export class BlockDispatcher {
         else discardNothing(call.complete);
         break;
       default:
-        if (lane.writesZeroes && !call.emulated) {
+        if (lane.writesZeroes(call.mayUnmap) && !call.emulated) {
           lane.io.writeZeroes!(call.offset, call.lengthBytes, call.mayUnmap, call.complete);
         } else writeZeroesByWriting(lane.io, call.offset, call.lengthBytes, call.complete);
     }
@@ -156,7 +156,8 @@ export class BlockDispatcher {
       const { kind } = call;
       if (error.code === 'unsupported' && !call.emulated && (kind === kinds.DISCARD || kind === kinds.WRITE_ZEROES)) {
         call.emulated = true;
-        this.lane.emulateFromNowOn(kind === kinds.DISCARD ? 'discard' : 'write-zeroes');
+        if (kind === kinds.DISCARD) this.lane.emulateDiscards();
+        else this.lane.emulateZeroes(call.mayUnmap);
         this.#dispatch(call);
         return;
       }

@@ -55,6 +55,7 @@ class FaultyBackend implements BlockBackend {
   readonly identify?: () => string;
   readonly refreshGeometry?: () => Promise<BlockGeometry>;
   readonly activate?: () => Promise<void>;
+  readonly deactivate?: () => Promise<void>;
   readonly #lower: BlockBackend;
   readonly #plan: FaultPlan;
   readonly #rules: FaultRules;
@@ -90,6 +91,7 @@ class FaultyBackend implements BlockBackend {
     }
     if (lower.identify && has('identify')) this.identify = () => lower.identify!();
     if (lower.activate) this.activate = () => lower.activate!();
+    if (lower.deactivate) this.deactivate = () => lower.deactivate!();
     if (lower.refreshGeometry && has('resize')) {
       this.refreshGeometry = async () => this.#shown(await lower.refreshGeometry!());
     }

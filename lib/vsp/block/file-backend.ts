@@ -4,7 +4,7 @@
  * 'unsupported', and the provider emulates it from then on.
  */
 import { constants } from 'node:os';
-import type { IoEngine } from '../../memory/io-engine.js';
+import type { AllocateMode, IoEngine } from '../../memory/io-engine.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import type { BackendDescription } from '../contract.js';
 import type { BlockBackend, BlockDone, BlockGeometry } from './contract.js';
@@ -45,6 +45,8 @@ export class FileBackend implements BlockBackend {
   readonly #engine: IoEngine;
   readonly #measure: () => Promise<BlockGeometry>;
   readonly #free: Transfer[] = [];
+  /** What the file system turned out not to have. */
+  readonly #lacks = new Set<AllocateMode>();
 
   constructor(file: ImageFile, engine: IoEngine, options: FileBackendOptions) {
     this.#file = file;
@@ -57,9 +59,9 @@ export class FileBackend implements BlockBackend {
     if (file.readOnly) return;
     this.write = (offset, data, done) => this.#transfer(true, offset, data, done);
     this.flush = (done) => this.#engine.sync(this.#fd, (result) => done(this.#error(result, 'fdatasync')));
-    this.discard = (offset, lengthBytes, done) => this.#allocate('punch-hole', offset, lengthBytes, done);
+    this.discard = (offset, lengthBytes, done) => this.#allocate(['punch-hole'], offset, lengthBytes, done);
     this.writeZeroes = (offset, lengthBytes, mayUnmap, done) =>
-      this.#allocate(mayUnmap ? 'punch-hole' : 'zero-range', offset, lengthBytes, done);
+      this.#allocate(mayUnmap ? ['punch-hole', 'zero-range'] : ['zero-range'], offset, lengthBytes, done);
   }
 
   read(offset: number, data: IoVector, done: BlockDone): void {
@@ -121,16 +123,25 @@ export class FileBackend implements BlockBackend {
     else this.#engine.read(this.#fd, offset + moved, data, onResult);
   }
 
-  #allocate(mode: 'punch-hole' | 'zero-range', offset: number, lengthBytes: number, done: BlockDone): void {
+  /** By the first of `modes` that the file system has. */
+  #allocate(modes: readonly AllocateMode[], offset: number, lengthBytes: number, done: BlockDone): void {
+    const mode = modes.find((each) => !this.#lacks.has(each));
+    if (mode === undefined) {
+      done(blockError('unsupported', `${this.#file.path}: fallocate (${modes.join(', ')})`));
+      return;
+    }
     this.#engine.allocate(this.#fd, mode, offset, lengthBytes, (result) => {
-      done(this.#error(result, `fallocate (${mode}) of ${lengthBytes} bytes at ${offset}`));
+      if (isUnsupported(-result)) {
+        this.#lacks.add(mode);
+        this.#allocate(modes, offset, lengthBytes, done);
+      } else done(this.#error(result, `fallocate (${mode}) of ${lengthBytes} bytes at ${offset}`));
     });
   }
 
   #error(result: number, what: string): ReturnType<typeof errnoError> | undefined {
     if (result >= 0) return undefined;
-    // Only fallocate may be unsupported: a medium that can't be read or written at all is broken.
-    const errno = what.startsWith('fallocate') || !isUnsupported(-result) ? -result : constants.errno.EIO;
+    // Only fallocate may be unsupported, which is no error: a medium that can't be read or written at all is broken.
+    const errno = isUnsupported(-result) ? constants.errno.EIO : -result;
     return errnoError(errno, `${this.#file.path}: ${what}`);
   }
 }

@@ -98,6 +98,38 @@ describe('fileDisk', () => {
     await disk.close();
   });
 
+  it('zeroes by what the file system has, and emulates only the rest', async () => {
+    const asked: string[] = [];
+    const modes = ['punch-hole', 'zero-range'] as const;
+    for (const has of modes) {
+      const engine = new TestingEngine({ allocates: [has] });
+      const { allocate } = engine;
+      engine.allocate = (fd, mode, ...rest) => {
+        asked.push(mode);
+        allocate.call(engine, fd, mode, ...rest);
+      };
+      const disk = await open(image, {}, { engine });
+      for (let round = 0; round < 2; round++) {
+        for (const mayUnmap of [false, true]) {
+          expect(
+            await ended((done) => disk.write(0, new HostVector(new Uint8Array(4096).fill(1)), done)),
+          ).toBeUndefined();
+          expect(await ended((done) => disk.writeZeroes(512, 1024, mayUnmap, done))).toBeUndefined();
+          const data = bytes(4096);
+          await ended((done) => disk.read(0, data, done));
+          expect(data.bytes.every((byte, at) => byte === (at >= 512 && at < 1536 ? 0 : 1))).toBe(true);
+        }
+      }
+      expect(disk.contract.functions['write-zeroes']).toMatchObject({ by: 'native', calls: 4, errors: 0 });
+      await disk.close();
+    }
+    // tmpfs first: no zeroed range is asked for twice; then a file system without holes.
+    expect(asked).toEqual([
+      ...['zero-range', 'punch-hole', 'punch-hole'],
+      ...['zero-range', 'punch-hole', 'zero-range', 'zero-range', 'zero-range'],
+    ]);
+  });
+
   it.each([
     ['ENOSPC', 'no-space'],
     ['EDQUOT', 'no-space'],

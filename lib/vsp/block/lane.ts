@@ -18,8 +18,8 @@ export class BlockLane {
   readonly overlay: CopyOnWriteOverlay | undefined;
   /** Unit in which requests must be kept apart. */
   readonly unitBytes: number;
-  /** The backend turned out to be unable to do it. */
-  readonly #unable = new Set<BlockFunction>();
+  /** The backend turned out to be unable to do it; of write-zeroes, also to keep the place. */
+  readonly #unable = new Set<'discard' | 'write-zeroes' | 'keeping'>();
 
   constructor(backend: BlockBackend, makeOverlay?: (base: BlockBackend) => CopyOnWriteOverlay) {
     this.backend = backend;
@@ -30,9 +30,14 @@ export class BlockLane {
     this.unitBytes = Math.max(blockBytes, this.overlay?.blockBytes ?? SECTOR_BYTES);
   }
 
-  /** The backend ended a discard or write-zeroes with 'unsupported'. */
-  emulateFromNowOn(name: 'discard' | 'write-zeroes'): void {
-    this.#unable.add(name);
+  /** The backend ended a discard with 'unsupported'. */
+  emulateDiscards(): void {
+    this.#unable.add('discard');
+  }
+
+  /** The same for write-zeroes. One that can't even when it may unmap can't at all. */
+  emulateZeroes(mayUnmap: boolean): void {
+    this.#unable.add(mayUnmap ? 'write-zeroes' : 'keeping');
   }
 
   /** Discard goes to `io`. */
@@ -40,9 +45,10 @@ export class BlockLane {
     return this.io.discard !== undefined && !this.#unable.has('discard');
   }
 
-  /** Write-zeroes goes to `io`. */
-  get writesZeroes(): boolean {
-    return this.io.writeZeroes !== undefined && !this.#unable.has('write-zeroes');
+  /** Write-zeroes of this kind goes to `io`. */
+  writesZeroes(mayUnmap: boolean): boolean {
+    if (this.io.writeZeroes === undefined || this.#unable.has('write-zeroes')) return false;
+    return mayUnmap || !this.#unable.has('keeping');
   }
 
   /** Who does a function; `serial` is the one that the guest sees. */
@@ -58,7 +64,8 @@ export class BlockLane {
       case 'discard':
         return native(plain && this.discards);
       case 'write-zeroes':
-        return native(plain && this.writesZeroes);
+        // Native as long as one kind is.
+        return native(plain && this.writesZeroes(true));
       case 'identify':
         return native(this.backend.identify?.() === serial);
       case 'resize':

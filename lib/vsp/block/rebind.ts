@@ -3,7 +3,7 @@
  *
  *   open and check the new one            old one serves; a refusal or an abort ends here
  *   hold new requests, drain what is in flight    bounded by maxHoldMs
- *   flush the old one, activate the new one       a failure refuses the change: held requests go on on the old one
+ *   flush and deactivate the old, activate the new  a failure refuses the change: held requests go on on the old one
  *   switch; held requests go on, in order         no way back from here
  *   close the old one
  */
@@ -81,7 +81,8 @@ export async function changeBackend(
       if (host.writesToBackend && old.flush) {
         await waitFor(flushed(host, old), { ...limits, what: `disk ${host.id}: flush of the old backend` });
       }
-      // Not to be left half way: it is waited for.
+      // Neither to be left half way: they are waited for.
+      if (host.writesToBackend) await old.deactivate?.();
       await next.activate?.();
       check(host, old, next, options);
       if (signal?.aborted) throw new AbortError(signal);

@@ -3,9 +3,11 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { PassThrough } from 'node:stream';
+import { PassThrough, Writable } from 'node:stream';
+import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { ConsoleBackend, ConsoleHostEnd } from './contract.js';
+import { ManualClock } from '../../base/clock.js';
+import { CONSOLE_PATIENCE_NS, type ConsoleBackend, type ConsoleHostEnd } from './contract.js';
 import { fileConsole } from './file.js';
 import { callbackConsole, stdioConsole, streamConsole } from './stream.js';
 import { unixSocketConsole } from './unix-socket.js';
@@ -151,6 +153,23 @@ describe('streamConsole', () => {
     writable.destroy(new Error('broken'));
     await waits;
     await backend.close();
+  });
+});
+
+describe('streamConsole, when nobody reads', () => {
+  it('is closed after some patience, and lets go of who waits', async () => {
+    const clock = new ManualClock();
+    const writable = new Writable({ highWaterMark: 1, write: () => undefined });
+    const backend = streamConsole({ writable, clock });
+    new FakeHost(backend);
+    const waits = backend.write(Buffer.from('12'));
+    let closed = false;
+    const closing = backend.close().then(() => (closed = true));
+    await turn();
+    expect(closed).toBe(false);
+    clock.advance(CONSOLE_PATIENCE_NS);
+    await Promise.all([closing, waits]);
+    expect(writable.destroyed).toBe(true);
   });
 });
 

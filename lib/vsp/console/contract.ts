@@ -35,6 +35,8 @@ export interface ConsolePortService {
   attach(guest: ConsoleGuestEnd | undefined): void;
   /** From the guest; resolves when more may come. The array is only valid during the call. */
   output(bytes: Uint8Array): Promise<void> | undefined;
+  /** The answer to the last output as long as it is not there: also a guest's side that is new waits for it. */
+  readonly busy?: Promise<void> | undefined;
   /** The guest takes bytes again. */
   onGuestReady(): void;
   /** A process in the guest opened or closed the port. */
@@ -56,8 +58,12 @@ export interface ConsoleBackend {
   /** The size of the terminal behind it, where there is one (native resize). */
   readonly size?: ConsoleSize | undefined;
   describe(): BackendDescription;
+  /** Ends what is still being written, at the latest after CONSOLE_PATIENCE_NS; writes that wait end then. */
   close(): Promise<void>;
 }
+
+/** As long as somebody who takes no more output is waited for when a port is closed or rebound. */
+export const CONSOLE_PATIENCE_NS = 1_000_000_000n;
 
 /** What a backend tells the provider. */
 export interface ConsoleHostEnd {

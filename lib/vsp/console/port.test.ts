@@ -1,8 +1,15 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
-import type { ConsoleBackend, ConsoleGuestEnd, ConsoleHostEnd, ConsoleSize } from './contract.js';
+import {
+  CONSOLE_PATIENCE_NS,
+  type ConsoleBackend,
+  type ConsoleGuestEnd,
+  type ConsoleHostEnd,
+  type ConsoleSize,
+} from './contract.js';
 import { ConsolePort } from './port.js';
 import { ConsoleProvider } from './provider.js';
 import { callbackConsole } from './stream.js';
@@ -95,6 +102,33 @@ describe('ConsolePort', () => {
     const port = new ConsolePort('', true, backend, context);
     for (let i = 0; i < 64; i++) backend.host.input(new Uint8Array(64 * 1024));
     expect(port.pendingBytes).toBe(1024 * 1024);
+  });
+
+  it('takes what comes in one piece whole, however long', () => {
+    const backend = new FakeBackend();
+    const port = new ConsolePort('', true, backend, context);
+    backend.host.input(new Uint8Array(3 * 1024 * 1024));
+    backend.host.input(new Uint8Array(1));
+    expect([port.pendingBytes, backend.paused]).toEqual([3 * 1024 * 1024, true]);
+  });
+
+  it('leaves a stream that nobody reads, after some patience', async () => {
+    const clock = new ManualClock();
+    const old = new FakeBackend();
+    old.write = () => new Promise<void>(() => undefined);
+    const next = new FakeBackend();
+    const port = new ConsolePort('', true, old, { ...context, clock });
+    void port.output(Buffer.from('lost'));
+    expect(port.busy).toBeInstanceOf(Promise);
+    const rebound = port.rebind(next);
+    expect(port.busy).toBeUndefined();
+    expect(port.output(Buffer.from('b'))).toBeUndefined();
+    await turn();
+    expect(old.closed).toBe(false);
+    clock.advance(CONSOLE_PATIENCE_NS);
+    await rebound;
+    expect([old.closed, next.written]).toEqual([true, 'b']);
+    await port.close();
   });
 
   it('tells a guest who is there and how large the terminal is, also one that comes later', () => {

@@ -12,7 +12,14 @@ import { RateLimit, type Logger } from '../../base/logger.js';
 import { MiB } from '../../base/units.js';
 import type { DeviceContract } from '../contract.js';
 import { FunctionBooks } from '../function-books.js';
-import type { ConsoleBackend, ConsoleGuestEnd, ConsolePortService, ConsoleSize } from './contract.js';
+import { waitFor } from '../deadline.js';
+import {
+  CONSOLE_PATIENCE_NS,
+  type ConsoleBackend,
+  type ConsoleGuestEnd,
+  type ConsolePortService,
+  type ConsoleSize,
+} from './contract.js';
 
 /** What a backend may still hand over after it was paused; beyond it bytes are dropped, and that is logged. */
 const MAX_PENDING_BYTES = MiB;
@@ -93,7 +100,15 @@ export class ConsolePort implements ConsolePortService {
       ended();
       return undefined;
     }
-    this.#writing = more.then(ended);
+    const writing = more.then(() => {
+      ended();
+      if (this.#writing === writing) this.#writing = undefined;
+    });
+    this.#writing = writing;
+    return writing;
+  }
+
+  get busy(): Promise<void> | undefined {
     return this.#writing;
   }
 
@@ -114,19 +129,24 @@ export class ConsolePort implements ConsolePortService {
   }
 
   /**
-   * Another stream of the host behind the same port. What the guest has written is taken by the old one; what waits for
-   * the guest stays. @throws VmmError ERR_CLOSED.
+   * Another stream of the host behind the same port. What the guest has written is taken by the old one, unless nobody
+   * reads it; what waits for the guest stays. @throws VmmError ERR_CLOSED.
    */
   async rebind(backend: ConsoleBackend): Promise<void> {
     if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `console port '${this.name}' is closed`);
     const old = this.#backend;
+    const writing = this.#writing;
+    this.#writing = undefined;
     this.#backend = backend;
     this.#rebinds++;
     this.#setHostOpen(old, false, true);
     this.#start(backend);
     this.#paused = false;
     this.#refill();
-    await this.#writing;
+    if (writing !== undefined) {
+      const limits = { clock: this.#clock, maxNs: CONSOLE_PATIENCE_NS, what: `console port '${this.name}'` };
+      await waitFor(writing, limits).catch(() => undefined);
+    }
     await old.close();
   }
 
@@ -160,7 +180,8 @@ export class ConsolePort implements ConsolePortService {
     let rest = bytes;
     if (this.#pendingBytes === 0 && this.#takes) rest = rest.subarray(this.#guest!.offer(rest));
     if (rest.length === 0) return;
-    if (this.#pendingBytes + rest.length > MAX_PENDING_BYTES) {
+    // What came in one piece before it was paused is taken whole.
+    if (this.#pendingBytes > 0 && this.#pendingBytes + rest.length > MAX_PENDING_BYTES) {
       this.#complaints.run((dropped) => {
         const message = `console port '${this.name}': a paused backend goes on sending; ${rest.length} bytes are dropped`;
         this.#logger.log('warn', message, { dropped });

@@ -3,9 +3,11 @@
  * both ways: a writable that is full holds the guest, a guest that takes nothing pauses the readable.
  */
 import type { Readable, Writable } from 'node:stream';
+import { hostClock, type Clock } from '../../base/clock.js';
 import type { CommandIo } from '../../base/command-io.js';
 import type { BackendDescription } from '../contract.js';
-import type { ConsoleBackend, ConsoleHostEnd, ConsoleSize } from './contract.js';
+import { waitFor } from '../deadline.js';
+import { CONSOLE_PATIENCE_NS, type ConsoleBackend, type ConsoleHostEnd, type ConsoleSize } from './contract.js';
 
 /** Writes a copy; resolves when the stream takes more, or can't any more. Undefined: it takes more at once. */
 export function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> | undefined {
@@ -27,6 +29,8 @@ export interface StreamConsoleOptions {
   readonly writable?: Writable;
   /** End the writable and destroy the readable when the port is closed. Default true. */
   readonly end?: boolean;
+  /** By which a close waits for a writable that nobody reads; a parameter for tests. */
+  readonly clock?: Clock;
 }
 
 /** A port on two streams, or twice the same Duplex. */
@@ -142,16 +146,19 @@ class StreamBackend implements ConsoleBackend {
   }
 
   async close(): Promise<void> {
-    const { readable, writable, end = true } = this.#options;
+    const { readable, writable, end = true, clock = hostClock } = this.#options;
     this.#host = undefined;
     for (const undo of this.#closing.splice(0)) undo();
     if (!end) return;
     readable?.removeAllListeners('data');
     if (writable && !writable.destroyed && !writable.writableFinished) {
-      await new Promise<void>((resolve) => {
+      const ended = new Promise<void>((resolve) => {
         writable.once('close', resolve).once('error', () => resolve());
         writable.end(() => resolve());
       });
+      const limits = { clock, maxNs: CONSOLE_PATIENCE_NS, what: 'a stream' };
+      // Nobody reads: what is left is lost.
+      await waitFor(ended, limits).catch(() => writable.destroy());
     }
     readable?.destroy();
   }

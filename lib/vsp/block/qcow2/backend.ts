@@ -9,60 +9,66 @@ import type { BackendDescription } from '../../contract.js';
 import type { BlockBackend, BlockDone, BlockGeometry } from '../contract.js';
 import type { Backing } from './backing.js';
 import { Claims } from './claims.js';
-import { Committer, type CommitParts } from './commit.js';
-import { Failure, toBlockError } from './failure.js';
-import type { Header } from './header.js';
-import type { ImageFile } from './image-file.js';
-import type { Mapping } from './mapping.js';
-import type { Generations } from './mutex.js';
+import { Committer } from './commit.js';
+import { Failure, imageError, toBlockError } from './failure.js';
+import type { LoadedImage } from './load.js';
 import { Reader } from './reader.js';
 import { Writer } from './writer.js';
 import { Zeroes } from './zeroes.js';
 
+/** What an image stands on for as long as it is open. */
 export interface ImageParts {
-  readonly file: ImageFile;
-  readonly header: Header;
-  readonly mapping: Mapping;
-  readonly users: Generations;
   readonly backing: Backing | undefined;
+  /** Reads anew what is kept in memory. */
+  readonly reload: () => Promise<LoadedImage>;
   /** Gives lock and descriptor back. */
-  readonly closeFile: () => Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** An image that is only read: the lower end of a chain, or a disk without write access. */
 export class Qcow2Reader implements BlockBackend, Backing {
-  readonly geometry: BlockGeometry;
   readonly ordersOverlaps = false;
-  protected readonly reader: Reader;
-  readonly #parts: ImageParts;
+  protected readonly parts: ImageParts;
+  protected loaded: LoadedImage;
+  #reader: Reader;
+  #geometry: BlockGeometry;
   #closed: Promise<void> | undefined;
 
-  constructor(parts: ImageParts) {
-    const { sizeBytes, clusterBytes } = parts.header;
-    this.geometry = {
-      sizeBytes,
-      blockBytes: 512,
-      physicalBlockBytes: Math.min(4096, clusterBytes),
-      optimalIoBytes: clusterBytes,
-    };
-    this.#parts = parts;
-    this.reader = new Reader(parts.file, parts.mapping, parts.users, parts.backing);
+  constructor(loaded: LoadedImage, parts: ImageParts) {
+    this.parts = parts;
+    this.loaded = loaded;
+    this.#reader = this.makeReader();
+    this.#geometry = geometryOf(loaded);
+  }
+
+  get geometry(): BlockGeometry {
+    return this.#geometry;
   }
 
   get sizeBytes(): number {
-    return this.geometry.sizeBytes;
+    return this.#geometry.sizeBytes;
   }
 
   read(offset: number, data: IoVector, done: BlockDone): void {
-    this.reader.readThen(offset, data, (failure) => done(failure === undefined ? undefined : toBlockError(failure)));
+    this.#reader.readThen(offset, data, (failure) => done(failure === undefined ? undefined : toBlockError(failure)));
   }
 
   readThen(offset: number, data: IoVector, done: (failure: Failure | undefined) => void): void {
     this.read(offset, data, (error) => done(error && new Failure(error.code, error.message, error.cause)));
   }
 
+  /** Another backend has had the image, or what stands behind it, until now. @throws VmmError ERR_DISK_IMAGE */
+  async activate(): Promise<void> {
+    await this.parts.backing?.activate();
+    this.loaded = await this.parts.reload();
+    this.#reader = this.makeReader();
+    this.#geometry = geometryOf(this.loaded);
+    checkSectors(this.loaded.file.path, this.sizeBytes);
+  }
+
   describe(): BackendDescription {
-    const { file, header, backing } = this.#parts;
+    const { file, header } = this.loaded;
+    const { backing } = this.parts;
     return {
       kind: 'qcow2',
       path: file.path,
@@ -76,64 +82,100 @@ export class Qcow2Reader implements BlockBackend, Backing {
     return this.#closed;
   }
 
+  protected makeReader(): Reader {
+    const { file, mapping, users } = this.loaded;
+    return new Reader(file, mapping, users, this.parts.backing);
+  }
+
   protected async shut(): Promise<void> {
     try {
-      await this.#parts.closeFile();
+      await this.parts.close();
     } finally {
-      await this.#parts.backing?.close();
+      await this.parts.backing?.close();
     }
   }
 }
 
-export class Qcow2Backend extends Qcow2Reader {
-  readonly #path: string;
-  readonly #writer: Writer;
-  readonly #zeroes: Zeroes;
-  readonly #committer: Committer;
+interface Changers {
+  readonly writer: Writer;
+  readonly zeroes: Zeroes;
+  readonly committer: Committer;
+}
 
-  constructor(parts: ImageParts & CommitParts) {
-    super(parts);
-    this.#path = parts.file.path;
-    this.#committer = new Committer(parts);
-    const all = { ...parts, reader: this.reader, committer: this.#committer, claims: new Claims() };
-    this.#writer = new Writer(all);
-    this.#zeroes = new Zeroes(all, this.#writer, parts.backing !== undefined);
+export class Qcow2Backend extends Qcow2Reader {
+  #changers: Changers;
+
+  /** @param loaded for writing */
+  constructor(loaded: LoadedImage, parts: ImageParts) {
+    super(loaded, parts);
+    this.#changers = this.#makeChangers();
   }
 
   write(offset: number, data: IoVector, done: BlockDone): void {
-    this.#writer.writeThen(offset, data, (failure) => done(failure === undefined ? undefined : toBlockError(failure)));
+    this.#changers.writer.writeThen(offset, data, (failure) =>
+      done(failure === undefined ? undefined : toBlockError(failure)),
+    );
   }
 
   flush(done: BlockDone): void {
-    ended(this.#committer.run(), done);
+    ended(this.#changers.committer.run(), done);
   }
 
   discard(offset: number, lengthBytes: number, done: BlockDone): void {
-    ended(this.#zeroes.discard(offset, lengthBytes), done);
+    ended(this.#changers.zeroes.discard(offset, lengthBytes), done);
   }
 
   writeZeroes(offset: number, lengthBytes: number, mayUnmap: boolean, done: BlockDone): void {
-    ended(this.#zeroes.writeZeroes(offset, lengthBytes, mayUnmap), done);
+    ended(this.#changers.zeroes.writeZeroes(offset, lengthBytes, mayUnmap), done);
   }
 
-  /** @throws VmmError ERR_SYSTEM when the last changes could not be made durable; everything is closed all the same. */
-  protected override async shut(): Promise<void> {
-    let failure: unknown;
+  override async activate(): Promise<void> {
+    await super.activate();
+    this.#changers = this.#makeChangers();
+  }
+
+  /** @throws VmmError ERR_SYSTEM when the last changes could not be made durable */
+  async deactivate(): Promise<void> {
+    const { committer } = this.#changers;
     try {
-      await this.#committer.run();
+      await committer.run();
       // What the first one gave back is counted down by the second.
-      await this.#committer.run();
-    } catch (error) {
-      failure = error;
-    }
-    await super.shut();
-    if (failure !== undefined) {
-      const { message } = toBlockError(failure);
-      throw new VmmError('ERR_SYSTEM', `${this.#path}: not everything could be made durable: ${message}`, {
-        cause: failure,
-      });
+      await committer.run();
+    } catch (cause) {
+      const { message } = toBlockError(cause);
+      const { path } = this.loaded.file;
+      throw new VmmError('ERR_SYSTEM', `${path}: not everything could be made durable: ${message}`, { cause });
     }
   }
+
+  /** @throws VmmError as deactivate() does; everything is closed all the same. */
+  protected override async shut(): Promise<void> {
+    let failure: unknown;
+    await this.deactivate().catch((error: unknown) => (failure = error));
+    await super.shut();
+    if (failure !== undefined) throw failure as VmmError;
+  }
+
+  #makeChangers(): Changers {
+    const { writing, ...rest } = this.loaded;
+    if (!writing) throw new TypeError('an image that is only read');
+    const all = { ...rest, ...writing };
+    const committer = new Committer(all);
+    const parts = { ...all, reader: this.makeReader(), committer, claims: new Claims() };
+    const writer = new Writer(parts);
+    return { writer, committer, zeroes: new Zeroes(parts, writer, this.parts.backing !== undefined) };
+  }
+}
+
+function geometryOf({ header: { sizeBytes, clusterBytes } }: LoadedImage): BlockGeometry {
+  const physicalBlockBytes = Math.min(4096, clusterBytes);
+  return { sizeBytes, blockBytes: 512, physicalBlockBytes, optimalIoBytes: clusterBytes };
+}
+
+/** @throws VmmError ERR_DISK_IMAGE for a disk that is not made of sectors */
+export function checkSectors(path: string, sizeBytes: number): void {
+  if (sizeBytes % 512 === 0) return;
+  throw imageError(path, 'size', `${sizeBytes} bytes are no multiple of 512`, 'qemu-img resize');
 }
 
 function ended(task: Promise<void>, done: BlockDone): void {

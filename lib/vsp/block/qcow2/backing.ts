@@ -4,6 +4,7 @@
  */
 import type { BackendDescription } from '../../contract.js';
 import type { IoVector } from '../../../memory/io-vector.js';
+import type { OpenedFile } from './chain-files.js';
 import type { Failure } from './failure.js';
 import type { ImageFile } from './image-file.js';
 
@@ -11,17 +12,23 @@ export interface Backing {
   readonly sizeBytes: number;
   /** A range inside `sizeBytes`. */
   readThen(offset: number, data: IoVector, done: (failure: Failure | undefined) => void): void;
+  /** Reads anew what is kept of the file in memory: until now another backend wrote to it. */
+  activate(): Promise<void>;
   describe(): BackendDescription;
   close(): Promise<void>;
 }
 
 export class RawBacking implements Backing {
-  readonly #file: ImageFile;
-  readonly #close: () => Promise<void>;
+  readonly #opened: OpenedFile;
+  #file: ImageFile;
 
-  constructor(file: ImageFile, close: () => Promise<void>) {
+  static async open(opened: OpenedFile): Promise<RawBacking> {
+    return new RawBacking(opened, await opened.view());
+  }
+
+  private constructor(opened: OpenedFile, file: ImageFile) {
+    this.#opened = opened;
     this.#file = file;
-    this.#close = close;
   }
 
   get sizeBytes(): number {
@@ -32,11 +39,15 @@ export class RawBacking implements Backing {
     this.#file.readThen(offset, data, done);
   }
 
+  async activate(): Promise<void> {
+    this.#file = await this.#opened.view();
+  }
+
   describe(): BackendDescription {
     return { kind: 'file', path: this.#file.path };
   }
 
   close(): Promise<void> {
-    return this.#close();
+    return this.#opened.close();
   }
 }

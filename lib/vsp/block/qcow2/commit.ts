@@ -167,7 +167,9 @@ export class Committer {
     if (ready.length === 0) return;
     this.#unnamed = this.#unnamed.filter((freed) => !ready.includes(freed));
     const runs = joined(ready, header.clusterBytes);
-    await Promise.all(runs.map(({ offset, clusters }) => file.punch(offset, clusters * header.clusterBytes)));
+    // Other entries may name a cluster that is counted twice: its bytes stay.
+    const last = await allocation.run(() => refcounts.lastUses(runs));
+    await Promise.all(last.map(({ offset, clusters }) => file.punch(offset, clusters * header.clusterBytes)));
     await allocation.run(async () => {
       for (const { offset, clusters } of runs) await refcounts.release(offset, clusters);
     });

@@ -2,14 +2,15 @@
  * `qcow2Disk(path)`: a qcow2 image of version 3, with the chain of its backing files; version 2 for reading only.
  *
  * Files of this folder, lowest first: header, refcount-block; image-file, page-cache, metadata-map; refcounts, mapping;
- * commit (the order of all metadata writes); reader, writer, zeroes; backend; open, create.
+ * commit (the order of all metadata writes); reader, writer, zeroes; load; backend; chain-files; open, create.
  */
-import { lockFile } from '../../../memory/file-lock.js';
 import { checkOptionNames } from '../../../base/options.js';
 import type { BlockBackend } from '../contract.js';
 import type { BlockOpenContext, BlockSource } from '../source.js';
-import { imageError } from './failure.js';
-import { openQcow2, type LockFile } from './open.js';
+import type { LockFile } from '../image-lock.js';
+import { checkSectors } from './backend.js';
+import { hostFiles } from './chain-files.js';
+import { openQcow2 } from './open.js';
 
 export { createQcow2Overlay, type Qcow2OverlayOptions } from './create.js';
 
@@ -19,7 +20,7 @@ export interface Qcow2DiskOptions {
   /** What the backing file is where the image does not say; it is never guessed. */
   readonly backingFormat?: 'raw' | 'qcow2';
   readonly readOnly?: boolean;
-  /** Takes the advisory lock of each file of the chain. */
+  /** Takes the advisory lock of each file of the chain; a parameter for tests. */
   readonly lock?: LockFile;
   /** Bound of each of the two caches of metadata; default 4 MiB of L2 tables and 1 MiB of refcounts. */
   readonly cacheBytes?: number;
@@ -42,17 +43,20 @@ export function qcow2Disk(path: string, options: Qcow2DiskOptions = {}): BlockSo
 }
 
 async function openDisk(path: string, options: Qcow2DiskOptions, context: BlockOpenContext): Promise<BlockBackend> {
+  const { engine, logger, owner, signal } = context;
   const backend = await openQcow2(path, {
-    engine: context.engine,
-    logger: context.logger,
-    signal: context.signal,
+    files: hostFiles({ engine, owner, signal, lockFile: options.lock }),
+    logger,
     readOnly: context.readOnly || options.readOnly === true,
     backingFolders: options.backingFolders ?? [],
     backingFormat: options.backingFormat,
-    lock: options.lock ?? lockFile,
     cacheBytes: options.cacheBytes,
   });
-  if (backend.sizeBytes % 512 === 0) return backend;
-  await backend.close();
-  throw imageError(path, 'size', `${backend.sizeBytes} bytes are no multiple of 512`, 'qemu-img resize');
+  try {
+    checkSectors(path, backend.sizeBytes);
+    return backend;
+  } catch (error) {
+    await backend.close();
+    throw error;
+  }
 }

@@ -27,8 +27,8 @@ describe('qcow2Disk', () => {
     mkdirSync(inFolder('folder'));
     writeFileSync(inFolder('empty'), '');
     writeFileSync(inFolder('raw'), new Uint8Array(4096));
-    await expect(TestDisk.open(inFolder('folder'))).rejects.toMatchObject(refused(/no regular file/));
-    await expect(TestDisk.open(inFolder('none'))).rejects.toMatchObject(refused(/ENOENT/));
+    await expect(TestDisk.open(inFolder('folder'))).rejects.toMatchObject(refused(/is a directory/));
+    await expect(TestDisk.open(inFolder('none'))).rejects.toMatchObject(refused(/does not exist/));
     await expect(TestDisk.open(inFolder('empty'))).rejects.toMatchObject(refused(/0 bytes/));
     await expect(TestDisk.open(inFolder('raw'))).rejects.toMatchObject(refused(/magic/));
     await createQcow2Image(inFolder('cut'), { sizeBytes: SIZE });

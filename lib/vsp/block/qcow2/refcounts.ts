@@ -134,6 +134,23 @@ export class Refcounts {
     return offset;
   }
 
+  /** Of these runs, the parts with a refcount of 1: nobody uses them once they are released. */
+  async lastUses(runs: readonly Run[]): Promise<Run[]> {
+    const last: Run[] = [];
+    for (const { offset, clusters } of runs) {
+      for (let at = offset; at < offset + clusters * this.#clusterBytes; at += this.#clusterBytes) {
+        if (this.#pageOffset(at / this.#clusterBytes) === 0) continue;
+        while (this.peek(at) === undefined) await this.load(at);
+        if (this.peek(at) !== 1) continue;
+        const before = last.at(-1);
+        if (before && before.offset + before.clusters * this.#clusterBytes === at) {
+          last[last.length - 1] = { ...before, clusters: before.clusters + 1 };
+        } else last.push({ offset: at, clusters: 1, fresh: false });
+      }
+    }
+    return last;
+  }
+
   /** One user less for each of the clusters. @throws Failure 'corrupt' when one has none. */
   async release(offset: number, clusters: number): Promise<void> {
     const first = offset / this.#clusterBytes;

@@ -5,7 +5,7 @@
 import { getRefcount } from './refcount-block.js';
 
 export interface CheckResult {
-  /** References to what is not counted, not aligned or not in the file. */
+  /** References to what is not counted, not aligned or not in the file; data where a table is. */
   readonly corruptions: number;
   /** Counted more often than named. */
   readonly leaks: number;
@@ -18,14 +18,17 @@ export function checkImage(bytes: Uint8Array): CheckResult {
   const perBlock = (clusterBytes * 8) / bits;
   let corruptions = 0;
   const named = new Map<number, number>();
+  const tables = new Set<number>();
+  const data = new Set<number>();
   const number = (at: number): bigint => (at + 8 <= bytes.length ? view.getBigUint64(at) : 0n);
-  const name = (offset: number, length = clusterBytes): boolean => {
+  const name = (offset: number, length = clusterBytes, kind = tables): boolean => {
     if (offset % clusterBytes !== 0 || offset >= bytes.length) {
       corruptions++;
       return false;
     }
     for (let at = offset; at < offset + length; at += clusterBytes) {
       named.set(at / clusterBytes, (named.get(at / clusterBytes) ?? 0) + 1);
+      kind.add(at / clusterBytes);
     }
     return true;
   };
@@ -46,21 +49,22 @@ export function checkImage(bytes: Uint8Array): CheckResult {
     if (block === 0 || block + clusterBytes > bytes.length) return 0;
     return getRefcount(new DataView(bytes.buffer, bytes.byteOffset + block, clusterBytes), bits, cluster % perBlock);
   };
-  const follow = (entry: bigint): number | undefined => {
+  const follow = (entry: bigint, kind: Set<number>): number | undefined => {
     const offset = Number(entry & OFFSET);
     if (offset === 0) return undefined;
-    if (!name(offset)) return undefined;
+    if (!name(offset, clusterBytes, kind)) return undefined;
     if (((entry & COPIED) !== 0n) !== (refcount(offset / clusterBytes) === 1)) corruptions++;
     return offset;
   };
   for (let index = 0; index < l1Entries; index++) {
-    const l2 = follow(number(l1 + index * 8));
+    const l2 = follow(number(l1 + index * 8), tables);
     if (l2 === undefined) continue;
     for (let at = l2; at < l2 + clusterBytes; at += 8) {
       if ((number(at) & 0x7f000000000001fen) !== 0n) corruptions++;
-      else follow(number(at));
+      else follow(number(at), data);
     }
   }
+  for (const cluster of data) if (tables.has(cluster)) corruptions++;
   let leaks = 0;
   for (const [cluster, count] of named) if (refcount(cluster) < count) corruptions++;
   for (const [index, block] of blocks.entries()) {

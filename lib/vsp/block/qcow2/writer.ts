@@ -68,17 +68,19 @@ export class Writer {
   /**
    * Whether the extent's clusters may be changed where they are. Undefined when a refcount has to be loaded first.
    *
-   * @throws Failure 'corrupt' when they are marked so but used by another or by metadata
+   * @throws Failure 'corrupt' when one is metadata, or is marked as ours alone and is not
    */
   isOwn(extent: Extent, offset: number): boolean | undefined {
-    if (!extent.copied || extent.hostOffset === 0) return false;
+    if (extent.hostOffset === 0) return false;
     const { mapping, metadata, refcounts, file } = this.#parts;
     const first = Math.floor(offset / this.#clusterBytes);
     const last = Math.floor((offset + extent.lengthBytes - 1) / this.#clusterBytes);
     let host = extent.hostOffset - (offset - first * this.#clusterBytes);
     for (let cluster = first; cluster <= last; cluster++, host += this.#clusterBytes) {
-      if (mapping.isVerified(cluster)) continue;
+      if (extent.copied && mapping.isVerified(cluster)) continue;
+      // Also of one that is not changed but given back: a hole would be punched into a table.
       if (metadata.has(host)) throw new Failure('corrupt', `${file.path}: guest cluster ${cluster} lies on metadata`);
+      if (!extent.copied) continue;
       const count = refcounts.peek(host);
       if (count === undefined) return undefined;
       if (count !== 1) {
@@ -86,7 +88,7 @@ export class Writer {
       }
       mapping.verify(cluster);
     }
-    return true;
+    return extent.copied;
   }
 
   /** Loads the refcounts that isOwn lacked. */

@@ -1,0 +1,68 @@
+/**
+ * What the fuzzers of all rooms share: random numbers from a seed, and how many executions there are, from which seed
+ * on, and what a failure says. For tests alone; CONTRIBUTING.md says how a finding is repeated and saved.
+ */
+import { readFileSync } from 'node:fs';
+
+/** Random numbers of 32 bits from a seed (mulberry32). */
+export class Random {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed >>> 0;
+  }
+
+  word(): number {
+    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
+    let value = this.#state;
+    value = Math.imul(value ^ (value >>> 15), value | 1);
+    value ^= value + Math.imul(value ^ (value >>> 7), value | 61);
+    return (value ^ (value >>> 14)) >>> 0;
+  }
+
+  below(end: number): number {
+    return this.word() % end;
+  }
+
+  chance(oneIn: number): boolean {
+    return this.below(oneIn) === 0;
+  }
+
+  of<T>(list: readonly T[]): T {
+    return list[this.below(list.length)]!;
+  }
+}
+
+/** Executions of each fuzzer: VIVARIUM_FUZZ_RUNS, 100,000 when not set. */
+export const FUZZ_RUNS = Number(process.env['VIVARIUM_FUZZ_RUNS'] ?? 100_000);
+
+/** The first execution's seed, each next has one more: VIVARIUM_FUZZ_SEED, another for each process when not set. */
+export const FUZZ_SEED = Number(process.env['VIVARIUM_FUZZ_SEED'] ?? Math.floor(Math.random() * 2 ** 32));
+
+/** A time within which a fuzzer ends on any machine, for the test's own limit. */
+export const FUZZ_TIMEOUT_MS = Math.max(120_000, FUZZ_RUNS * 5);
+
+const CORPUS = new URL('../../test/corpus/seeds.json', import.meta.url);
+
+/**
+ * Executes the saved seeds of `name`, then `runs` from FUZZ_SEED on. An execution depends on nothing but its seed.
+ *
+ * @throws Error with the seed of the execution that threw, and how to repeat it.
+ */
+export async function fuzz(
+  name: string,
+  execute: (seed: number) => Promise<void> | void,
+  runs = FUZZ_RUNS,
+): Promise<void> {
+  const corpus = JSON.parse(readFileSync(CORPUS, 'utf8')) as Partial<Record<string, number[]>>;
+  const one = async (seed: number): Promise<void> => {
+    try {
+      await execute(seed);
+    } catch (cause) {
+      const reason = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+      throw new Error(`${name}: repeat with VIVARIUM_FUZZ_SEED=${seed} VIVARIUM_FUZZ_RUNS=1\n${reason}`, { cause });
+    }
+  };
+  for (const seed of corpus[name] ?? []) await one(seed);
+  for (let index = 0; index < runs; index++) await one((FUZZ_SEED + index) >>> 0);
+}
