@@ -123,8 +123,10 @@ export class MockDriver {
   /** As add, with the pieces in an indirect table at `tableGpa`, behind those that stand directly in the queue. */
   addIndirect(pieces: readonly Piece[], tableGpa: number, direct: readonly Piece[] = []): number | undefined {
     // The next table mostly has as many entries: a driver in a bench makes no object for it.
-    if (this.#table.length !== pieces.length * WORDS) this.#table = new Uint32Array(pieces.length * WORDS);
-    if (this.#tableBytes.buffer !== this.#table.buffer) this.#tableBytes = new Uint8Array(this.#table.buffer);
+    if (this.#table.length !== pieces.length * WORDS) {
+      this.#table = new Uint32Array(pieces.length * WORDS);
+      this.#tableBytes = new Uint8Array(this.#table.buffer);
+    }
     for (let i = 0; i < pieces.length; i++) {
       const { gpa, length, writable } = pieces[i]!;
       const next = i < pieces.length - 1 ? VirtqDescFlag.NEXT : 0;
