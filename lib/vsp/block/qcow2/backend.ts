@@ -86,6 +86,7 @@ export class Qcow2Reader implements BlockBackend, Backing {
 }
 
 export class Qcow2Backend extends Qcow2Reader {
+  readonly writesBehind = true;
   readonly #path: string;
   readonly #writer: Writer;
   readonly #zeroes: Zeroes;
