@@ -27,23 +27,26 @@ export interface NativeIoEngineOptions {
   readonly kind?: 'auto' | 'io_uring' | 'threads';
 }
 
-interface Request {
-  readonly op: number;
-  readonly fd: number;
-  readonly offset: number;
+/** A request on its way; used again and again, so that the hot path makes no object here. */
+class Request {
+  op = 0;
+  fd = 0;
+  offset = 0;
   /** Of the data; or of the range that is allocated. */
-  readonly lengthBytes: number;
-  readonly guest: GuestVector | undefined;
-  readonly host: Uint8Array | undefined;
+  lengthBytes = 0;
+  guest: GuestVector | undefined;
+  host: Uint8Array | undefined;
   /** What `host` is a copy of, where it is one. */
-  readonly copyOf: IoVector | undefined;
-  readonly done: IoDone;
+  copyOf: IoVector | undefined;
+  done: IoDone = nobody;
   /** Bytes of the data that are done. */
-  moved: number;
+  moved = 0;
   /** Bytes of the data that are under way. */
-  part: number;
-  result: number;
+  part = 0;
+  result = 0;
 }
+
+const nobody: IoDone = () => {};
 
 export class NativeIoEngine implements IoEngine {
   readonly kind: 'io_uring' | 'threads';
@@ -60,6 +63,7 @@ export class NativeIoEngine implements IoEngine {
   #waitingHead = 0;
   /** With a result, not yet told. */
   #finished: Request[] = [];
+  readonly #free: Request[] = [];
   #inFlight = 0;
   #scheduled = false;
   #rounds = 0;
@@ -94,12 +98,12 @@ export class NativeIoEngine implements IoEngine {
   }
 
   sync(fd: number, done: IoDone): void {
-    this.#begin(request(IoOp.SYNC, fd, 0, 0, done));
+    this.#begin(this.#request(IoOp.SYNC, fd, 0, 0, done));
   }
 
   allocate(fd: number, mode: AllocateMode, offset: number, lengthBytes: number, done: IoDone): void {
     const op = mode === 'punch-hole' ? IoOp.PUNCH_HOLE : IoOp.ZERO_RANGE;
-    this.#begin(request(op, fd, offset, lengthBytes, done));
+    this.#begin(this.#request(op, fd, offset, lengthBytes, done));
   }
 
   flush(): void {
@@ -121,22 +125,35 @@ export class NativeIoEngine implements IoEngine {
   }
 
   #transfer(op: number, fd: number, offset: number, data: IoVector, done: IoDone): void {
-    const lengthBytes = data.lengthBytes;
+    const next = this.#request(op, fd, offset, data.lengthBytes, done);
     if (data instanceof GuestVector && data.memory === this.#memory) {
-      this.#begin(request(op, fd, offset, lengthBytes, done, data));
+      next.guest = data;
     } else if (data instanceof HostVector) {
-      this.#begin(request(op, fd, offset, lengthBytes, done, undefined, data.bytes));
+      next.host = data.bytes;
     } else {
-      const bytes = new Uint8Array(lengthBytes);
-      if (op === IoOp.WRITE) data.copyTo(bytes);
-      this.#begin(request(op, fd, offset, lengthBytes, done, undefined, bytes, data));
+      next.host = new Uint8Array(data.lengthBytes);
+      next.copyOf = data;
+      if (op === IoOp.WRITE) data.copyTo(next.host);
     }
+    this.#begin(next);
+  }
+
+  /** @throws RangeError for a number that can't be. */
+  #request(op: number, fd: number, offset: number, lengthBytes: number, done: IoDone): Request {
+    checkWhole('fd', fd, 2 ** 31 - 1);
+    checkWhole('offset', offset, Number.MAX_SAFE_INTEGER);
+    checkWhole('lengthBytes', lengthBytes, Number.MAX_SAFE_INTEGER);
+    const next = this.#free.pop() ?? new Request();
+    next.op = op;
+    next.fd = fd;
+    next.offset = offset;
+    next.lengthBytes = lengthBytes;
+    next.done = done;
+    next.moved = next.part = next.result = 0;
+    return next;
   }
 
   #begin(next: Request): void {
-    checkWhole('fd', next.fd, 2 ** 31 - 1);
-    checkWhole('offset', next.offset, Number.MAX_SAFE_INTEGER);
-    checkWhole('lengthBytes', next.lengthBytes, Number.MAX_SAFE_INTEGER);
     this.#inFlight++;
     if (this.#closing) {
       next.result = -ECANCELED;
@@ -286,27 +303,18 @@ export class NativeIoEngine implements IoEngine {
 
   #end(one: Request, result: number): void {
     this.#inFlight--;
+    const { done } = one;
+    one.done = nobody;
+    one.guest = one.host = one.copyOf = undefined;
+    this.#free.push(one);
     try {
-      one.done(result);
+      done(result);
     } finally {
       if (this.#inFlight === 0) {
         for (const resolve of this.#whenDrained.splice(0)) resolve();
       }
     }
   }
-}
-
-function request(
-  op: number,
-  fd: number,
-  offset: number,
-  lengthBytes: number,
-  done: IoDone,
-  guest?: GuestVector,
-  host?: Uint8Array,
-  copyOf?: IoVector,
-): Request {
-  return { op, fd, offset, lengthBytes, guest, host, copyOf, done, moved: 0, part: 0, result: 0 };
 }
 
 function checkWhole(name: string, value: number, maximum: number): void {

@@ -22,7 +22,7 @@ import {
 } from '../abi/virtio.js';
 import type { DeviceMemory } from '../memory/device-memory.js';
 import { GuestVector } from '../memory/io-vector.js';
-import { SECTOR_BYTES } from '../vsp/block/contract.js';
+import { SECTOR_BYTES, type BlockDone, type BlockError } from '../vsp/block/contract.js';
 import { MAX_RANGE_SECTORS, MAX_RANGES } from './block-config.js';
 import type { DescriptorChain } from './virtqueue.js';
 
@@ -44,14 +44,22 @@ export type BlockWork =
   | { readonly kind: 'refused'; readonly status: number }
   | BlockChange;
 
-export interface BlockRequest {
-  readonly head: number;
-  readonly memory: DeviceMemory;
+/** A request on its way; used again and again, each with its completion callback made once. */
+export class BlockRequest {
+  head = 0;
+  memory: DeviceMemory;
   /** Where the status byte is written. */
-  readonly statusGpa: number;
+  statusGpa = 0;
   /** All writable bytes, with the status. */
-  readonly writableBytes: number;
-  readonly work: BlockWork;
+  writableBytes = 0;
+  work: BlockWork = REFUSED;
+  /** For the service, at its end. */
+  readonly done: BlockDone;
+
+  constructor(memory: DeviceMemory, done: (request: BlockRequest, error: BlockError | undefined) => void) {
+    this.memory = memory;
+    this.done = (error) => done(this, error);
+  }
 }
 
 const FLUSH: BlockWork = { kind: 'flush' };
@@ -70,13 +78,17 @@ export class BlockRequestParser {
     this.#features = features;
   }
 
-  /** undefined when there is no place for an answer. */
-  parse(chain: DescriptorChain): BlockRequest | undefined {
+  /** Fills `request` in; false when there is no place for an answer. */
+  parse(chain: DescriptorChain, request: BlockRequest): boolean {
     const { head, writable } = chain;
     const last = writable.gpas.length - 1;
-    if (last < 0) return undefined;
-    const statusGpa = writable.gpas[last]! + writable.lengths[last]! - 1;
-    return { head, memory: writable.memory, statusGpa, writableBytes: writable.lengthBytes, work: this.#work(chain) };
+    if (last < 0) return false;
+    request.head = head;
+    request.memory = writable.memory;
+    request.statusGpa = writable.gpas[last]! + writable.lengths[last]! - 1;
+    request.writableBytes = writable.lengthBytes;
+    request.work = this.#work(chain);
+    return true;
   }
 
   #work(chain: DescriptorChain): BlockWork {
@@ -136,6 +148,9 @@ function changes(kind: 'discard' | 'write-zeroes', data: GuestVector): BlockWork
 
 /** Without the last byte, which most drivers give a descriptor of its own. */
 function withoutStatus(writable: GuestVector): GuestVector {
+  if (writable.gpas.length === 2 && writable.lengths[1] === 1) {
+    return new GuestVector(writable.memory, [writable.gpas[0]!], [writable.lengths[0]!]);
+  }
   const gpas = writable.gpas.slice();
   const lengths = writable.lengths.slice();
   const last = lengths.length - 1;

@@ -7,7 +7,7 @@ import { VIRTIO_BLK_ID_BYTES, VirtioBlkFeature, VirtioBlkStatus } from '../abi/v
 import type { GuestVector } from '../memory/io-vector.js';
 import type { BlockDone, BlockError, BlockService } from '../vsp/block/contract.js';
 import type { BlockConfig } from './block-config.js';
-import { BlockRequestParser, type BlockChange, type BlockRequest, type BlockWork } from './block-request.js';
+import { BlockRequest, BlockRequestParser, type BlockChange, type BlockWork } from './block-request.js';
 import type { VirtioActivation } from './virtio-device.js';
 import type { DescriptorChain, Virtqueue } from './virtqueue.js';
 
@@ -27,6 +27,8 @@ export class BlockSession {
   readonly #parser: BlockRequestParser;
   readonly #counts: BlockCounts;
   readonly #status = new Uint8Array(1);
+  readonly #free: BlockRequest[] = [];
+  readonly #ended = (request: BlockRequest, error: BlockError | undefined): void => this.#done(request, error);
   /** Requests that the service has. */
   #inService = 0;
   #stopped = false;
@@ -83,8 +85,8 @@ export class BlockSession {
 
   /** False when the session has ended with it. */
   #submit(chain: DescriptorChain): boolean {
-    const request = this.#parser.parse(chain);
-    if (request === undefined) {
+    const request = this.#free.pop() ?? new BlockRequest(chain.writable.memory, this.#ended);
+    if (!this.#parser.parse(chain, request)) {
       this.#fail(`a request without a place for its status (head ${chain.head})`);
       return false;
     }
@@ -99,11 +101,11 @@ export class BlockSession {
         break;
       case 'read':
         this.#inService++;
-        this.#service.read(work.offset, work.data, (error) => this.#done(request, error));
+        this.#service.read(work.offset, work.data, request.done);
         break;
       case 'flush':
         this.#inService++;
-        this.#service.flush((error) => this.#done(request, error));
+        this.#service.flush(request.done);
         break;
       case 'write':
       case 'discard':
@@ -126,7 +128,7 @@ export class BlockSession {
 
   #change(request: BlockRequest, work: BlockChange): void {
     this.#inService++;
-    const finish: BlockDone = (error) => this.#done(request, error);
+    const finish = request.done;
     const done: BlockDone = this.#isWriteThrough()
       ? (error) => {
           if (error === undefined && !this.#stopped) this.#service.flush(finish);
@@ -169,6 +171,7 @@ export class BlockSession {
     this.#status[0] = status;
     request.memory.write(request.statusGpa, this.#status);
     this.#queue.push(request.head, request.writableBytes === 1 ? 1 : writtenBytes);
+    this.#free.push(request);
     if (this.#publishing) return;
     this.#publishing = true;
     queueMicrotask(() => this.#publish());

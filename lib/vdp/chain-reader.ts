@@ -32,6 +32,9 @@ export class ChainReader {
   #copy = new Uint32Array(0);
   /** As many bytes of it as the last table had: the next one mostly has as many. */
   #target = new Uint8Array(0);
+  /** The pieces of the chain that is being read: those that the device reads, then those that it writes. */
+  readonly #gpas: number[] = [];
+  readonly #lengths: number[] = [];
 
   constructor(options: ChainReaderOptions) {
     this.#memory = options.memory;
@@ -44,10 +47,10 @@ export class ChainReader {
 
   /** The chain that starts at descriptor `head`, or what is wrong with it. */
   read(head: number): DescriptorChain | string {
-    const readGpas: number[] = [];
-    const readLengths: number[] = [];
-    const writeGpas: number[] = [];
-    const writeLengths: number[] = [];
+    const gpas = this.#gpas;
+    const lengths = this.#lengths;
+    let pieces = 0;
+    let readable = 0;
     let words = this.#table;
     let entries = words.length / WORDS;
     let inTable = false;
@@ -95,17 +98,30 @@ export class ChainReader {
         totalBytes += length;
         if (totalBytes > VIRTQ_MAX_CHAIN_BYTES) return 'a chain of more than 4 GiB';
         if (!this.#inRam(address, length)) return `${length} bytes at 0x${address.toString(16)}, which is not RAM`;
-        (writable ? writeGpas : readGpas).push(address);
-        (writable ? writeLengths : readLengths).push(length);
+        gpas[pieces] = address;
+        lengths[pieces++] = length;
+        if (!writable) readable = pieces;
       }
       if ((flags & VirtqDescFlag.NEXT) === 0) break;
       index = flagsAndNext >>> 16;
     }
-    return {
-      head,
-      readable: readGpas.length === 0 ? this.#nothing : new GuestVector(this.#memory, readGpas, readLengths),
-      writable: writeGpas.length === 0 ? this.#nothing : new GuestVector(this.#memory, writeGpas, writeLengths),
-    };
+    return { head, readable: this.#vector(0, readable), writable: this.#vector(readable, pieces) };
+  }
+
+  /** A part of the chain's pieces, in arrays that are no longer than it: most have one piece or two. */
+  #vector(from: number, to: number): GuestVector {
+    const gpas = this.#gpas;
+    const lengths = this.#lengths;
+    switch (to - from) {
+      case 0:
+        return this.#nothing;
+      case 1:
+        return new GuestVector(this.#memory, [gpas[from]!], [lengths[from]!]);
+      case 2:
+        return new GuestVector(this.#memory, [gpas[from]!, gpas[from + 1]!], [lengths[from]!, lengths[from + 1]!]);
+      default:
+        return new GuestVector(this.#memory, gpas.slice(from, to), lengths.slice(from, to));
+    }
   }
 
   /** Copies an indirect table; what is wrong with it, if anything. */
@@ -117,10 +133,9 @@ export class ChainReader {
     if (!this.#inRam(address, lengthBytes)) {
       return `an indirect table of ${lengthBytes} bytes at 0x${address.toString(16)}, which is not RAM`;
     }
-    if (this.#copy.length < entries * WORDS) {
-      this.#copy = new Uint32Array(Math.min(this.#maxDescriptors, Math.max(entries * 2, 16)) * WORDS);
-    }
-    if (this.#target.buffer !== this.#copy.buffer || this.#target.length !== lengthBytes) {
+    const grows = this.#copy.length < entries * WORDS;
+    if (grows) this.#copy = new Uint32Array(Math.min(this.#maxDescriptors, Math.max(entries * 2, 16)) * WORDS);
+    if (grows || this.#target.length !== lengthBytes) {
       this.#target = new Uint8Array(this.#copy.buffer, 0, lengthBytes);
     }
     this.#memory.readInto(address, this.#target);

@@ -77,6 +77,14 @@ export class WatchedQueue implements Virtqueue {
     return this.#queue.size;
   }
 
+  get held(): boolean {
+    return this.#queue.held;
+  }
+
+  set held(held: boolean) {
+    this.#queue.held = held;
+  }
+
   get broken(): string | undefined {
     return this.#queue.broken;
   }

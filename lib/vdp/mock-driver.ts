@@ -8,6 +8,8 @@ import { alignUp } from '../base/units.js';
 import type { DeviceMemory } from '../memory/device-memory.js';
 import { passesEvent, splitQueueBytes, type SplitQueueOptions } from './split-queue.js';
 
+const WORDS = VIRTQ_DESC_BYTES / 4;
+
 /** A piece of a chain. */
 export interface Piece {
   readonly gpa: number;
@@ -53,6 +55,9 @@ export class MockDriver {
   readonly #free: number[] = [];
   /** Of each head, the descriptors of its chain. */
   readonly #chains: (number[] | undefined)[] = [];
+  /** An indirect table that is being written. */
+  #table = new Uint32Array(0);
+  #tableBytes = new Uint8Array(0);
   /** The next entry of the available ring, and the index as last published. */
   #next: number;
   #published: number;
@@ -117,15 +122,17 @@ export class MockDriver {
 
   /** As add, with the pieces in an indirect table at `tableGpa`, behind those that stand directly in the queue. */
   addIndirect(pieces: readonly Piece[], tableGpa: number, direct: readonly Piece[] = []): number | undefined {
-    this.writeTable(
-      tableGpa,
-      pieces.map((piece, i) => ({
-        gpa: piece.gpa,
-        length: piece.length,
-        flags: (piece.writable === true ? VirtqDescFlag.WRITE : 0) | (i < pieces.length - 1 ? VirtqDescFlag.NEXT : 0),
-        next: i + 1,
-      })),
-    );
+    // The next table mostly has as many entries: a driver in a bench makes no object for it.
+    if (this.#table.length !== pieces.length * WORDS) {
+      this.#table = new Uint32Array(pieces.length * WORDS);
+      this.#tableBytes = new Uint8Array(this.#table.buffer);
+    }
+    for (let i = 0; i < pieces.length; i++) {
+      const { gpa, length, writable } = pieces[i]!;
+      const next = i < pieces.length - 1 ? VirtqDescFlag.NEXT : 0;
+      put(this.#table, i, gpa, length, (writable === true ? VirtqDescFlag.WRITE : 0) | next, i + 1);
+    }
+    this.#memory.write(tableGpa, this.#tableBytes);
     const head = this.add([...direct, { gpa: tableGpa, length: pieces.length * VIRTQ_DESC_BYTES }]);
     if (head === undefined) return undefined;
     const at = this.#chains[head]!.at(-1)! * 4 + 3;
@@ -191,7 +198,7 @@ export class MockDriver {
 
   /** Writes an indirect table. */
   writeTable(tableGpa: number, descriptors: readonly RawDescriptor[]): void {
-    const words = new Uint32Array(descriptors.length * 4);
+    const words = new Uint32Array(descriptors.length * WORDS);
     for (const [index, { gpa, length, flags = 0, next = 0 }] of descriptors.entries()) {
       put(words, index, gpa, length, flags, next);
     }
@@ -207,7 +214,7 @@ export class MockDriver {
 }
 
 function put(words: Uint32Array, index: number, gpa: number, length: number, flags: number, next: number): void {
-  const at = index * 4;
+  const at = index * WORDS;
   words[at] = gpa % 2 ** 32;
   words[at + 1] = Math.floor(gpa / 2 ** 32);
   words[at + 2] = length;

@@ -67,6 +67,7 @@ const RING = 2;
 export class SplitQueue implements Virtqueue {
   readonly index: number;
   readonly size: number;
+  held = false;
   readonly #memory: DeviceMemory;
   readonly #usedGpa: number;
   readonly #usedBytes: number;
@@ -134,6 +135,7 @@ export class SplitQueue implements Virtqueue {
   }
 
   pop(): DescriptorChain | undefined {
+    if (this.held) return undefined;
     if (this.#again.length > 0) return this.#take(this.#again.shift()!);
     if (this.#next === this.#seen && !this.#look()) return undefined;
     const chain = this.#take(this.#available[RING + (this.#next & this.#mask)]!);
@@ -165,7 +167,7 @@ export class SplitQueue implements Virtqueue {
   }
 
   enableNotifications(): boolean {
-    if (this.#broken !== undefined) return false;
+    if (this.#broken !== undefined || this.held) return false;
     if (this.#eventIndex) this.#store(this.#availEventAt, this.#next);
     else this.#store(FLAGS, 0);
     return this.#look();
@@ -173,7 +175,7 @@ export class SplitQueue implements Virtqueue {
 
   disableNotifications(): void {
     // With an event index there is nothing to write: the driver notifies once it passes avail_event, which stays behind.
-    if (this.#broken === undefined && !this.#eventIndex) this.#store(FLAGS, VIRTQ_USED_F_NO_NOTIFY);
+    if (this.#broken === undefined && !this.held && !this.#eventIndex) this.#store(FLAGS, VIRTQ_USED_F_NO_NOTIFY);
   }
 
   state(): VirtqueueState {

@@ -81,6 +81,7 @@ export class VirtioLifecycle {
   /** While the device is active; anything it says under an older one is void. */
   #activation: VirtioActivation | undefined;
   #virtqueues: readonly (Virtqueue | undefined)[] = [];
+  #mayTransfer = true;
   /** Notified before DRIVER_OK. */
   readonly #early = new Set<number>();
   #resetting: Promise<void> | undefined;
@@ -127,6 +128,17 @@ export class VirtioLifecycle {
     else this.#wrong('features written after FEATURES_OK');
   }
 
+  /**
+   * Whether the device may begin to access memory; true at first. While not, its queues are held; afterwards it is
+   * notified of all of them. What it had begun before is completed.
+   */
+  set mayTransfer(may: boolean) {
+    if (may === this.#mayTransfer) return;
+    this.#mayTransfer = may;
+    for (const queue of this.#virtqueues) if (queue) queue.held = !may;
+    if (may) for (const index of this.#virtqueues.keys()) if (this.#virtqueues[index]) this.notify(index);
+  }
+
   writeStatus(value: number): void {
     if (value === 0) return this.#reset();
     const bits = value & DRIVER_BITS;
@@ -161,6 +173,8 @@ export class VirtioLifecycle {
   notify(index: number): void {
     const active = this.#virtqueues[index] !== undefined;
     if (this.#resetting || (this.#status & VirtioStatus.DEVICE_NEEDS_RESET) !== 0) return;
+    // It is made up for when the device may.
+    if (active && !this.#mayTransfer) return;
     if (active) {
       this.#counts.notifications++;
       this.#options.device.notify(index);
@@ -231,6 +245,7 @@ export class VirtioLifecycle {
     const reason = made.find((queue) => typeof queue === 'string');
     if (reason !== undefined) return this.#needsReset(reason);
     const queues = made as (Virtqueue | undefined)[];
+    for (const queue of queues) if (queue) queue.held = !this.#mayTransfer;
     const activation: VirtioActivation = {
       features: this.#accepted,
       queues,

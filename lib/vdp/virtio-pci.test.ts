@@ -127,6 +127,7 @@ describe('status', () => {
   it('keeps the first notification before DRIVER_OK for later', () => {
     const rig = new VirtioPciRig();
     rig.probe();
+    rig.configWrite(4, 2, 6);
     rig.status = 3;
     rig.acceptFeatures(1n << 32n);
     rig.status = 0xb;
@@ -264,6 +265,71 @@ describe('queue registers', () => {
     }
     expect(rig.status).toBe(0);
     expect(wrongs(rig)).toEqual(['a write that is no field', 'a write to a read-only field']);
+  });
+});
+
+describe('without bus mastering', () => {
+  /** Makes a chain available in queue 0 that the device may write to. */
+  const offer = (rig: VirtioPciRig): void => {
+    rig.memory.write(0x1_0000, Uint8Array.of(0, 0, 3, 0, 0, 0, 0, 0, 16, 0, 0, 0, 2, 0, 0, 0));
+    rig.memory.write(0x1_1000, Uint8Array.of(0, 0, 1, 0, 0, 0));
+  };
+
+  it('a function takes nothing, and looks at every queue once it may', () => {
+    const rig = started();
+    offer(rig);
+    rig.configWrite(4, 2, 2);
+    const queue = rig.device.activation!.queues[0]!;
+    rig.memory.dirtyPages.clear();
+    rig.write(rig.place(Cap.NOTIFY), 2, 0);
+    expect(rig.device.log).toEqual(['activate']);
+    queue.disableNotifications();
+    expect(queue.pop()).toBeUndefined();
+    expect(queue.enableNotifications()).toBe(false);
+    expect(rig.memory.dirtyPages.size).toBe(0);
+    rig.configWrite(4, 2, 6);
+    expect(rig.device.log).toEqual(['activate', 'notify 0', 'notify 1']);
+    expect(queue.pop()?.writable.lengthBytes).toBe(16);
+  });
+
+  it('what was taken before is completed', () => {
+    const rig = started();
+    offer(rig);
+    const queue = rig.device.activation!.queues[0]!;
+    const chain = queue.pop()!;
+    rig.configWrite(4, 2, 2);
+    queue.push(chain.head, 16);
+    expect(queue.publish()).toBe(true);
+    expect(rig.memory.read(0x1_2002, 2)).toEqual(Uint8Array.of(1, 0));
+  });
+
+  it('no message goes out before the bit is set again; INTx is no access to memory', () => {
+    const rig = started({ msix: true });
+    rig.configWrite(4, 2, 2);
+    rig.device.activation!.interrupt(1);
+    expect(rig.interrupts).toEqual([]);
+    expect(rig.read(rig.msixTable + 0x800, 4)).toBe(4n);
+    rig.configWrite(4, 2, 6);
+    expect(rig.interrupts).toEqual(['msix 2']);
+    const plain = started();
+    plain.configWrite(4, 2, 2);
+    plain.device.activation!.interrupt(0);
+    expect(plain.interrupts).toEqual(['intx high']);
+  });
+
+  it('a driver that never sets it gets nothing, also over a reset of the machine', () => {
+    const rig = new VirtioPciRig();
+    rig.initialise();
+    rig.bridge.reset();
+    expect(rig.configRead(4, 2) & 4).toBe(0);
+    rig.probe();
+    rig.status = 3;
+    rig.acceptFeatures(1n << 32n);
+    rig.status = 0xb;
+    rig.setUpQueue(0, 0x1_0000);
+    rig.status = 0xf;
+    offer(rig);
+    expect(rig.device.activation?.queues[0]?.pop()).toBeUndefined();
   });
 });
 

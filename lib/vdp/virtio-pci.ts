@@ -5,7 +5,7 @@
  *
  *   BAR 0: 0x0000 common | 0x1000 ISR | 0x2000 device configuration | 0x3000 notify, 4 bytes a queue      BAR 1: MSI-X
  */
-import { PciCapId } from '../abi/pci.js';
+import { PciCapId, PciCommand, PciHeader } from '../abi/pci.js';
 import {
   CommonCfg,
   VIRTIO_PCI_DEVICE_ID_BASE,
@@ -116,6 +116,8 @@ export class VirtioPciFunction implements PciFunction {
         onFailure: options.onFailure,
       },
     });
+    this.config.watch(PciHeader.COMMAND, 2, { onWrite: () => this.#commandWritten() });
+    this.#commandWritten();
     this.#common = new VirtioCommonConfig(this.#life, this.#misbehaviour, (vector) =>
       this.#interrupts.acceptVector(vector),
     );
@@ -129,6 +131,7 @@ export class VirtioPciFunction implements PciFunction {
   reset(): void {
     this.#life.writeStatus(0);
     this.#msix.reset();
+    this.#commandWritten();
   }
 
   /** The machine ends: resolves when the device no longer touches guest memory. Gives vectors and doorbells back. */
@@ -208,6 +211,13 @@ export class VirtioPciFunction implements PciFunction {
         return this.#life.notify(at / NOTIFY_MULTIPLIER);
     }
     this.#misbehaviour.count('a write to no register', `${size} bytes at ${offset}`);
+  }
+
+  /** PCI 3.0, 6.2.2: without bus mastering a function begins no access to memory; a message is one, too (6.8.3). */
+  #commandWritten(): void {
+    const isMaster = (this.config.command & PciCommand.MASTER) !== 0;
+    this.#life.mayTransfer = isMaster;
+    this.#msix.maySend = isMaster;
   }
 
   #onPlaced(gpa: number | undefined): void {

@@ -29,6 +29,11 @@ export interface Virtqueue {
   readonly index: number;
   readonly size: number;
   /**
+   * The transport's: while it is set no chain is taken and no ring is looked at (a PCI function that is no bus master).
+   * Chains that were popped before can be given back.
+   */
+  held: boolean;
+  /**
    * The next available chain; undefined when there is none, or when the queue is broken (then `broken` says why, and
    * the device calls needsReset).
    */

@@ -44,6 +44,7 @@ export class Msix implements BusDevice {
   readonly #configured: (MsiMessage | undefined)[];
   #enabled = false;
   #maskedAll = false;
+  #maySend = true;
   readonly #counts = { signalled: 0, keptPending: 0, dropped: 0, badAccesses: 0 };
 
   /** Adds the capability and the BAR to `config`. @throws RangeError for more vectors than there is room for. */
@@ -75,11 +76,17 @@ export class Msix implements BusDevice {
     return this.#enabled;
   }
 
+  /** Whether the function may write messages; true at first. While not, interrupts are kept as if they were masked. */
+  set maySend(may: boolean) {
+    this.#maySend = may;
+    for (let vector = 0; vector < this.vectorCount; vector++) this.#deliver(vector);
+  }
+
   /** The function has an interrupt for this vector. Nothing happens for one that does not exist, or while MSI-X is off. */
   signal(vector: number): void {
     if (!this.#enabled || vector >= this.vectorCount) {
       this.#counts.dropped++;
-    } else if (this.#isMasked(vector)) {
+    } else if (!this.#maySend || this.#isMasked(vector)) {
       this.#counts.keptPending++;
       this.#pending[vector] = true;
     } else {
@@ -161,7 +168,7 @@ export class Msix implements BusDevice {
 
   /** A mask may have gone: the vector learns its message, and what is pending goes out. */
   #deliver(vector: number): void {
-    if (!this.#enabled || this.#isMasked(vector)) return;
+    if (!this.#enabled || !this.#maySend || this.#isMasked(vector)) return;
     const message = this.#message(vector);
     const before = this.#configured[vector];
     if (before?.address !== message.address || before.data !== message.data) {

@@ -78,6 +78,11 @@ export interface BlockGeometry {
 /** What a backend does by itself; a method that is missing is what it can't do. */
 export interface BlockBackend {
   readonly geometry: BlockGeometry;
+  /**
+   * What it was given stands on its medium only after a flush (the metadata of an image): another backend over the same
+   * medium needs one first. Missing: at once, and a flush makes it durable, no more.
+   */
+  readonly writesBehind?: boolean | undefined;
   read(offset: number, data: IoVector, done: BlockDone): void;
   write?(offset: number, data: IoVector, done: BlockDone): void;
   /** Missing: what is done is as durable as it will ever be. */
@@ -93,7 +98,7 @@ export interface BlockBackend {
   refreshGeometry?(): Promise<BlockGeometry>;
   /**
    * Called once before the first request when this backend takes over from another one (rebind), which has been drained
-   * and flushed by then. A backend that keeps parts of its medium in memory reads them anew: the other one may have
+   * by then, and flushed if it writes behind. A backend that keeps parts of its medium in memory reads them anew: the other one may have
    * changed them since open(). A rejection refuses the change.
    */
   activate?(): Promise<void>;

@@ -19,6 +19,7 @@ import { FlushBarrier } from './hel/barrier.js';
 import { discardNothing } from './hel/discard.js';
 import { writeZeroesByWriting } from './hel/zeroes.js';
 import type { BlockLane } from './lane.js';
+import { OwedFlush } from './owed-flush.js';
 import { RangeLock } from './range-lock.js';
 
 export interface DispatcherOptions {
@@ -30,6 +31,8 @@ export interface DispatcherOptions {
 
 export class BlockDispatcher {
   readonly gate = new RequestGate<BlockCall>((call) => this.#start(call));
+  /** What the backend before this one has not made durable yet. */
+  readonly owed = new OwedFlush();
   readonly books = new FunctionBooks(BLOCK_FUNCTIONS);
   lane: BlockLane;
   sizeBytes: number;
@@ -133,8 +136,7 @@ export class BlockDispatcher {
         break;
       case kinds.FLUSH:
         if (this.#readOnly) call.complete(undefined);
-        else if (lane.io.flush) lane.io.flush(call.complete);
-        else this.#barrier.wait(() => call.complete(undefined));
+        else this.owed.settle((error) => (error ? call.complete(error) : this.#flush(call)));
         break;
       case kinds.DISCARD:
         if (lane.discards && !call.emulated) lane.io.discard!(call.offset, call.lengthBytes, call.complete);
@@ -145,6 +147,12 @@ export class BlockDispatcher {
           lane.io.writeZeroes!(call.offset, call.lengthBytes, call.mayUnmap, call.complete);
         } else writeZeroesByWriting(lane.io, call.offset, call.lengthBytes, call.complete);
     }
+  }
+
+  #flush(call: BlockCall): void {
+    const { io } = this.lane;
+    if (io.flush) io.flush(call.complete);
+    else this.#barrier.wait(() => call.complete(undefined));
   }
 
   #completed(call: BlockCall, error: BlockError | undefined): void {

@@ -48,6 +48,7 @@ type Doing = (lengthBytes: number, done: BlockDone) => void;
 
 class FaultyBackend implements BlockBackend {
   onGeometry: ((geometry: BlockGeometry) => void) | undefined;
+  readonly writesBehind: boolean | undefined;
   readonly write?: (offset: number, data: IoVector, done: BlockDone) => void;
   readonly flush?: (done: BlockDone) => void;
   readonly discard?: (offset: number, lengthBytes: number, done: BlockDone) => void;
@@ -64,6 +65,7 @@ class FaultyBackend implements BlockBackend {
 
   constructor(lower: BlockBackend, plan: FaultPlan, blockBytes: number) {
     this.#lower = lower;
+    this.writesBehind = lower.writesBehind;
     this.#plan = plan;
     this.#rules = new FaultRules(plan.rules ?? []);
     this.#clock = plan.clock ?? hostClock;

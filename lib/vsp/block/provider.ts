@@ -183,6 +183,7 @@ export class BlockProvider implements BlockService {
           backend: () => this.#dispatcher.lane.backend,
           open: (next, signal) => open(next, this.#options, this.#owner, signal),
           adopt: (backend) => this.#adopt(backend),
+          owe: (backend) => this.#dispatcher.owed.begin(backend),
         },
         source,
         options,

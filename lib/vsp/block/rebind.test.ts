@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import { HostVector } from '../../memory/io-vector.js';
+import type { BlockDone } from './contract.js';
 import { checkAll, DiskModel, driveLoad, ended, randomNumbers } from './disk-model.js';
 import { faultyDisk } from './faulty.js';
 import { fileDisk } from './file.js';
@@ -44,7 +45,7 @@ function noting(
   source: BlockSource,
   log: string[],
   name: string,
-  change: { activate?: () => Promise<void> } = {},
+  change: { activate?: () => Promise<void>; flush?: (done: BlockDone) => void; writesBehind?: boolean } = {},
 ): BlockSource {
   return {
     ...source,
@@ -57,8 +58,10 @@ function noting(
         write: (offset, data, done) => lower.write!(offset, data, done),
         flush: (done) => {
           log.push(`${name} flush`);
-          done(undefined);
+          if (change.flush) change.flush(done);
+          else done(undefined);
         },
+        writesBehind: change.writesBehind,
         activate: async () => {
           log.push(`${name} activate`);
           await change.activate?.();
@@ -104,11 +107,60 @@ describe('rebind', () => {
     await again.close();
   });
 
-  it('opens, drains, flushes, activates, switches and closes, in this order', async () => {
+  it('does each step in its order, and holds requests for a flush only where the old backend writes behind', async () => {
+    const orderOf = async (writesBehind: boolean) => {
+      const log: string[] = [];
+      const disk = await open(noting(memoryDisk(SIZE), log, 'old', { writesBehind }));
+      await disk.rebind(noting(memoryDisk(SIZE), log, 'new'));
+      await disk.close();
+      return log.slice(0, -1);
+    };
+    const first = ['old open', 'new open', 'old flush'];
+    expect(await orderOf(true)).toEqual([...first, 'old flush', 'new activate', 'old close']);
+    expect(await orderOf(false)).toEqual([...first, 'new activate', 'old flush', 'old close']);
+  });
+
+  it("ends the guest's flush after the one that the old backend owes, and with its failure", async () => {
     const log: string[] = [];
-    const disk = await open(noting(memoryDisk(SIZE), log, 'old'));
-    await disk.rebind(noting(memoryDisk(SIZE), log, 'new'));
-    expect(log).toEqual(['old open', 'new open', 'old flush', 'new activate', 'old close']);
+    const held: BlockDone[] = [];
+    const failure = { code: 'io', message: 'the medium is gone' } as const;
+    const disk = await open(noting(memoryDisk(SIZE), log, 'old', { flush: (done) => held.push(done) }));
+    const rebound = disk.rebind(noting(memoryDisk(SIZE), log, 'new'));
+    await new Promise(setImmediate);
+    held.shift()!(undefined);
+    await new Promise(setImmediate);
+    // Switched, and the old one flushes what came in between: reads and writes go on, a flush does not.
+    expect(disk.contract.rebinds).toBe(1);
+    expect(await write(disk, 0, 1)).toBeUndefined();
+    const flushed = ended((done) => disk.flush(done));
+    await new Promise(setImmediate);
+    expect(log).not.toContain('new flush');
+    held.shift()!(failure);
+    expect(await flushed).toMatchObject({ code: 'io' });
+    await rebound;
+    // Told once.
+    expect(await ended((done) => disk.flush(done))).toBeUndefined();
+    await disk.close();
+    expect(log).toEqual([
+      'old open',
+      'new open',
+      'old flush',
+      'new activate',
+      'old flush',
+      'old close',
+      'new flush',
+      'new close',
+    ]);
+  });
+
+  it('tells the next flush when nobody waited for the one that failed', async () => {
+    const failure = { code: 'io', message: 'the medium is gone' } as const;
+    const answers = [undefined, failure];
+    const flush = (done: BlockDone): void => done(answers.shift());
+    const disk = await open(noting(memoryDisk(SIZE), [], 'old', { flush }));
+    await disk.rebind(memoryDisk(SIZE));
+    expect(await ended((done) => disk.flush(done))).toMatchObject({ code: 'io' });
+    expect(await ended((done) => disk.flush(done))).toBeUndefined();
     await disk.close();
   });
 

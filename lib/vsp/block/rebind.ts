@@ -1,10 +1,12 @@
 /**
  * The change of a device's backend while requests are in flight.
  *
- *   open and check the new one            old one serves; a refusal or an abort ends here
- *   hold new requests, drain what is in flight    bounded by maxHoldMs
- *   flush and deactivate the old, activate the new  a failure refuses the change: held requests go on on the old one
- *   switch; held requests go on, in order         no way back from here
+ *   open and check the new one, flush the old one    old one serves; a refusal or an abort ends here
+ *   hold new requests, drain what is in flight       bounded by maxHoldMs
+ *   flush the old one again if it writes behind, deactivate it, activate the new one
+ *                                                    a failure refuses the change: held requests go on on the old one
+ *   switch; held requests go on, in order            no way back from here
+ *   flush the old one if it was not yet              the guest's flushes wait for it (owed-flush.ts)
  *   close the old one
  */
 import type { Clock } from '../../base/clock.js';
@@ -53,6 +55,8 @@ export interface RebindHost {
   open(source: BlockSource, signal: AbortSignal | undefined): Promise<BlockBackend>;
   /** The new backend serves from now on. */
   adopt(backend: BlockBackend): void;
+  /** Flushes the one before; the guest's flushes wait for it. Resolves at its end. */
+  owe(backend: BlockBackend): Promise<BlockError | undefined>;
 }
 
 const DEFAULT_MAX_HOLD_MS = 10_000;
@@ -68,25 +72,30 @@ export async function changeBackend(
   const next = await host.open(source, signal);
   const old = host.backend();
   const report = { holdNs: 0, drainNs: 0, held: 0 };
+  let owed: Promise<BlockError | undefined> | undefined;
   try {
     check(host, old, next, options);
+    // Most of what has to be durable is so before anything stands still.
+    const flushes = host.writesToBackend && old.flush !== undefined;
+    const flushLimits = { clock: host.clock, signal, what: `disk ${host.id}: flush of the old backend` };
+    if (flushes) await waitFor(flushed(host, old), flushLimits);
     if (signal?.aborted) throw new AbortError(signal);
     const startNs = host.clock.nowNs();
     const sinceNs = (): number => Number(host.clock.nowNs() - startNs);
     host.gate.hold();
     try {
-      const limits = { clock: host.clock, signal, maxNs: BigInt(Math.round(maxHoldMs * 1e6)) };
-      await waitFor(host.gate.drained(), { ...limits, what: `disk ${host.id}: requests in flight` });
+      const maxNs = BigInt(Math.round(maxHoldMs * 1e6));
+      const what = `disk ${host.id}: requests in flight`;
+      await waitFor(host.gate.drained(), { clock: host.clock, signal, maxNs, what });
       report.drainNs = sinceNs();
-      if (host.writesToBackend && old.flush) {
-        await waitFor(flushed(host, old), { ...limits, what: `disk ${host.id}: flush of the old backend` });
-      }
+      if (flushes && old.writesBehind === true) await waitFor(flushed(host, old), { ...flushLimits, maxNs });
       // Neither to be left half way: they are waited for.
       if (host.writesToBackend) await old.deactivate?.();
       await next.activate?.();
       check(host, old, next, options);
       if (signal?.aborted) throw new AbortError(signal);
       host.adopt(next);
+      if (flushes && old.writesBehind !== true) owed = host.owe(old);
     } finally {
       report.held = host.gate.held;
       report.holdNs = sinceNs();
@@ -96,6 +105,8 @@ export async function changeBackend(
     await close(host, next);
     throw error;
   }
+  const error = await owed;
+  if (error) host.logger.log('error', `disk ${host.id}: the backend before could not be flushed`, { error });
   await close(host, old);
   return report;
 }

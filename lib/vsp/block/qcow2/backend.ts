@@ -103,6 +103,7 @@ interface Changers {
 }
 
 export class Qcow2Backend extends Qcow2Reader {
+  readonly writesBehind = true;
   #changers: Changers;
 
   /** @param loaded for writing */
