@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Machine } from '#lib/index.js';
 import type { Bench, Figures } from './lib/bench.js';
 import { CONTESTANTS, scriptCpuNs, type ContestantName } from './lib/pit-contestant.js';
-import { tickingGuest } from './lib/pit-guest.js';
+import { tickingBoot, TICKING_MEMORY } from './lib/pit-guest.js';
 import { loadAndLetGo, stopAndGo, warmUp, type LoadResult, type StopResult } from './lib/pit-trouble.js';
 import { pairedRatio, summarise } from './lib/stats.js';
 
@@ -97,8 +97,8 @@ async function scriptCpuPercent(machineCount: number, rateHz: number, runs: numb
   try {
     for (let index = 0; index < machineCount; index++) {
       const vm = await Machine.create({
-        memory: '1MiB',
-        boot: { flat: tickingGuest(rateHz, { busy: false }), address: 0x1000, mode: 'real16' },
+        memory: TICKING_MEMORY,
+        boot: tickingBoot(rateHz, { busy: false }),
       });
       machines.push(vm);
       await vm.start();

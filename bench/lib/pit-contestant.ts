@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { Machine, type PolicyName } from '#lib/index.js';
-import { TICKS_AT, tickingGuest, WORK_AT } from './pit-guest.js';
+import { tickingBoot, tickingGuest, TICKING_MEMORY, TICKS_AT, WORK_AT } from './pit-guest.js';
 import { startQemuPeer } from './qemu-peer.js';
 
 export interface Contestant {
@@ -32,8 +32,8 @@ export type ContestantName = keyof typeof CONTESTANTS;
 
 async function startVivarium(rateHz: number, policy: PolicyName): Promise<Contestant> {
   const vm = await Machine.create({
-    memory: '1MiB',
-    boot: { flat: tickingGuest(rateHz), address: 0x1000, mode: 'real16' },
+    memory: TICKING_MEMORY,
+    boot: tickingBoot(rateHz),
     pit: { policy },
   });
   await vm.start();
