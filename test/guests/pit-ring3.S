@@ -1,49 +1,45 @@
-# Long mode: works in ring 3, counting its turns at 0x608, and counts the ticks of channel 0 in mode 2 from COUNT through
-# the PIC: at 0x600 those taken, at 0x604 those whose end of interrupt it has written (32 bits each).
+# Long mode: works in ring 3, counting its turns at 0x608, and counts the ticks of channel 0 in mode 2 from COUNT as
+# pit-ticks.S does. Its handler works for CYCLES of the TSC: how many turns of a loop these are is measured before.
+        .include "pit.inc"
+        .set    MEASURED, 1000
+        .set    TURNS, 0x610
         .code64
         .globl  _start
 _start: cli
-        # Interrupt gate 0x20 of a table at 0x5000, to tick in the ring-0 code segment.
-        leaq    tick(%rip), %rax
-        movw    %ax, 0x5200
-        movl    $0x8e000008, 0x5202
-        shrq    $16, %rax
-        movw    %ax, 0x5206
-        movl    $0, 0x5208
-        lidt    table(%rip)
-        movb    $0x11, %al
-        outb    %al, $0x20
-        movb    $0x20, %al
-        outb    %al, $0x21
-        movb    $4, %al
-        outb    %al, $0x21
-        movb    $1, %al
-        outb    %al, $0x21
-        movb    $0xfe, %al
-        outb    %al, $0x21
-        movb    $0x34, %al
-        outb    %al, $0x43
-        movb    $(COUNT & 0xff), %al
-        outb    %al, $0x40
-        movb    $(COUNT >> 8), %al
-        outb    %al, $0x40
-        pushq   $0x1b
-        pushq   $0x7000
-        pushq   $0x3202
-        pushq   $0x23
-        leaq    user(%rip), %rax
-        pushq   %rax
-        iretq
+        set_tick_gate
+        # The least of many measurements, since another process may come between.
+        movl    $-1, %esi
+        movl    $64, %edi
+1:      rdtsc
+        movl    %eax, %ebx
+        movl    $MEASURED, %ecx
+2:      loop    2b
+        rdtsc
+        subl    %ebx, %eax
+        cmpl    %esi, %eax
+        cmovbl  %eax, %esi
+        decl    %edi
+        jnz     1b
+        movl    $CYCLES, %eax
+        movl    $MEASURED, %ecx
+        mulq    %rcx
+        divq    %rsi
+        incl    %eax
+        movl    %eax, TURNS
+        open_irq0
+        load_channel0 0x34
+        enter_ring3
 user:   movl    $200, %ecx
 1:      loop    1b
         incl    0x608
         jmp     user
 tick:   incl    0x600
         pushq   %rax
-        movb    $0x20, %al
-        outb    %al, $0x20
+        pushq   %rcx
+        movl    TURNS, %ecx
+1:      loop    1b
+        end_of_interrupt
+        popq    %rcx
         popq    %rax
         incl    0x604
         iretq
-table:  .word   0x20f
-        .quad   0x5000
