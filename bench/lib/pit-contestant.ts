@@ -2,7 +2,6 @@
  * Machines whose guest's time is measured: vivarium's under a policy, and QEMU's under a policy for lost ticks. All run the
  * same bytes (pit-guest.ts) and are looked at the same way: the guest's own counters, read out of its memory from outside.
  */
-import { readFileSync } from 'node:fs';
 import { Machine, type PolicyName } from '#lib/index.js';
 import { tickingBoot, tickingGuest, TICKING_MEMORY, TICKS_AT, WORK_AT } from './pit-guest.js';
 import { startQemuPeer } from './qemu-peer.js';
@@ -58,9 +57,4 @@ async function startQemu(rateHz: number, lostTickPolicy: 'delay' | 'discard'): P
     resume: () => peer.execute('cont'),
     close: () => peer.close(),
   };
-}
-
-/** CPU time of this process's JavaScript thread in ns (proc(5), schedstat): no vCPU thread is in it. */
-export function scriptCpuNs(): number {
-  return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]);
 }
