@@ -1,4 +1,6 @@
 /** A machine's time by the PIT on real KVM: a guest that counts its ticks, stopped for a while, under each policy. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { constants, getPriority } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import type { Machine } from '../../lib/machine/index.js';
@@ -15,6 +17,19 @@ const ticking = (pit: PitOptions = {}) =>
 /** The ticks whose end of interrupt the guest has written, by its own count. */
 function guestTicks(vm: Machine): number {
   return new DataView(vm.memory.read(0x604, 4).buffer).getUint32(0, true);
+}
+
+/** Processes of the system with that name, kernel threads among them; in a container there are none to be seen. */
+function threadsOfSystemNamed(name: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === name;
+      } catch {
+        return false; // no process, or gone
+      }
+    });
 }
 
 const next = <K extends keyof PitEvents>(vm: Machine, name: K) =>
@@ -61,6 +76,16 @@ describe('a guest that was stopped', () => {
     expect(episodes.began).toBeGreaterThan(0);
     expect(episodes.ended).toBeGreaterThan(0);
     expect(status.episodes).toBeGreaterThanOrEqual(episodes.began); // one of slowing down counts as well
+  });
+
+  it("has KVM's worker fire with precedence once it is caught up, where this process may say so", async () => {
+    const vm = await ticking();
+    await interrupted(vm);
+    await vm.resume();
+    await until(() => vm.pit.status().episodes > 0);
+    const workers = threadsOfSystemNamed(`kvm-pit/${process.pid}`);
+    const wanted = process.getuid?.() === 0 ? constants.priority.PRIORITY_HIGHEST : 0;
+    expect(workers.map((pid) => getPriority(pid))).toEqual(workers.map(() => wanted));
   });
 
   it('loses them under discard', async () => {
