@@ -133,6 +133,40 @@ describe('vm.pit', () => {
     await expect(makeGuest('pit-ticks', { pit, defines: { COUNT, PIN: 255, STOP: 5 } })).rejects.toThrow(type);
   });
 
+  it('runs a guest that keeps time by ticks twice as fast, exactly counted', async () => {
+    const vm = await ticking({ timeScale: 2 });
+    const isSteady = () => Math.abs(vm.pit.status().lagMs) < 30;
+    await until(() => vm.pit.status().delivered >= 10 && isSteady());
+    const [startedMs, before] = [performance.now(), guestTicks(vm)];
+    await until(() => guestTicks(vm) >= before + 200 && isSteady());
+    const hostTicks = (performance.now() - startedMs) / 10;
+    const guests = guestTicks(vm) - before;
+    expect(vm.pit.status().nominalHz).toBeCloseTo(200, 0);
+    // Within what a lag of 30 ms at either end is worth.
+    expect(Math.abs(guests - 2 * hostTicks)).toBeLessThan(10);
+  });
+
+  it("measures by the guest's own count in its memory when it is told where that is", async () => {
+    const vm = await ticking({ feedback: { gpa: 0x604, widthBytes: 4, rateHz: 'programmed' } });
+    await interrupted(vm);
+    const before = guestTicks(vm);
+    await vm.resume();
+    await until(() => vm.pit.status().causes.paused.ticks > 80 && vm.pit.status().lagMs < 30);
+    expect(vm.pit.status()).toMatchObject({ feedback: 'guest-memory', feedbackFault: undefined, feedbackJumps: 0 });
+    expect(guestTicks(vm) - before).toBeGreaterThan(80);
+  });
+
+  it.each([
+    ['bios-dos', 0xffff],
+    ['100hz', COUNT],
+    ['250hz', 4773],
+    ['1000hz', 1193],
+  ])('takes a guest for the kind %s by what it programs', async (profile, count) => {
+    const vm = await startGuest('pit-ticks', { defines: { COUNT: count, PIN: 255, STOP: 0x7fff_ffff } });
+    await until(() => vm.pit.status().programmedHz > 0);
+    expect(vm.pit.status().profile).toBe(profile);
+  });
+
   it('lets the policy be replaced while the guest runs, and goes on when one throws', async () => {
     const vm = await ticking();
     await until(() => vm.pit.status().delivered >= 5);
