@@ -2,7 +2,7 @@
 # the arithmetic of Linux (i8253_read, drivers/clocksource/i8253.c): ticks * COUNT + COUNT - 1 - the latched count. Interrupts
 # are on; a reading that a tick comes into is begun anew. 32 bits each: at 0x608 readings, at 0x60c those below the one
 # before, at 0x610 counts above COUNT, for which it loads anew.
-        .include "pit.inc"
+        .include "pit-common.S"
         .code64
         .globl  _start
 _start: cli

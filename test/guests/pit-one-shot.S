@@ -1,6 +1,6 @@
 # Real mode: halts, and counts the ticks of channel 0 as pit-ticks.S does. While the byte at 0x610 is 0 channel 0 is
 # periodic (mode 2); else each tick loads the next one (mode 0). It looks there at every tick.
-        .include "pit.inc"
+        .include "pit-common.S"
         .code16
         .globl  _start
 _start: cli

@@ -1,7 +1,7 @@
 # Real mode: halts, and counts the ticks of channel 0 as pit-ticks.S does, beginning with COUNT. After 5 to 12 ticks each
 # it programs another count, from 9000 to 13095 (91 to 132 Hz), until the byte at 0x630 is not 0. Its own time, in cycles of
 # the PIT, stands at 0x608 (64 bits), how often it has programmed at 0x610, the count at 0x614 (32 bits each).
-        .include "pit.inc"
+        .include "pit-common.S"
         .set    LEFT, 0x620
         .set    RANDOM, 0x622
         .code16

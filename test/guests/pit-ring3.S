@@ -1,6 +1,6 @@
 # Long mode: works in ring 3, counting its turns at 0x608, and counts the ticks of channel 0 in mode 2 from COUNT as
 # pit-ticks.S does. Its handler works for CYCLES of the TSC: how many turns of a loop these are is measured before.
-        .include "pit.inc"
+        .include "pit-common.S"
         .set    MEASURED, 1000
         .set    TURNS, 0x610
         .code64
