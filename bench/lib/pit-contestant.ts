@@ -2,9 +2,8 @@
  * Machines whose guest's time is measured: vivarium's under a policy, and QEMU's under a policy for lost ticks. All run the
  * same bytes (pit-guest.ts) and are looked at the same way: the guest's own counters, read out of its memory from outside.
  */
-import { readFileSync } from 'node:fs';
 import { Machine, type PolicyName } from '#lib/index.js';
-import { TICKS_AT, tickingGuest, WORK_AT } from './pit-guest.js';
+import { tickingBoot, tickingGuest, TICKING_MEMORY, TICKS_AT, WORK_AT } from './pit-guest.js';
 import { startQemuPeer } from './qemu-peer.js';
 
 export interface Contestant {
@@ -32,8 +31,8 @@ export type ContestantName = keyof typeof CONTESTANTS;
 
 async function startVivarium(rateHz: number, policy: PolicyName): Promise<Contestant> {
   const vm = await Machine.create({
-    memory: '1MiB',
-    boot: { flat: tickingGuest(rateHz), address: 0x1000, mode: 'real16' },
+    memory: TICKING_MEMORY,
+    boot: tickingBoot(rateHz),
     pit: { policy },
   });
   await vm.start();
@@ -58,9 +57,4 @@ async function startQemu(rateHz: number, lostTickPolicy: 'delay' | 'discard'): P
     resume: () => peer.execute('cont'),
     close: () => peer.close(),
   };
-}
-
-/** CPU time of this process's JavaScript thread in ns (proc(5), schedstat): no vCPU thread is in it. */
-export function scriptCpuNs(): number {
-  return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]);
 }

@@ -9,7 +9,7 @@ import { createConnection, type Socket } from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { findQemu } from '#lib/host/index.js';
-import { biosImage } from './pit-guest.js';
+import { biosImage } from './pit-bios.js';
 
 export interface QemuPeer {
   readU32(gpa: number): number;
@@ -19,6 +19,8 @@ export interface QemuPeer {
 }
 
 const MEMORY_MIB = 16;
+/** A software-backed KVM lists IA32_ARCH_CAPABILITIES and refuses to have it set, at which QEMU ends. */
+const CPU = 'host,-arch-capabilities';
 const START_DEADLINE_MS = 120_000;
 
 /**
@@ -35,7 +37,7 @@ export async function startQemuPeer(guest: Uint8Array, globals: readonly string[
   const child = spawn(
     qemu,
     [
-      ...['-accel', 'kvm', '-cpu', 'host', '-m', String(MEMORY_MIB), '-machine', 'pc,memory-backend=ram'],
+      ...['-accel', 'kvm', '-cpu', CPU, '-m', String(MEMORY_MIB), '-machine', 'pc,memory-backend=ram'],
       ...['-object', `memory-backend-file,id=ram,size=${MEMORY_MIB}M,mem-path=${file('ram')},share=on`],
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-bios', file('bios')],
       ...['-qmp', `unix:${file('qmp')},server=on,wait=off`],

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Machine, type PolicyName } from '#lib/index.js';
 import { startLoad } from '../../bench/lib/load.js';
-import { TICKS_AT, tickingGuest, WORK_AT } from '../../bench/lib/pit-guest.js';
+import { tickingBoot, TICKING_MEMORY, TICKS_AT, WORK_AT } from '../../bench/lib/pit-guest.js';
 import type { PolicyRun, Sample, Span } from './summary.js';
 
 export interface Plan {
@@ -31,8 +31,8 @@ const WARM_UP_TICKS = 500;
  */
 export async function runPolicy(policy: PolicyName, plan: Plan): Promise<PolicyRun> {
   const vm = await Machine.create({
-    memory: '1MiB',
-    boot: { flat: tickingGuest(plan.rateHz), address: 0x1000, mode: 'real16' },
+    memory: TICKING_MEMORY,
+    boot: tickingBoot(plan.rateHz),
     pit: { policy },
   });
   try {

@@ -17,6 +17,7 @@ import {
   type ReadMemory,
 } from '../time/index.js';
 import type { Board } from './board.js';
+import { preferPitWorkers } from './pit-worker.js';
 
 interface Subscription {
   readonly attach: (controller: PitController) => () => void;
@@ -95,7 +96,16 @@ export class MachinePit {
       readMemory: this.#readMemory,
       logger: this.#logger,
     });
+    this.#preferWorkerOnce(this.#controller);
     for (const subscription of this.#subscriptions) subscription.detach = subscription.attach(this.#controller);
+  }
+
+  /** Before the first raised rate, so that a guest which never lags costs nothing. */
+  #preferWorkerOnce(controller: PitController): void {
+    const remove = controller.on('catch-up', () => {
+      remove();
+      this.#logger.log('debug', 'pit: ticks are fired with precedence', { workers: preferPitWorkers() });
+    });
   }
 
   /** The machine's: the CPUs are about to run for the first time. */

@@ -44,9 +44,13 @@ const WELL_BESIDES = 0.9;
 const SHARE = 0.7;
 /** The least speed above nominal that a bound leaves. */
 const LEAST_SPEED = 1 + 1 / 32;
-/** After this much well time the bound rises by an eighth. */
+/**
+ * After this much well time the bound rises: by an eighth at first, then by twice as much each time, since a guest that goes
+ * on being well was held back by something that is over.
+ */
 const RECOVERY_NS = 500_000_000n;
-const RECOVERY = 1.125;
+const FIRST_RISE = 1 / 8;
+const GREATEST_RISE = 1;
 /** Only time at this share of the bound or more counts as well. */
 const NEAR = 0.9;
 /** No profile goes beyond this speed, so a bound above it is none. */
@@ -56,6 +60,7 @@ export class StormMonitor {
   #samples: StormSample[] = [];
   #limitHz = Number.POSITIVE_INFINITY;
   #wellNs = 0n;
+  #rise = FIRST_RISE;
   #storms = 0;
   #isActive = false;
   #isRaised = false;
@@ -158,6 +163,7 @@ export class StormMonitor {
     this.#isActive = true;
     this.#samples = [];
     this.#wellNs = 0n;
+    this.#rise = FIRST_RISE;
   }
 
   #recover({ windowNs, firingHz, nominalHz }: StormSample): void {
@@ -166,7 +172,8 @@ export class StormMonitor {
     this.#wellNs += windowNs;
     if (this.#wellNs < RECOVERY_NS) return;
     this.#wellNs = 0n;
-    this.#limitHz *= RECOVERY;
+    this.#limitHz *= 1 + this.#rise;
+    this.#rise = Math.min(2 * this.#rise, GREATEST_RISE);
     if (this.#limitHz >= MOST_SPEED * nominalHz) this.#lift();
   }
 

@@ -16,7 +16,7 @@ export function assemble(name: string, address: number, defines: Record<string, 
     const object = join(folder, 'guest.o');
     const flat = join(folder, 'guest.bin');
     const symbols = Object.entries(defines).flatMap(([symbol, value]) => ['--defsym', `${symbol}=${value}`]);
-    execFileSync('as', ['--64', ...symbols, '-o', object, join(FOLDER, `${name}.S`)]);
+    execFileSync('as', ['--64', '-I', FOLDER, ...symbols, '-o', object, join(FOLDER, `${name}.S`)]);
     execFileSync('ld', [
       '-m',
       'elf_x86_64',

@@ -1,6 +1,7 @@
 /**
  * Machines for the tests of the kvm group: made from an assembled guest, closed when the test ends, whatever happens.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 import { Machine, type MachineOptions } from '../../lib/machine/index.js';
 import { assemble } from './assemble.js';
@@ -40,4 +41,9 @@ export function readU64(machine: Machine, gpa: number): bigint {
 /** Resolves when `condition` holds; it is looked at once a turn of the event loop. The test's own timeout bounds it. */
 export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** The same for guests that want a CPU of their own: looked at seldom, so that the looking leaves it to them. */
+export async function untilCalmly(condition: () => boolean): Promise<void> {
+  while (!condition()) await delay(20);
 }
