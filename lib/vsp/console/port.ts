@@ -113,6 +113,13 @@ export class ConsolePort implements ConsolePortService {
     this.#guest?.resize(size);
   }
 
+  /** Asks the backend for its terminal's size and tells the guest; the size, where there is one. */
+  refreshSize(): ConsoleSize | undefined {
+    const { size } = this.#backend;
+    if (size) this.resize(size);
+    return this.#size;
+  }
+
   /**
    * Another stream of the host behind the same port. What the guest has written is taken by the old one; what waits for
    * the guest stays. @throws VmmError ERR_CLOSED.
@@ -127,7 +134,9 @@ export class ConsolePort implements ConsolePortService {
     this.#paused = false;
     this.#refill();
     await this.#writing;
-    await old.close();
+    await old.close().catch((error: unknown) => {
+      this.#logger.log('warn', `console port '${this.name}': a backend failed to close`, { error: String(error) });
+    });
   }
 
   /** Idempotent. */
