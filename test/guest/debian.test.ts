@@ -35,7 +35,7 @@ it('lives on lent devices from boot to power-off', { timeout: 1_220_000 }, async
   expect(report).toMatchObject({
     disks: [
       ['vda', String(1024 * 1024 * 1024), 'root'],
-      ['vdb', String(24 * 1024 * 1024), 'data'],
+      ['vdb', String(8 * 1024 * 1024), 'data'],
       ['/dev/vda', 'ext4'],
       [root.release],
     ],

@@ -5,12 +5,15 @@
  */
 import { truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { callbackConsole, createQcow2Overlay, faultyDisk, fileDisk, Machine, memoryDisk, qcow2Disk } from 'vivarium';
 import { GuestShell } from './guest-shell.mjs';
 import { movingDisks } from './moving-disk.mjs';
 
 const MiB = 1024 * 1024;
-const DATA = 24 * MiB;
+const DATA = 8 * MiB;
+/** Between two changes of the backend, so that the guest gets on. */
+const PAUSE_MS = 2000;
 const PATIENCE = { timeoutMs: 600_000 };
 const { kernel, initrd, image, folder } = JSON.parse(process.argv[2]);
 
@@ -42,7 +45,10 @@ async function ask(command) {
 
 const startedMs = Date.now();
 const marks = {};
-const mark = (name) => (marks[name] = Math.round((Date.now() - startedMs) / 1000));
+const mark = (name) => {
+  marks[name] = Math.round((Date.now() - startedMs) / 1000);
+  console.error(`${name} after ${marks[name]} s`);
+};
 const vm = await Machine.create({
   memory: '512MiB',
   boot: { kernel, initrd, cmdline: 'root=LABEL=debian-root console=ttyS0 quiet' },
@@ -70,22 +76,24 @@ try {
   let isOver = false;
   let [rebinds, held] = [0, 0];
   const changing = (async () => {
-    for (; !isOver; rebinds++) held += (await vm.device('data').rebind(ways[rebinds % ways.length])).held;
+    for (; !isOver; rebinds++) {
+      held += (await vm.device('data').rebind(ways[rebinds % ways.length])).held;
+      await delay(PAUSE_MS);
+    }
     await vm.device('data').rebind(file);
   })();
   const load = '--filename=/dev/vdb --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1';
   const fio = await run(
-    `fio --name=mixed --rw=randrw --bsrange=512-32k --size=6m --fsync=64 --verify_backlog=64 ${load} --minimal > /tmp/fio; echo $?` +
-      `; fio --name=large --rw=write --bs=1m --size=16m ${load} --minimal > /tmp/fio; echo $?`,
+    `fio --name=mixed --rw=randrw --bsrange=512-32k --size=4m --fsync=64 --verify_backlog=64 ${load} --minimal > /tmp/fio; echo $?` +
+      `; fio --name=large --rw=write --bs=1m --size=8m ${load} --minimal > /tmp/fio; echo $?`,
   );
   mark('fio');
-  await run('mkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt && cp -a /etc /usr/sbin/mke2fs /mnt && umount /mnt');
-  await run(
-    'fsck.ext4 -fn /dev/vdb && mount /dev/vdb /mnt && diff -r --no-dereference /etc /mnt/etc && cmp /usr/sbin/mke2fs /mnt/mke2fs',
-  );
-  await run('fstrim /mnt && umount /mnt && fsck.ext4 -fn /dev/vdb');
+  await run('mkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt && cp -a /etc/systemd /usr/bin/fio /mnt && umount /mnt');
+  await run('fsck.ext4 -fn /dev/vdb && mount /dev/vdb /mnt');
+  await run('diff -r --no-dereference /etc/systemd /mnt/systemd && cmp /usr/bin/fio /mnt/fio');
+  await run('fstrim /mnt && umount /mnt');
   mark('ext4');
-  await run(`blkdiscard -z /dev/vdb && cmp -n ${DATA} /dev/vdb /dev/zero && blkdiscard /dev/vdb`);
+  await run(`blkdiscard -f -z /dev/vdb && cmp -n ${DATA} /dev/vdb /dev/zero && blkdiscard -f /dev/vdb`);
   isOver = true;
   await changing;
   mark('discard');
@@ -95,8 +103,8 @@ try {
   const { reason } = await vm.wait();
   mark('poweroff');
   const seen = { disks: disks.split('\n').map((line) => line.trim().split(/\s+/)), generator: generator.split('\n') };
-  const load1 = { fio: fio.split('\n'), rebinds, held, ioErrors: Number(ioErrors) };
-  console.log(JSON.stringify({ ...seen, ...answers, ...load1, contracts, reason, marks }));
+  const loads = { fio: fio.split('\n'), rebinds, held, ioErrors: Number(ioErrors) };
+  console.log(JSON.stringify({ ...seen, ...answers, ...loads, contracts, reason, marks }));
 } catch (error) {
   console.error(`seconds: ${JSON.stringify(marks)}; console:\n${vm.console.text.slice(-4000)}`);
   throw error;
