@@ -8,9 +8,13 @@ export { Machine } from './machine/index.js';
 export type {
   BootImage,
   CallOptions,
+  ConsolePortOptions,
+  DeviceOptions,
+  DeviceSource,
   DiskOptions,
   EndReason,
   EndStatus,
+  EntropyOptions,
   FlatBoot,
   JsonValue,
   KernelBoot,
@@ -23,6 +27,7 @@ export type {
   MultibootBoot,
   PauseOptions,
   PortDevice,
+  RefreshReport,
   StopOptions,
   WaitForOptions,
 } from './machine/index.js';
@@ -38,10 +43,25 @@ export type {
   PolicyName,
 } from './time/index.js';
 export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk } from './vsp/index.js';
+export {
+  callbackConsole,
+  fileConsole,
+  hostEntropy,
+  stdioConsole,
+  streamConsole,
+  unixSocketConsole,
+} from './vsp/index.js';
 export type {
   BackendDescription,
   BlockSource,
+  CallbackConsole,
+  ConsoleBackend,
+  ConsoleHostEnd,
+  ConsoleSize,
+  ConsoleSource,
   DeviceContract,
+  EntropyBackend,
+  EntropySource,
   Fault,
   FaultPlan,
   FaultRule,
@@ -52,9 +72,12 @@ export type {
   Qcow2OverlayOptions,
   RebindOptions,
   RebindReport,
+  StdioStreams,
+  StreamConsoleOptions,
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
+export { debianRoot, type DebianRoot } from './images/debian-root.js';
 export { defaultInitramfs } from './images/initramfs.js';
 export { defaultKernel, type KernelImage } from './images/kernel.js';
 export type { ImageOptions } from './images/options.js';

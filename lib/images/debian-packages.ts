@@ -104,6 +104,12 @@ export class DebianPackages {
     return found;
   }
 
+  /** The path of a .sources file with the release's own suites, for tools that call apt by themselves. @throws VmmError ERR_SETUP */
+  async releaseSources(options: { signal?: AbortSignal | undefined } = {}): Promise<string> {
+    await this.#update(options.signal);
+    return join(this.#folder, 'sources/release.sources');
+  }
+
   /**
    * Downloads a package into `folder`; resolves to the file's path. Installs nothing.
    *

@@ -30,7 +30,7 @@ describe('checkDisks', () => {
         { id: 'a', backend },
       ],
       RangeError,
-      /'a' is the id of another disk too/,
+      /'a' is the id of another device too/,
     ],
     ['a path as backend', [{ id: 'a', backend: 'root.img' }], TypeError, /such as fileDisk/],
     ['both kinds of no writes', [{ id: 'a', backend, readOnly: true, copyOnWrite: 1 }], RangeError, /no sense/],

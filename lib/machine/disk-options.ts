@@ -2,6 +2,7 @@
 import { checkInteger, checkOptionNames } from '../base/options.js';
 import { parseSize } from '../base/units.js';
 import type { BlockSource } from '../vsp/index.js';
+import { DeviceIds } from './device-ids.js';
 
 export interface DiskOptions {
   /** Names it in `vm.device(id)`; unique in the machine: letters, digits, '.', '_' and '-', at most 20. */
@@ -29,20 +30,15 @@ export interface DiskConfig {
 const MAX_DISKS = 31;
 
 /** @throws TypeError for wrong names and types, RangeError for values out of bounds and for an id that comes twice. */
-export function checkDisks(disks: unknown): DiskConfig[] {
+export function checkDisks(disks: unknown, ids = new DeviceIds()): DiskConfig[] {
   if (!Array.isArray(disks)) throw new TypeError('disks: an array is wanted');
   checkInteger('disks.length', disks.length, 0, MAX_DISKS);
-  const seen = new Set<string>();
   return (disks as DiskOptions[]).map((disk, index) => {
     const name = `disks[${index}]`;
     if (typeof disk !== 'object' || disk === null) throw new TypeError(`${name}: { id, backend } is wanted`);
     checkOptionNames(name, disk, ['id', 'backend', 'readOnly', 'copyOnWrite']);
-    const { id, backend, readOnly = false, copyOnWrite } = disk;
-    if (typeof id !== 'string' || !/^[A-Za-z0-9][\w.-]{0,19}$/.test(id)) {
-      throw new TypeError(`${name}.id: ${JSON.stringify(id)} is no id; letters, digits, '.', '_' and '-', at most 20`);
-    }
-    if (seen.has(id)) throw new RangeError(`${name}.id: '${id}' is the id of another disk too`);
-    seen.add(id);
+    const { backend, readOnly = false, copyOnWrite } = disk;
+    const id = ids.claim(`${name}.id`, disk.id);
     if (typeof backend !== 'object' || (backend as BlockSource | null)?.class !== 'block') {
       throw new TypeError(`${name}.backend: a disk is wanted, such as fileDisk(path)`);
     }

@@ -2,7 +2,10 @@
 export { Machine, type MachineState } from './machine.js';
 export type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 export type { DiskOptions } from './disk-options.js';
-export type { LentDevice } from './machine-devices.js';
+export type { ConsolePortOptions } from './console-options.js';
+export type { EntropyOptions } from './entropy-options.js';
+export type { DeviceSource, LentDevice, RefreshReport } from './lent-device.js';
+export type { DeviceOptions } from './device-options.js';
 export type { MachineOptions, PortDevice } from './options.js';
 export type { BootImage, FlatBoot, KernelBoot, MultibootBoot } from '../boot/index.js';
 export { checkMachineOptions, checkMemory } from './options.js';

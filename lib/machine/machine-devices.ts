@@ -4,70 +4,90 @@
  * with it what the engine moves data to. It joins vsp and vdp; what happens to a request is decided there.
  */
 import type { Clock } from '../base/clock.js';
+import { AbortError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { type AddressSpace, NativeIoEngine } from '../memory/index.js';
-import { BlockDevice, type VirtioDevice } from '../vdp/index.js';
-import { BlockProvider, type DeviceContract, type RebindOptions, type RebindReport } from '../vsp/index.js';
-import type { BlockSource } from '../vsp/index.js';
-import type { DiskConfig } from './disk-options.js';
+import { BlockDevice, ConsoleDevice, EntropyDevice, type VirtioDevice } from '../vdp/index.js';
+import { BlockProvider, type ConsoleBackend, ConsoleProvider, EntropyProvider } from '../vsp/index.js';
+import type { DeviceConfigs } from './device-options.js';
 import { IoEngineSlot } from './io-engine-slot.js';
+import { type LentDevice, lentConsolePort, lentDisk, lentEntropy } from './lent-device.js';
 
-/** A device of the host, lent to the guest: `vm.device(id)`. */
-export interface LentDevice {
-  readonly id: string;
-  /** Its functions: by whom they are done, how often, at what cost; and the backend. */
-  readonly contract: DeviceContract;
-  /**
-   * Another backend from now on, while the guest runs and has requests in flight. A refusal leaves the old one serving.
-   *
-   * @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_TIMEOUT, ERR_CLOSED, ERR_SYSTEM; AbortError.
-   */
-  rebind(backend: BlockSource, options?: RebindOptions): Promise<RebindReport>;
-  /** Looks whether the backend has another size, and tells the guest; the size in bytes. @throws VmmError */
-  refresh(): Promise<number>;
-}
+/** No id of a user's has a colon. */
+const CONSOLE = 'console:ports';
 
-export interface MachineDevicesOptions {
+export interface MachineDevicesOptions extends DeviceConfigs {
   /** The guest's, to begin with: some backends read their image's metadata when they are opened. */
   readonly memory: AddressSpace;
-  readonly disks: readonly DiskConfig[];
   readonly clock: Clock;
   readonly logger: Logger;
   readonly signal?: AbortSignal | undefined;
 }
 
 export class MachineDevices {
-  readonly #disks: readonly BlockProvider[];
-  readonly #slot: IoEngineSlot;
+  readonly #slot = new IoEngineSlot((memory) => new NativeIoEngine(memory));
+  readonly #disks: BlockProvider[] = [];
+  #console: ConsoleProvider | undefined;
+  #entropy: EntropyProvider | undefined;
+  readonly #lent = new Map<string, LentDevice>();
 
-  private constructor(disks: readonly BlockProvider[], slot: IoEngineSlot) {
-    this.#disks = disks;
-    this.#slot = slot;
-  }
+  private constructor() {}
 
   /**
    * Opens every backend; what was opened is closed again when a later one fails.
    *
-   * @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_SYSTEM; AbortError.
+   * @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_STATE, ERR_SYSTEM; AbortError.
    */
   static async open(options: MachineDevicesOptions): Promise<MachineDevices> {
-    const { clock, logger, signal } = options;
-    const slot = new IoEngineSlot((memory) => new NativeIoEngine(memory));
-    const disks: BlockProvider[] = [];
-    const devices = new MachineDevices(disks, slot);
+    const devices = new MachineDevices();
     try {
-      await slot.use(options.memory);
-      for (const { id, backend, readOnly, copyOnWriteBytes: maxBytes } of options.disks) {
-        const copyOnWrite = maxBytes === undefined ? undefined : { maxBytes };
-        disks.push(
-          await BlockProvider.open(backend, { id, readOnly, copyOnWrite, engine: slot, clock, logger, signal }),
-        );
-      }
+      await devices.#slot.use(options.memory);
+      await devices.#openDisks(options);
+      await devices.#openConsole(options);
+      await devices.#openEntropy(options);
       return devices;
     } catch (error) {
       await devices.close();
       throw error;
     }
+  }
+
+  async #openDisks({ disks, clock, logger, signal }: MachineDevicesOptions): Promise<void> {
+    for (const { id, backend, readOnly, copyOnWriteBytes: maxBytes } of disks) {
+      const copyOnWrite = maxBytes === undefined ? undefined : { maxBytes };
+      const context = { id, readOnly, copyOnWrite, engine: this.#slot, clock, logger, signal };
+      const disk = await BlockProvider.open(backend, context);
+      this.#disks.push(disk);
+      this.#lent.set(id, lentDisk(disk));
+    }
+  }
+
+  async #openConsole({ consolePorts, clock, logger, signal }: MachineDevicesOptions): Promise<void> {
+    if (consolePorts.length === 0) return;
+    const backends: ConsoleBackend[] = [];
+    try {
+      for (const { backend } of consolePorts) {
+        if (signal?.aborted === true) throw new AbortError(signal);
+        backends.push(await backend.open());
+      }
+    } catch (error) {
+      await Promise.all(backends.map((backend) => backend.close()));
+      throw error;
+    }
+    const ports = consolePorts.map(({ name, terminal: isConsole }, index) => {
+      return { name, isConsole, backend: backends[index]! };
+    });
+    const provider = new ConsoleProvider({ id: CONSOLE, ports, clock, logger });
+    this.#console = provider;
+    consolePorts.forEach(({ id }, index) => this.#lent.set(id, lentConsolePort(id, provider.ports[index]!)));
+  }
+
+  async #openEntropy({ entropy, clock, signal }: MachineDevicesOptions): Promise<void> {
+    if (entropy === undefined) return;
+    if (signal?.aborted === true) throw new AbortError(signal);
+    const { id, rate } = entropy;
+    this.#entropy = new EntropyProvider({ id, backend: await entropy.backend.open(), rate, clock });
+    this.#lent.set(id, lentEntropy(this.#entropy));
   }
 
   /** The guest's memory from now on; the one before it is no longer touched when this resolves. */
@@ -77,34 +97,30 @@ export class MachineDevices {
 
   /** The guest's sides, for a new board. */
   makeProxies(): VirtioDevice[] {
-    return this.#disks.map((disk) => new BlockDevice(disk));
+    const proxies: VirtioDevice[] = this.#disks.map((disk) => new BlockDevice(disk));
+    if (this.#console) proxies.push(new ConsoleDevice(CONSOLE, this.#console.ports));
+    if (this.#entropy) proxies.push(new EntropyDevice(this.#entropy.id, this.#entropy));
+    return proxies;
   }
 
   /** @throws RangeError for an id that no device has, with those that there are. */
   find(id: string): LentDevice {
-    const disk = this.#disks.find((candidate) => candidate.id === id);
-    if (!disk) {
-      const ids = this.#disks.map((candidate) => `'${candidate.id}'`).join(', ');
-      throw new RangeError(`there is no device '${id}'; the machine has ${ids === '' ? 'none' : ids}`);
-    }
-    return {
-      id,
-      get contract() {
-        return disk.contract;
-      },
-      rebind: (backend, options) => disk.rebind(backend, options),
-      refresh: async () => (await disk.refreshGeometry()).sizeBytes,
-    };
+    const device = this.#lent.get(id);
+    if (device) return device;
+    const ids = [...this.#lent.keys()].map((known) => `'${known}'`).join(', ');
+    throw new RangeError(`there is no device '${id}'; the machine has ${ids === '' ? 'none' : ids}`);
   }
 
   inspect(): unknown {
-    const disks = this.#disks.map((disk) => [disk.id, { contract: disk.contract, ...disk.inspect() }]);
-    return { requestsInFlight: this.#slot.inFlight, disks: Object.fromEntries(disks) as unknown };
+    const details = new Map(this.#disks.map((disk) => [disk.id, disk.inspect()]));
+    const devices = [...this.#lent].map(([id, { contract }]) => [id, { contract, ...details.get(id) }]);
+    return { requestsInFlight: this.#slot.inFlight, devices: Object.fromEntries(devices) as unknown };
   }
 
   /** Makes durable what was promised, and gives locks and descriptors back. After the board. Idempotent. */
   async close(): Promise<void> {
-    const closed = await Promise.allSettled(this.#disks.map((disk) => disk.close()));
+    const providers = [...this.#disks, this.#console, this.#entropy].filter((provider) => provider !== undefined);
+    const closed = await Promise.allSettled(providers.map((provider) => provider.close()));
     await this.#slot.close();
     const failure = closed.find((result) => result.status === 'rejected');
     if (failure) throw failure.reason;

@@ -21,7 +21,8 @@ import { MachineConsole } from './console.js';
 import { endListener } from './end-listener.js';
 import { HaltDetector } from './halt-detector.js';
 import { inspectMachine, type JsonValue } from './inspect.js';
-import { type LentDevice, MachineDevices } from './machine-devices.js';
+import type { LentDevice } from './lent-device.js';
+import { MachineDevices } from './machine-devices.js';
 import { MachinePit } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
@@ -105,9 +106,10 @@ export class Machine implements AsyncDisposable {
         throw new RangeError(`cpus: ${config.cpus} are more than this KVM allows, ${kvm.maxVcpus()}`);
       }
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
-      const { disks, clock, logger } = config;
+      const { disks, consolePorts, entropy, clock, logger } = config;
       space = makeSpace(config);
-      devices = await MachineDevices.open({ memory: space, disks, clock, logger, signal: call.signal });
+      const lent = { disks, consolePorts, entropy };
+      devices = await MachineDevices.open({ ...lent, memory: space, clock, logger, signal: call.signal });
       const machine = new Machine(config, kvm, space, devices);
       machine.#use(
         await Board.create(kvm, config, space, machine.#listener(), {

@@ -11,9 +11,9 @@ import { KERNEL_ENTRIES, type BootImage } from '../boot/index.js';
 import type { BusDevice } from '../bus/index.js';
 import { checkPitOptions, type PitOptions } from '../time/index.js';
 import type { VirtioDevice } from '../vdp/index.js';
-import { checkDisks, type DiskConfig, type DiskOptions } from './disk-options.js';
+import { checkDeviceOptions, type DeviceConfigs, type DeviceOptions } from './device-options.js';
 
-export interface MachineOptions {
+export interface MachineOptions extends DeviceOptions {
   /** Shown in errors, logs and thread names. Default 'vm'. */
   readonly name?: string;
   /** Virtual CPUs, from 1. Default 1. */
@@ -34,8 +34,6 @@ export interface MachineOptions {
    * the machine closes them at its end.
    */
   readonly virtioDevices?: () => readonly VirtioDevice[];
-  /** Disks of the host that are lent to the guest, in this order: vda, vdb, ... */
-  readonly disks?: readonly DiskOptions[];
   /** How the guest's time by the PIT is kept. Default: lost ticks are caught up. */
   readonly pit?: PitOptions;
   readonly logger?: Logger;
@@ -50,7 +48,7 @@ export interface PortDevice {
 }
 
 /** The checked and completed options. */
-export interface MachineConfig {
+export interface MachineConfig extends DeviceConfigs {
   readonly name: string;
   readonly cpus: number;
   readonly memoryBytes: number;
@@ -60,7 +58,6 @@ export interface MachineConfig {
   readonly memoryBacking: 'anonymous' | 'memfd';
   readonly portDevices: readonly PortDevice[];
   readonly virtioDevices: () => readonly VirtioDevice[];
-  readonly disks: readonly DiskConfig[];
   readonly pit: PitOptions;
   readonly logger: Logger;
   readonly clock: Clock;
@@ -77,6 +74,8 @@ const NAMES = [
   'portDevices',
   'virtioDevices',
   'disks',
+  'consolePorts',
+  'entropy',
   'pit',
   'logger',
   'clock',
@@ -98,17 +97,18 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
   if (typeof name !== 'string' || !/^[A-Za-z0-9][\w.-]{0,62}$/.test(name)) {
     throw new TypeError(`name: ${JSON.stringify(name)} is no name; letters, digits, '.', '_' and '-', at most 63`);
   }
+  const boot = checkBoot(options.boot);
   return {
     name,
     cpus: checkInteger('cpus', options.cpus ?? 1, 1, MAX_CPUS),
     memoryBytes: checkMemory(options.memory ?? '256MiB'),
-    boot: checkBoot(options.boot),
+    boot,
     debugExit: checkBoolean('debugExit', options.debugExit ?? false),
     onReset: checkChoice('onReset', options.onReset ?? 'end', ['end', 'restart']),
     memoryBacking: checkChoice('memoryBacking', options.memoryBacking ?? 'anonymous', ['anonymous', 'memfd']),
     portDevices: checkPortDevices(options.portDevices ?? []),
     virtioDevices: checkVirtioDevices(options.virtioDevices ?? (() => [])),
-    disks: checkDisks(options.disks ?? []),
+    ...checkDeviceOptions(options, 'kernel' in boot),
     pit: checkPit(options.pit ?? {}),
     logger: options.logger ?? silentLogger,
     clock: options.clock ?? hostClock,

@@ -7,3 +7,5 @@ export type { MakeQueue, QueueOptions } from './virtio-lifecycle.js';
 export { type Doorbell, VirtioPciFunction } from './virtio-pci.js';
 export type { DescriptorChain, Virtqueue } from './virtqueue.js';
 export { BlockDevice, type BlockDeviceOptions } from './block.js';
+export { ConsoleDevice } from './console.js';
+export { EntropyDevice } from './entropy.js';

@@ -27,6 +27,7 @@ export type {
   ConsoleHostEnd,
   ConsolePortService,
   ConsoleSize,
+  ConsoleSource,
 } from './console/contract.js';
 export { ConsoleProvider, type ConsolePortOptions, type ConsoleProviderOptions } from './console/provider.js';
 export { ConsolePort } from './console/port.js';
@@ -35,10 +36,11 @@ export {
   callbackConsole,
   stdioConsole,
   streamConsole,
+  type StdioStreams,
   type StreamConsoleOptions,
 } from './console/stream.js';
 export { fileConsole } from './console/file.js';
 export { unixSocketConsole } from './console/unix-socket.js';
-export type { EntropyBackend, EntropyService } from './entropy/contract.js';
+export type { EntropyBackend, EntropyService, EntropySource } from './entropy/contract.js';
 export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
-export { hostEntropy } from './entropy/host.js';
+export { hostEntropy, openHostEntropy } from './entropy/host.js';

@@ -39,6 +39,10 @@ export async function lackingPackages({ forRun }) {
   if (!forRun && (findTool('qemu-img') === undefined || findTool('qemu-io') === undefined)) {
     lacks.push({ what: 'qemu-img', packages: ['qemu-utils'], essential: () => false });
   }
+  // Makes the Debian system that guests boot from a disk.
+  if (!forRun && process.getuid() === 0 && findTool('mmdebstrap') === undefined) {
+    lacks.push({ what: 'mmdebstrap', packages: ['mmdebstrap'], essential: () => false });
+  }
   return lacks;
 }
 

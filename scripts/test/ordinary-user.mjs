@@ -114,7 +114,7 @@ function shareCache(target) {
   const copy = path.join(target, 'vivarium');
   mkdirSync(copy);
   for (const name of readdirSync(cache)) {
-    if (['apt', 'host-run', 'kernel-generic'].includes(name)) continue;
+    if (['apt', 'debian-root', 'host-run', 'kernel-generic'].includes(name)) continue;
     execFileSync('cp', ['-r', '--reflink=auto', path.join(cache, name), copy]);
   }
   execFileSync('chown', ['-R', `${NOBODY}:${NOBODY}`, copy]);

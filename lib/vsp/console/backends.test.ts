@@ -50,7 +50,7 @@ describe('unixSocketConsole', () => {
 
   it('serves one client at a time, which may come again, and its owner alone', async () => {
     const where = path.join(folder, 'con.sock');
-    const backend = await unixSocketConsole(where);
+    const backend = await unixSocketConsole(where).open();
     const host = new FakeHost(backend);
     expect((await stat(where)).mode & 0o777).toBe(0o600);
     expect(backend.write(Buffer.from('nobody hears'))).toBeUndefined();
@@ -75,7 +75,7 @@ describe('unixSocketConsole', () => {
 
   it('pauses its client, and holds the guest while the client does not read', async () => {
     const where = path.join(folder, 'con.sock');
-    const backend = await unixSocketConsole(where);
+    const backend = await unixSocketConsole(where).open();
     const host = new FakeHost(backend);
     const reader = await client(where);
     await host.until('<open>');
@@ -95,14 +95,16 @@ describe('unixSocketConsole', () => {
 
   it('replaces a dead socket, and nothing else', async () => {
     const where = path.join(folder, 'con.sock');
-    const living = await unixSocketConsole(where);
-    await expect(unixSocketConsole(where)).rejects.toMatchObject({ code: 'ERR_STATE' });
+    const living = await unixSocketConsole(where).open();
+    await expect(unixSocketConsole(where).open()).rejects.toMatchObject({ code: 'ERR_STATE' });
     await living.close();
     await writeFile(where, 'data');
-    await expect(unixSocketConsole(where)).rejects.toMatchObject({ code: 'ERR_STATE' });
+    await expect(unixSocketConsole(where).open()).rejects.toMatchObject({ code: 'ERR_STATE' });
     expect(await readFile(where, 'utf8')).toBe('data');
-    await expect(unixSocketConsole(path.join(folder, 'no', 'con.sock'))).rejects.toMatchObject({ code: 'ERR_SYSTEM' });
-    await expect(unixSocketConsole(`/tmp/${'x'.repeat(200)}`)).rejects.toThrow(RangeError);
+    await expect(unixSocketConsole(path.join(folder, 'no', 'con.sock')).open()).rejects.toMatchObject({
+      code: 'ERR_SYSTEM',
+    });
+    expect(() => unixSocketConsole(`/tmp/${'x'.repeat(200)}`)).toThrow(RangeError);
   });
 });
 
@@ -110,14 +112,14 @@ describe('fileConsole', () => {
   it('appends, and is private', async () => {
     const where = path.join(folder, 'con.log');
     for (const part of ['one ', 'two']) {
-      const backend = fileConsole(where);
+      const backend = await fileConsole(where).open();
       new FakeHost(backend);
       await backend.write(Buffer.from(part));
       await backend.close();
     }
     expect(await readFile(where, 'utf8')).toBe('one two');
     expect((await stat(where)).mode & 0o777).toBe(0o600);
-    expect(() => fileConsole(folder)).toThrow(expect.objectContaining({ code: 'ERR_SYSTEM' }));
+    expect(() => fileConsole(folder).open()).toThrow(expect.objectContaining({ code: 'ERR_SYSTEM' }));
   });
 });
 
@@ -125,7 +127,7 @@ describe('streamConsole', () => {
   it('carries both ways, with backpressure, and tells of the end', async () => {
     const readable = new PassThrough();
     const writable = new PassThrough({ highWaterMark: 4 });
-    const backend = streamConsole({ readable, writable });
+    const backend = await streamConsole({ readable, writable }).open();
     const host = new FakeHost(backend);
     readable.write('in');
     await host.until('<open>in');
@@ -147,7 +149,7 @@ describe('streamConsole', () => {
 
   it('lets go of a guest that waits when the other end breaks', async () => {
     const writable = new PassThrough({ highWaterMark: 1 });
-    const backend = streamConsole({ writable });
+    const backend = await streamConsole({ writable }).open();
     new FakeHost(backend);
     const waits = backend.write(Buffer.from('12'));
     writable.destroy(new Error('broken'));
@@ -160,7 +162,7 @@ describe('streamConsole, when nobody reads', () => {
   it('is closed after some patience, and lets go of who waits', async () => {
     const clock = new ManualClock();
     const writable = new Writable({ highWaterMark: 1, write: () => undefined });
-    const backend = streamConsole({ writable, clock });
+    const backend = await streamConsole({ writable, clock }).open();
     new FakeHost(backend);
     const waits = backend.write(Buffer.from('12'));
     let closed = false;
@@ -178,24 +180,18 @@ describe('stdioConsole', () => {
     const [stdin, stdout] = [new PassThrough(), new PassThrough()];
     let resized = (): void => {};
     let size = { columns: 80, rows: 25 };
-    const backend = stdioConsole({
+    const source = stdioConsole({
       stdin,
       stdout,
-      stderr: stdout,
-      stdinIsTerminal: true,
-      stdoutIsTerminal: true,
-      stderrIsTerminal: true,
-      cwd: '/',
-      env: {},
       terminalSize: () => size,
       onResize: (callback) => {
         resized = callback;
         return () => (resized = () => {});
       },
-      setRawMode: () => {},
-      onSignal: () => () => {},
     });
+    const backend = await source.open();
     const host = new FakeHost(backend);
+    expect(() => source.open()).toThrow(expect.objectContaining({ code: 'ERR_STATE' }));
     expect(backend.size).toEqual(size);
     size = { columns: 132, rows: 43 };
     resized();
@@ -203,6 +199,7 @@ describe('stdioConsole', () => {
     resized();
     expect(host.told).toEqual(['<open>', '<132x43>']);
     expect([stdin.destroyed, stdout.writableEnded]).toEqual([false, false]);
+    await (await source.open()).close();
   });
 });
 

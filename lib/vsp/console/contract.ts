@@ -44,6 +44,17 @@ export interface ConsolePortService {
   readonly contract: DeviceContract;
 }
 
+/**
+ * A stream of the host before it is opened: what `fileConsole(path)` and its siblings return, what a machine's
+ * configuration and `rebind` take.
+ */
+export interface ConsoleSource {
+  readonly class: 'console';
+  describe(): BackendDescription;
+  /** @throws VmmError ERR_STATE when it can't be opened now, ERR_SYSTEM for what the system refused. */
+  open(): ConsoleBackend | Promise<ConsoleBackend>;
+}
+
 /** A stream of the host behind one port (HAL). */
 export interface ConsoleBackend {
   /**

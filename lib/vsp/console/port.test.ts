@@ -188,6 +188,10 @@ describe('ConsolePort', () => {
     expect([old.written, next.written, guest.got, old.closed]).toEqual(['a', 'b', [1, 2, 3], true]);
     expect(guest.told).toEqual(['open', 'closed', 'open']);
     expect(port.contract.rebinds).toBe(1);
+    expect(port.refreshSize()).toBeUndefined();
+    next.size = { columns: 90, rows: 20 };
+    expect(port.refreshSize()).toEqual(next.size);
+    expect(guest.told.at(-1)).toBe('90x20');
     await port.close();
     await expect(port.rebind(old)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
   });

@@ -128,6 +128,13 @@ export class ConsolePort implements ConsolePortService {
     this.#guest?.resize(size);
   }
 
+  /** Asks the backend for its terminal's size and tells the guest; the size, where there is one. */
+  refreshSize(): ConsoleSize | undefined {
+    const { size } = this.#backend;
+    if (size) this.resize(size);
+    return this.#size;
+  }
+
   /**
    * Another stream of the host behind the same port. What the guest has written is taken by the old one, unless nobody
    * reads it; what waits for the guest stays. @throws VmmError ERR_CLOSED.
@@ -147,7 +154,9 @@ export class ConsolePort implements ConsolePortService {
       const limits = { clock: this.#clock, maxNs: CONSOLE_PATIENCE_NS, what: `console port '${this.name}'` };
       await waitFor(writing, limits).catch(() => undefined);
     }
-    await old.close();
+    await old.close().catch((error: unknown) => {
+      this.#logger.log('warn', `console port '${this.name}': a backend failed to close`, { error: String(error) });
+    });
   }
 
   /** Idempotent. */

@@ -5,9 +5,17 @@
 import type { Readable, Writable } from 'node:stream';
 import { hostClock, type Clock } from '../../base/clock.js';
 import type { CommandIo } from '../../base/command-io.js';
+import { VmmError } from '../../base/errors.js';
+import { checkOptionNames } from '../../base/options.js';
 import type { BackendDescription } from '../contract.js';
 import { waitFor } from '../deadline.js';
-import { CONSOLE_PATIENCE_NS, type ConsoleBackend, type ConsoleHostEnd, type ConsoleSize } from './contract.js';
+import {
+  CONSOLE_PATIENCE_NS,
+  type ConsoleBackend,
+  type ConsoleHostEnd,
+  type ConsoleSize,
+  type ConsoleSource,
+} from './contract.js';
 
 /** Writes a copy; resolves when the stream takes more, or can't any more. Undefined: it takes more at once. */
 export function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> | undefined {
@@ -33,14 +41,52 @@ export interface StreamConsoleOptions {
   readonly clock?: Clock;
 }
 
-/** A port on two streams, or twice the same Duplex. */
-export function streamConsole(options: StreamConsoleOptions): ConsoleBackend {
-  return new StreamBackend(options, { kind: 'stream' });
+/** A port on two streams, or twice the same Duplex. They serve one port at a time. */
+export function streamConsole(options: StreamConsoleOptions): ConsoleSource {
+  checkOptionNames('streamConsole', options, ['readable', 'writable', 'end', 'clock']);
+  return streamSource({ kind: 'stream' }, (description) => new StreamBackend(options, description));
 }
 
-/** A port on the terminal or streams of the command; raw mode is the command's business. */
-export function stdioConsole(io: CommandIo): ConsoleBackend {
-  return new StreamBackend({ readable: io.stdin, writable: io.stdout, end: false }, { kind: 'stdio' }, io);
+/** The streams behind `stdioConsole`. */
+export type StdioStreams = Pick<CommandIo, 'stdin' | 'stdout' | 'terminalSize' | 'onResize'>;
+
+/** A port on the terminal or streams of this process, or of the command; raw mode is the caller's business. */
+export function stdioConsole(io: StdioStreams = processStreams()): ConsoleSource {
+  const streams = { readable: io.stdin, writable: io.stdout, end: false };
+  return streamSource({ kind: 'stdio' }, (description) => new StreamBackend(streams, description, io));
+}
+
+function processStreams(): StdioStreams {
+  const { stdin, stdout } = process;
+  return {
+    stdin,
+    stdout,
+    terminalSize: () => (stdout.isTTY ? { columns: stdout.columns, rows: stdout.rows } : undefined),
+    onResize: (callback) => {
+      stdout.on('resize', callback);
+      return () => void stdout.off('resize', callback);
+    },
+  };
+}
+
+/** Streams can't be had twice: bytes of one guest would end up at another. */
+function streamSource(
+  description: BackendDescription,
+  make: (description: BackendDescription) => StreamBackend,
+): ConsoleSource {
+  let last: StreamBackend | undefined;
+  return {
+    class: 'console',
+    describe: () => description,
+    open: () => {
+      if (last !== undefined && !last.isReusable) throw inUse(description.kind);
+      return (last = make(description));
+    },
+  };
+}
+
+function inUse(kind: string): VmmError {
+  return new VmmError('ERR_STATE', `the ${kind} console was opened before`, { cure: 'give each port one of its own' });
 }
 
 /** A port on functions: `output` gets each piece (valid during the call) and may answer when it takes more. */
@@ -48,11 +94,13 @@ export function callbackConsole(output: (bytes: Uint8Array) => Promise<void> | u
   return new CallbackConsole(output);
 }
 
-export class CallbackConsole implements ConsoleBackend {
+export class CallbackConsole implements ConsoleSource, ConsoleBackend {
+  readonly class = 'console';
   readonly #output: (bytes: Uint8Array) => Promise<void> | undefined;
   #host: ConsoleHostEnd | undefined;
   #waiters: (() => void)[] = [];
   #paused = false;
+  #isOpen = false;
 
   constructor(output: (bytes: Uint8Array) => Promise<void> | undefined) {
     this.#output = output;
@@ -62,6 +110,13 @@ export class CallbackConsole implements ConsoleBackend {
   input(bytes: Uint8Array): Promise<void> {
     this.#host?.input(bytes);
     return this.#paused ? new Promise((resolve) => this.#waiters.push(resolve)) : Promise.resolve();
+  }
+
+  /** @throws VmmError ERR_STATE while a port has it. */
+  open(): ConsoleBackend {
+    if (this.#isOpen) throw inUse('callbacks');
+    this.#isOpen = true;
+    return this;
   }
 
   write(bytes: Uint8Array): Promise<void> | undefined {
@@ -85,21 +140,28 @@ export class CallbackConsole implements ConsoleBackend {
   close(): Promise<void> {
     this.setPaused(false);
     this.#host = undefined;
+    this.#isOpen = false;
     return Promise.resolve();
   }
 }
 
-class StreamBackend implements ConsoleBackend {
+export class StreamBackend implements ConsoleBackend {
   readonly #options: StreamConsoleOptions;
   readonly #description: BackendDescription;
-  readonly #terminal: CommandIo | undefined;
+  readonly #terminal: StdioStreams | undefined;
+  #isClosed = false;
   #host: ConsoleHostEnd | undefined;
   #closing: (() => void)[] = [];
 
-  constructor(options: StreamConsoleOptions, description: BackendDescription, terminal?: CommandIo) {
+  constructor(options: StreamConsoleOptions, description: BackendDescription, terminal?: StdioStreams) {
     this.#options = options;
     this.#description = description;
     this.#terminal = terminal;
+  }
+
+  /** Its port is closed, and its streams were left open. */
+  get isReusable(): boolean {
+    return this.#isClosed && this.#options.end === false;
   }
 
   get size(): ConsoleSize | undefined {
@@ -148,6 +210,7 @@ class StreamBackend implements ConsoleBackend {
   async close(): Promise<void> {
     const { readable, writable, end = true, clock = hostClock } = this.#options;
     this.#host = undefined;
+    this.#isClosed = true;
     for (const undo of this.#closing.splice(0)) undo();
     if (!end) return;
     readable?.removeAllListeners('data');

@@ -10,7 +10,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import path from 'node:path';
 import { VmmError } from '../../base/errors.js';
 import type { BackendDescription } from '../contract.js';
-import type { ConsoleBackend, ConsoleHostEnd } from './contract.js';
+import type { ConsoleBackend, ConsoleHostEnd, ConsoleSource } from './contract.js';
 import { writeTo } from './stream.js';
 
 const PRIVATE_PREFIX = '.vv-';
@@ -21,16 +21,21 @@ const RANDOM_CHARS = 6;
 const MAX_PATH_BYTES = 107 - (1 + PRIVATE_PREFIX.length + RANDOM_CHARS + 1 + PRIVATE_NAME.length);
 
 /**
- * Listens on `socketPath`. A socket that a dead process left there is replaced.
+ * A port on a socket that will listen on `socketPath`. A socket that a dead process left there is replaced.
  *
- * @throws RangeError for a path that is too long; VmmError ERR_STATE when somebody listens there or it is no socket,
- *   ERR_SYSTEM for what else went wrong.
+ * @throws RangeError for a path that is too long.
  */
-export async function unixSocketConsole(socketPath: string): Promise<ConsoleBackend> {
+export function unixSocketConsole(socketPath: string): ConsoleSource {
+  if (typeof socketPath !== 'string') throw new TypeError('unixSocketConsole: a path is wanted');
   const full = path.resolve(socketPath);
   if (Buffer.byteLength(full) > MAX_PATH_BYTES) {
     throw new RangeError(`${full}: a socket's path has at most ${MAX_PATH_BYTES} bytes`);
   }
+  return { class: 'console', describe: () => ({ kind: 'unix-socket', path: full }), open: () => listen(full) };
+}
+
+/** @throws VmmError ERR_STATE when somebody listens there or it is no socket, ERR_SYSTEM for what else went wrong. */
+async function listen(full: string): Promise<ConsoleBackend> {
   await checkFree(full);
   const server = createServer({ pauseOnConnect: true });
   let folder: string | undefined;

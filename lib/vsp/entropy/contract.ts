@@ -11,6 +11,13 @@ export interface EntropyService {
   readonly contract: DeviceContract;
 }
 
+/** A generator before it is opened: what `hostEntropy()` returns, what a machine's configuration and `rebind` take. */
+export interface EntropySource {
+  readonly class: 'entropy';
+  describe(): BackendDescription;
+  open(): EntropyBackend | Promise<EntropyBackend>;
+}
+
 export interface EntropyBackend {
   /** Exactly `lengthBytes` bytes. */
   bytes(lengthBytes: number): Promise<Uint8Array>;

@@ -41,6 +41,27 @@ describe('EntropyProvider', () => {
     expect(entropy.contract.functions['bytes']).toMatchObject({ calls: 4, errors: 2 });
   });
 
+  it('takes another generator, and none after its end', async () => {
+    const fake = (value: number) => ({
+      closed: 0,
+      bytes: (length: number) => Promise.resolve(new Uint8Array(length).fill(value)),
+      describe: () => ({ kind: `fake ${value}` }),
+      close() {
+        this.closed++;
+        return Promise.resolve();
+      },
+    });
+    const [old, next] = [fake(1), fake(2)];
+    const entropy = new EntropyProvider({ id: 'rng', backend: old });
+    expect([...(await entropy.bytes(2))]).toEqual([1, 1]);
+    await entropy.rebind(next);
+    expect([...(await entropy.bytes(2))]).toEqual([2, 2]);
+    expect([old.closed, next.closed]).toEqual([1, 0]);
+    expect(entropy.contract).toMatchObject({ rebinds: 1, backend: { kind: 'fake 2' } });
+    await entropy.close();
+    await expect(entropy.rebind(old)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  });
+
   it('refuses a request or a rate that is none', async () => {
     const entropy = new EntropyProvider({ id: 'rng' });
     await expect(entropy.bytes(0)).rejects.toThrow(RangeError);

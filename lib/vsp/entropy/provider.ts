@@ -9,7 +9,7 @@ import { KiB, MiB } from '../../base/units.js';
 import type { DeviceContract } from '../contract.js';
 import { FunctionBooks } from '../function-books.js';
 import type { EntropyBackend, EntropyService } from './contract.js';
-import { hostEntropy } from './host.js';
+import { openHostEntropy } from './host.js';
 import { TokenBucket } from './token-bucket.js';
 
 /** Greatest answer to one request. */
@@ -17,9 +17,9 @@ const MAX_REQUEST_BYTES = 64 * KiB;
 
 export interface EntropyRate {
   /** Default 1 MiB. */
-  readonly bytesPerSecond?: number;
+  readonly bytesPerSecond?: number | undefined;
   /** What may be had at once after a pause. Default 64 KiB. */
-  readonly burstBytes?: number;
+  readonly burstBytes?: number | undefined;
 }
 
 export interface EntropyProviderOptions {
@@ -33,7 +33,8 @@ export interface EntropyProviderOptions {
 
 export class EntropyProvider implements EntropyService {
   readonly id: string;
-  readonly #backend: EntropyBackend;
+  #backend: EntropyBackend;
+  #rebinds = 0;
   readonly #clock: Clock;
   readonly #bucket: TokenBucket;
   readonly #books = new FunctionBooks(['bytes']);
@@ -43,7 +44,7 @@ export class EntropyProvider implements EntropyService {
   constructor(options: EntropyProviderOptions) {
     const { bytesPerSecond = MiB, burstBytes = MAX_REQUEST_BYTES } = options.rate ?? {};
     this.id = options.id;
-    this.#backend = options.backend ?? hostEntropy();
+    this.#backend = options.backend ?? openHostEntropy();
     this.#clock = options.clock ?? hostClock;
     this.#bucket = new TokenBucket(this.#clock, {
       ratePerSecond: checkInteger('bytesPerSecond', bytesPerSecond, 1, Number.MAX_SAFE_INTEGER),
@@ -71,8 +72,18 @@ export class EntropyProvider implements EntropyService {
       class: 'entropy',
       functions: this.#books.report(() => 'native'),
       backend: this.#backend.describe(),
-      rebinds: 0,
+      rebinds: this.#rebinds,
     };
+  }
+
+  /** Another generator from now on; requests that the old one has are answered by it. @throws VmmError ERR_CLOSED. */
+  async rebind(backend: EntropyBackend): Promise<void> {
+    if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `entropy ${this.id} is closed`);
+    const old = this.#backend;
+    this.#backend = backend;
+    this.#rebinds++;
+    // The change is made by then: nothing of the guest's hangs on the old one.
+    await old.close().catch(() => undefined);
   }
 
   /** Ends what waits with ERR_CLOSED. Idempotent. */

@@ -1,0 +1,137 @@
+/**
+ * A device of the host, lent to the guest, as its machine's user holds it: one interface over the providers of all
+ * classes. What a class does not have is refused here; everything else is the provider's.
+ */
+import { AbortError, VmmError } from '../base/errors.js';
+import { checkInteger, checkOptionNames } from '../base/options.js';
+import type { BlockProvider, BlockSource, ConsolePort, ConsoleSize, ConsoleSource } from '../vsp/index.js';
+import type { DeviceContract, EntropyProvider, EntropySource, RebindOptions, RebindReport } from '../vsp/index.js';
+
+/** What any lent device can stand on. */
+export type DeviceSource = BlockSource | ConsoleSource | EntropySource;
+
+/** What `refresh` found: a disk's size, or the size of the terminal behind a console port that has one. */
+export interface RefreshReport {
+  readonly sizeBytes?: number;
+  readonly terminal?: ConsoleSize;
+}
+
+/** `vm.device(id)` */
+export interface LentDevice {
+  readonly id: string;
+  /** Its functions: by whom they are done, how often, at what cost; and the backend. */
+  readonly contract: DeviceContract;
+  /**
+   * Another backend of its class from now on, while the guest runs and has requests in flight. A refusal leaves the old
+   * one serving. `allowLarger` and `maxHoldMs` are for disks: the other classes hold no requests.
+   *
+   * @throws TypeError for a backend of another class; VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_TIMEOUT, ERR_STATE,
+   *   ERR_CLOSED, ERR_SYSTEM; AbortError.
+   */
+  rebind(backend: DeviceSource, options?: RebindOptions): Promise<RebindReport>;
+  /** Looks whether the backend has another size, and tells the guest. @throws VmmError */
+  refresh(): Promise<RefreshReport>;
+  /**
+   * Sets the size of the terminal that a console port is, where its backend has none of its own.
+   *
+   * @throws TypeError on a device of another class, RangeError for a size that is none.
+   */
+  resize(size: ConsoleSize): void;
+}
+
+export function lentDisk(disk: BlockProvider): LentDevice {
+  return {
+    id: disk.id,
+    get contract() {
+      return disk.contract;
+    },
+    rebind: async (backend, options) => {
+      requireClass(disk.id, 'block', backend);
+      return disk.rebind(backend, options);
+    },
+    refresh: async () => ({ sizeBytes: (await disk.refreshGeometry()).sizeBytes }),
+    resize: () => refuseResize(disk.id, 'block'),
+  };
+}
+
+export function lentConsolePort(id: string, port: ConsolePort): LentDevice {
+  return {
+    id,
+    get contract() {
+      return port.contract;
+    },
+    rebind: async (source, options) => {
+      requireClass(id, 'console', source);
+      return change(source, options, port, (backend) => port.rebind(backend));
+    },
+    refresh: () => {
+      const terminal = port.refreshSize();
+      return Promise.resolve(terminal === undefined ? {} : { terminal });
+    },
+    resize: (size) => {
+      checkOptionNames('resize', size, ['columns', 'rows']);
+      const { columns, rows } = size;
+      port.resize({
+        columns: checkInteger('columns', columns, 1, 0xffff),
+        rows: checkInteger('rows', rows, 1, 0xffff),
+      });
+    },
+  };
+}
+
+export function lentEntropy(entropy: EntropyProvider): LentDevice {
+  return {
+    id: entropy.id,
+    get contract() {
+      return entropy.contract;
+    },
+    rebind: async (source, options) => {
+      requireClass(entropy.id, 'entropy', source);
+      return change(source, options, entropy, (backend) => entropy.rebind(backend));
+    },
+    refresh: () => Promise.resolve({}),
+    resize: () => refuseResize(entropy.id, 'entropy'),
+  };
+}
+
+const CLASSES = { block: 'a disk', console: 'a console', entropy: 'a generator' };
+
+function requireClass<C extends DeviceSource['class']>(
+  id: string,
+  wanted: C,
+  source: DeviceSource,
+): asserts source is Extract<DeviceSource, { class: C }> {
+  if ((source as DeviceSource | undefined)?.class === wanted) return;
+  throw new TypeError(`rebind of '${id}': ${CLASSES[wanted]} is wanted as its backend`);
+}
+
+function refuseResize(id: string, ofClass: DeviceSource['class']): never {
+  throw new TypeError(`'${id}' is ${CLASSES[ofClass]}: only a console port has a terminal's size`);
+}
+
+/** The change where no request is held: the new backend is opened, asked for, and takes over. */
+async function change<Backend extends { close(): Promise<void> }>(
+  source: { open(): Backend | Promise<Backend>; describe(): DeviceContract['backend'] },
+  options: RebindOptions = {},
+  device: { readonly contract: DeviceContract },
+  takeOver: (backend: Backend) => Promise<void>,
+): Promise<RebindReport> {
+  checkOptionNames('rebind', options, ['signal', 'refuse', 'allowLarger', 'maxHoldMs']);
+  const { signal, refuse } = options;
+  throwIfAborted(signal);
+  const reason = refuse?.(device.contract.backend, source.describe());
+  if (reason !== undefined) throw new VmmError('ERR_STATE', `rebind refused: ${reason}`);
+  const backend = await source.open();
+  try {
+    throwIfAborted(signal);
+    await takeOver(backend);
+  } catch (error) {
+    await backend.close();
+    throw error;
+  }
+  return { holdNs: 0, drainNs: 0, held: 0 };
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new AbortError(signal);
+}

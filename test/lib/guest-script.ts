@@ -1,0 +1,51 @@
+/** Runs a script of this folder where this machine's Linux guests run: natively, or inside the embedded host. */
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { embeddedHost, probeKvm, toInnerPath } from '../../lib/host/index.js';
+
+export interface GuestScriptOptions {
+  /** Names of members of the request that are paths, which may read otherwise inside. */
+  readonly paths?: readonly string[];
+  /** Default 280. */
+  readonly limitS?: number;
+}
+
+export interface GuestScriptEnd {
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `test/lib/NAME` with the request as JSON; how it ended. */
+export async function runGuestScript(
+  name: string,
+  request: object,
+  options: GuestScriptOptions = {},
+): Promise<GuestScriptEnd> {
+  const script = fileURLToPath(new URL(name, import.meta.url));
+  const { paths = [], limitS = 280 } = options;
+  const { linuxGuests } = await probeKvm();
+  if (linuxGuests) {
+    return new Promise((resolve) => {
+      const args = [script, JSON.stringify(request)];
+      const child = execFile(process.execPath, args, { timeout: limitS * 1000 }, (error, stdout, stderr) => {
+        const status = error === null ? 0 : (child.exitCode ?? 128 + (child.signalCode === 'SIGKILL' ? 9 : 15));
+        resolve({ status, stdout, stderr });
+      });
+    });
+  }
+  const cwd = process.cwd();
+  const inner = Object.fromEntries(
+    Object.entries(request).map(([key, value]: [string, unknown]) => {
+      return [key, paths.includes(key) ? toInnerPath(value as string, cwd) : value];
+    }),
+  );
+  return embeddedHost.run(script, { args: [JSON.stringify(inner)], signal: AbortSignal.timeout(limitS * 1000) });
+}
+
+/** The same for a script whose stdout is one JSON value. @throws Error with stderr when it fails. */
+export async function guestScriptReport<T>(name: string, request: object, options?: GuestScriptOptions): Promise<T> {
+  const { status, stdout, stderr } = await runGuestScript(name, request, options);
+  if (status !== 0) throw new Error(`${name} ended with ${status}:\n${stderr}`);
+  return JSON.parse(stdout) as T;
+}
