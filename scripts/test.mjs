@@ -58,7 +58,7 @@ if (runs('gate')) {
 
 if (runs('unit')) {
   heading('unit');
-  totals.addGroup('unit', await vitestGroup('unit', { limitS: 300 }), { promised: false });
+  totals.addGroup('unit', await vitestGroup('unit', { limitS: 600 }), { promised: false });
 }
 
 const access = kvmAccess();
