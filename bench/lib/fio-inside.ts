@@ -21,7 +21,7 @@ import { InsidePlace } from './inside-place.js';
 
 const DISK_BYTES = 64 * 2 ** 20;
 const MEMORY_MIB = 512;
-const DEADLINE_MS = 280_000;
+const DEADLINE_MS = 900_000;
 /** utime and stime of /proc/PID/stat: USER_HZ is 100 on every Linux. */
 const US_PER_TICK = 10_000;
 
