@@ -4,17 +4,17 @@
  * can't run Linux all of it runs inside the embedded host: the part in lib/boot-inside.ts, with everything it reads
  * copied into that host's memory first. Also what a user waits: the command here, its guest in the embedded host.
  */
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { promisify } from 'node:util';
 import { embeddedHost, findQemu } from '#lib/host/index.js';
 import { busybox } from '#lib/images/busybox.js';
 import { cpioArchive } from '#lib/images/cpio.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import type { Bench, Figures } from './lib/bench.js';
 import { KERNEL_WORDS, MARKER, type InsideRequest, type InsideResult } from './lib/boot-request.js';
+import { librariesOf } from './lib/libraries.js';
 import { pairedRatio, summarise } from './lib/stats.js';
 
 const DEFAULT_RUNS = 5;
@@ -69,11 +69,6 @@ async function smallInitramfs(): Promise<Uint8Array> {
     { path: 'bin/busybox', type: 'file', data: await readFile(shell.path), mode: 0o755 },
     { path: 'init', type: 'file', data: Buffer.from(init), mode: 0o755 },
   ]);
-}
-
-async function librariesOf(program: string): Promise<string[]> {
-  const { stdout } = await promisify(execFile)('ldd', [program]);
-  return [...stdout.matchAll(/=> (\/\S+)/g)].map((match) => match[1]!);
 }
 
 /** The command as a user starts it, on this machine, until its line is here. */

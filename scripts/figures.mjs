@@ -30,6 +30,32 @@ export const PROMISES = [
   ['pit', 'oneMachineCpuPercent', 0.1, ' %', 'CPU use of the JavaScript thread with a machine that is owed nothing'],
   ['pit', 'eachOfTwentyCpuPercent', 0.1, ' %', 'the same for each of twenty machines in one process'],
   ['pit', 'catchUpCpuPercent', 1, ' %', 'the same with one machine that is caught up'],
+  [
+    'block',
+    'readCpuUs',
+    3.33,
+    ' us',
+    'CPU time of a 4 KiB read from page cache, mock driver included: 300,000 a second',
+  ],
+  ['block', 'readRebindMs', 5, ' ms', 'rebind with reads in flight: how long it stops the device beyond the drain'],
+  ['block', 'writeRebindMs', 5, ' ms', 'the same with writes in flight'],
+  ...[
+    ['randread4kDepth1', 'fio, 4 KiB random read, depth 1'],
+    ['randread4kDepth32', 'fio, 4 KiB random read, depth 32'],
+    ['randwrite4kDepth1', 'fio, 4 KiB random write, depth 1'],
+    ['randwrite4kDepth32', 'fio, 4 KiB random write, depth 32'],
+    ['read1MDepth4', 'fio, 1 MiB sequential read'],
+    ['write1MDepth4', 'fio, 1 MiB sequential write'],
+  ].flatMap(([job, text]) => [
+    [
+      'fio',
+      `${job}TimeRatioToBetter`,
+      1,
+      '',
+      `${text}: time a request, against the better of QEMU's aio=threads and io_uring`,
+    ],
+    ['fio', `${job}CpuRatioToBetter`, 1, '', `${text}: CPU time a request, the same`],
+  ]),
   ['boot', 'quietRatioToFaster', 1, '', 'command start to userspace, quiet, against the faster of QEMU microvm and pc'],
   ['boot', 'fullRatioToFaster', 1, '', 'the same with the full log of the kernel'],
 ];

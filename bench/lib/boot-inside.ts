@@ -3,10 +3,8 @@
  * on with every round, and takes the time until its console shows the marker. Prints one line of JSON.
  */
 import { spawn } from 'node:child_process';
-import { copyFileSync, cpSync, mkdirSync, readdirSync } from 'node:fs';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { KERNEL_WORDS, MARKER, type Contestant, type InsideRequest, type InsideResult } from './boot-request.js';
+import { InsidePlace } from './inside-place.js';
 
 const CONTESTANTS: readonly Contestant[] = ['vivarium', 'microvm', 'pc'];
 const DEADLINE_MS = 180_000;
@@ -14,29 +12,10 @@ const MEMORY_MIB = 256;
 
 const request = JSON.parse(process.argv[2] ?? '') as InsideRequest;
 
-// Files of the machine outside are slow to read from here; every contestant reads from memory.
-const place = '/run/vivarium-bench';
-for (const folder of ['lib', 'firmware']) mkdirSync(path.join(place, folder), { recursive: true });
-const copied = (file: string, folder = '') => {
-  const target = path.join(place, folder, path.basename(file));
-  copyFileSync(file, target);
-  return target;
-};
-const kernel = copied(request.kernel);
-const initrd = copied(request.initrd);
-const qemu = copied(request.qemu);
-for (const library of request.libraries) copied(library.replace(/^\/lib\//, '/usr/lib/'), 'lib');
-for (const folder of ['/usr/share/qemu', '/usr/share/seabios']) {
-  for (const file of readdirSync(folder)) {
-    if (/^(bios|qboot|linuxboot|multiboot|pvh|kvmvapic|vgabios)[\w.-]*\.(bin|rom)$/.test(file)) {
-      copied(path.join(folder, file), 'firmware');
-    }
-  }
-}
-// This build too: the one that the host keeps may be replaced by a newer one while this runs.
-const build = path.dirname(path.dirname(fileURLToPath(import.meta.resolve('vivarium'))));
-cpSync(build, path.join(place, 'vivarium'), { recursive: true });
-const command = path.join(place, 'vivarium/dist/command/main.js');
+const place = new InsidePlace(request);
+const kernel = place.copied(request.kernel);
+const initrd = place.copied(request.initrd);
+const command = place.command();
 process.stderr.write(`everything is in memory after ${process.uptime().toFixed(1)} s\n`);
 
 const result: InsideResult = {
@@ -58,29 +37,21 @@ for (const log of ['quiet', 'full'] as const) {
 }
 process.stdout.write(`${JSON.stringify(result)}\n`);
 
-function commandLine(contestant: Contestant, cmdline: string): { program: string; args: string[] } {
+function commandLine(contestant: Contestant, cmdline: string) {
   if (contestant === 'vivarium') {
-    const args = [command, 'run', '--quiet', '--kvm', 'native', '--memory', `${MEMORY_MIB}M`];
-    return { program: process.execPath, args: [...args, '--kernel', kernel, '--initrd', initrd, '--cmdline', cmdline] };
+    const files = ['--kernel', kernel, '--initrd', initrd, '--cmdline', cmdline];
+    return place.vivarium(command, ['--memory', `${MEMORY_MIB}M`, ...files]);
   }
   const machine = contestant === 'pc' ? 'pc' : 'microvm,isa-serial=on,rtc=on';
-  const args = ['-M', machine, '-accel', 'kvm', '-cpu', 'host', '-m', String(MEMORY_MIB), '-smp', '1'];
-  args.push('-L', path.join(place, 'firmware'), '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot');
-  args.push('-serial', 'stdio', '-kernel', kernel, '-initrd', initrd, '-append', cmdline);
-  return { program: qemu, args };
+  const files = ['-kernel', kernel, '-initrd', initrd, '-append', cmdline];
+  return place.qemu(machine, ['-m', String(MEMORY_MIB), ...files]);
 }
 
 /** Milliseconds until the marker; waits for the end of the contestant before it returns. */
 async function boot(contestant: Contestant, cmdline: string): Promise<number> {
-  const { program, args } = commandLine(contestant, cmdline);
+  const { program, args, env } = commandLine(contestant, cmdline);
   const startedNs = process.hrtime.bigint();
-  const child = spawn(program, args, {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    env:
-      contestant === 'vivarium'
-        ? { ...process.env, XDG_CACHE_HOME: path.join(place, 'cache') }
-        : { LD_LIBRARY_PATH: path.join(place, 'lib') },
-  });
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
   const watchdog = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
   let text = '';
   let tookMs: number | undefined;

@@ -14,6 +14,8 @@ export function kvmPath(): string {
   return process.env['VIVARIUM_KVM'] ?? '/dev/kvm';
 }
 
+let supportedCpuid: readonly CpuidEntry[] | undefined;
+
 export class Kvm {
   readonly #native: NativeSystem;
 
@@ -57,8 +59,10 @@ export class Kvm {
     return this.checkExtension(Cap.MAX_VCPUS) || this.checkExtension(Cap.NR_VCPUS) || 4;
   }
 
+  /** Asked for once in a process: it is the same for all machines, and costs half a millisecond where CPUID itself traps. */
   supportedCpuid(): CpuidEntry[] {
-    return decodeCpuid(this.#native.supportedCpuid());
+    supportedCpuid ??= decodeCpuid(this.#native.supportedCpuid());
+    return supportedCpuid.map((entry) => ({ ...entry }));
   }
 
   emulatedCpuid(): CpuidEntry[] {

@@ -76,13 +76,16 @@ export class AddressSpace implements DeviceMemory {
     this.#dirty = new Int32Array(this.#native.dirtyBitmap());
   }
 
-  /** Makes every range a memslot of the machine, numbered from 0. */
+  /** Makes every range a memslot of the machine, numbered from 0. Nothing is under way when it ends, nor when it fails. */
   async attach(vm: Vm): Promise<void> {
     let offset = 0;
-    for (const [slot, range] of this.ranges.entries()) {
-      await vm.setMemorySlot(slot, range.gpa, this.#native, offset, range.sizeBytes);
+    const slots = this.ranges.map((range, slot) => {
+      const set = vm.setMemorySlot(slot, range.gpa, this.#native, offset, range.sizeBytes);
       offset += range.sizeBytes;
-    }
+      return set;
+    });
+    const failed = (await Promise.allSettled(slots)).find((result) => result.status === 'rejected');
+    if (failed) throw failed.reason;
   }
 
   contains(gpa: number, length: number): boolean {
