@@ -17,7 +17,7 @@ interface Report {
   readonly contract: DeviceContract;
 }
 
-it('leaves no trace in the guest', async () => {
+it('leaves no trace in the guest', { timeout: 620_000 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'vivarium-rebind-'));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
   const kernel = await defaultKernel();
@@ -27,7 +27,7 @@ it('leaves no trace in the guest', async () => {
   });
   expect(report).toMatchObject({ bad: 0, ioErrors: 0, isSame: true, reason: 'poweroff' });
   expect(report.contract.rebinds).toBe(REBINDS + 1);
-  expect(Object.values(report.contract.functions).map(({ errors }) => errors)).not.toContain(1);
+  expect(new Set(Object.values(report.contract.functions).map(({ errors }) => errors))).toEqual(new Set([0]));
   // It was at work meanwhile, and requests came while they had to be held.
   expect(report.rounds).toBeGreaterThan(16);
   expect(report.held).toBeGreaterThan(0);
