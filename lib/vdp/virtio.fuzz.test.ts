@@ -4,113 +4,25 @@
  * gave no buffer, keep more in flight than the queue holds, or go on after a reset.
  */
 import { describe, expect, it } from 'vitest';
-import { VirtioBlkType, VirtioConsoleEvent } from '../abi/virtio.js';
+import { VirtioBlkType, VirtioConsoleEvent, VirtioNetCtrl } from '../abi/virtio.js';
 import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, Random } from '../base/fuzzing.js';
+import { silentLogger } from '../base/logger.js';
 import type { IoVector } from '../memory/io-vector.js';
 import type { BlockDone } from '../vsp/block/contract.js';
 import type { ConsoleGuestEnd, ConsolePortService } from '../vsp/console/contract.js';
 import type { DeviceContract } from '../vsp/contract.js';
+import { NetProvider } from '../vsp/net/provider.js';
+import { segmentTcp } from '../vsp/net/segment.js';
+import { FakeNetwork, packet } from '../vsp/net/testing.js';
 import { BlockDevice } from './block.js';
 import { ConsoleDevice } from './console.js';
 import { EntropyDevice } from './entropy.js';
-import { FakeActivation } from './fake-activation.js';
 import { FakeBlockService } from './fake-block-service.js';
-import { breakSomething, checkVector, FuzzMemory, randomPiece, WatchedQueue } from './fuzzing.js';
-import { MockDriver, type Piece } from './mock-driver.js';
+import { breakSomething, checkVector, randomPiece, WatchedQueue } from './fuzzing.js';
+import { memory, play, rig, seen, words } from './fuzzing-devices.js';
+import type { Piece } from './mock-driver.js';
+import { NetDevice } from './net.js';
 import { SplitQueue } from './split-queue.js';
-import type { VirtioDevice } from './virtio-device.js';
-
-const memory = new FuzzMemory();
-const seen = { ok: 0, failed: 0, broken: 0, resets: 0, popped: 0 };
-
-interface Rig {
-  readonly random: Random;
-  readonly drivers: MockDriver[];
-  readonly queues: WatchedQueue[];
-  readonly activation: FakeActivation;
-}
-
-/** Queues of a device, mostly laid out as they should be. */
-function rig(seed: number, features: bigint, sizes: readonly number[]): Rig {
-  memory.renew(seed);
-  const random = new Random(seed);
-  const eventIndex = random.chance(2);
-  const indirect = !random.chance(4);
-  const startIndex = random.chance(3) ? 65530 + random.below(6) : 0;
-  const drivers = sizes.map(
-    (size, index) =>
-      new MockDriver(memory, { size, index, gpa: 0x1000 * (index + 1), eventIndex, indirect, startIndex }),
-  );
-  const queues = drivers.map(({ queueOptions }) => {
-    const odd = random.chance(200);
-    const used = odd ? queueOptions.used + random.below(0x40000) : queueOptions.used;
-    const isOneView = Math.floor(used / 0x10000) === Math.floor((used + 6 + 8 * queueOptions.size) / 0x10000);
-    return new WatchedQueue(new SplitQueue(isOneView ? { ...queueOptions, used } : queueOptions));
-  });
-  return { random, drivers, queues, activation: new FakeActivation(features, queues) };
-}
-
-/** Runs something of the device with its writes watched. */
-function watched(queues: readonly WatchedQueue[], act: () => void): void {
-  memory.mayWrite = (gpa, length) => queues.some((queue) => queue.mayWrite(gpa, length));
-  act();
-  memory.mayWrite = undefined;
-}
-
-/** Rounds of a driver and a device; `request` makes the pieces of one well-formed request to a queue. */
-async function play(
-  { random, drivers, queues, activation }: Rig,
-  device: VirtioDevice,
-  request: (queue: number) => Piece[],
-  complete: () => void,
-): Promise<void> {
-  device.activate(activation);
-  // Completions and starts of a device come in microtasks, too.
-  memory.mayWrite = (gpa, length) => queues.some((queue) => queue.mayWrite(gpa, length));
-  await Promise.resolve();
-  for (let round = 1 + random.below(4); round > 0; round--) {
-    const at = random.below(drivers.length);
-    const driver = drivers[at]!;
-    memory.mayWrite = undefined;
-    for (let count = random.below(4); count > 0; count--) {
-      const pieces = random.chance(5)
-        ? Array.from({ length: random.below(4) }, () => randomPiece(random))
-        : request(at);
-      if (random.chance(8)) pieces.splice(random.below(pieces.length + 1), 1, randomPiece(random));
-      if (random.chance(3) && pieces.length > 0 && pieces.length <= driver.size) driver.addIndirect(pieces, 0x50000);
-      else driver.add(pieces);
-    }
-    driver.publish();
-    if (random.chance(4)) breakSomething(random, driver);
-    if (random.chance(4)) driver.publish();
-    watched(queues, () => {
-      device.notify(random.chance(20) ? random.below(100) : at);
-      if (random.chance(2)) complete();
-    });
-    memory.mayWrite = (gpa, length) => queues.some((queue) => queue.mayWrite(gpa, length));
-    if (random.chance(2)) await Promise.resolve();
-    driver.collect();
-    driver.enableInterrupts();
-  }
-  const used = drivers.map((driver) => driver.usedIndex);
-  // Until the reset is done, reads that are under way may fill their buffers.
-  const gone = device.reset();
-  for (let index = 0; index < 40; index++) complete();
-  await gone;
-  memory.mayWrite = () => false;
-  complete();
-  device.notify(0);
-  await Promise.resolve();
-  expect(drivers.map((driver) => driver.usedIndex)).toEqual(used);
-  expect(activation.resetReasons.length).toBeLessThanOrEqual(1);
-  seen.broken += queues.some((queue) => queue.broken !== undefined) ? 1 : 0;
-  seen.resets += activation.resetReasons.length;
-  for (const queue of queues) seen.popped += queue.popped;
-}
-
-function words(gpa: number, list: readonly number[]): void {
-  memory.write(gpa, new Uint8Array(Uint32Array.from(list).buffer));
-}
 
 class CheckedBlockService extends FakeBlockService {
   override read(offset: number, data: IoVector, done: BlockDone): void {
@@ -261,6 +173,49 @@ async function fuzzEntropy(seed: number): Promise<void> {
   await Promise.resolve();
 }
 
+const FRAMES = [0, 1, 40, 700, 1400].flatMap((length) =>
+  ([4, 6] as const).map((version) => packet({ version, payload: new Uint8Array(length) })),
+);
+const SEGMENTS = [0, 900, 3900].map((length) =>
+  segmentTcp(packet({ version: 4, payload: new Uint8Array(length) }), 1000)!,
+);
+
+async function fuzzNet(seed: number): Promise<void> {
+  const random = new Random(seed ^ 0x4e);
+  const network = new FakeNetwork({ takes: { checksum: random.chance(2), segments: random.chance(2) } });
+  const provider = new NetProvider({ id: 'net', backend: network, logger: silentLogger, mac: 0x020000000001 });
+  const device = new NetDevice('net', provider);
+  const it = rig(seed, device.features & (random.chance(2) ? ~0n : BigInt(random.word())), [8, 8, 8]);
+  let next = 0x40000;
+  const request = (queue: number): Piece[] => {
+    const gpa = next;
+    next = next > 0x4d000 ? 0x40000 : next + 2048;
+    if (queue === 0) return [{ gpa, length: 12 + random.below(2000), writable: true }];
+    if (queue === 2) {
+      const { RX, MAC, GUEST_OFFLOADS } = VirtioNetCtrl;
+      memory.write(gpa, Uint8Array.of(random.chance(8) ? random.word() : random.of([RX, MAC, GUEST_OFFLOADS])));
+      memory.write(gpa + 1, Uint8Array.of(random.below(6), random.below(4), 0, 0, 0, random.below(3)));
+      return [
+        { gpa, length: 2 + random.of([1, 6, 8, 14, 20]) },
+        { gpa: gpa + 1000, length: 1, writable: true },
+      ];
+    }
+    const frame = random.of(FRAMES);
+    memory.write(gpa + 12, frame);
+    const gso = random.of([0, 0, 1, 4, 0x81, random.word() & 0xff]);
+    memory.write(gpa, Uint8Array.of(random.below(3), gso, 54, 0, random.below(256), 1, 34, 0, 16, 0, 0, 0));
+    return [{ gpa, length: 12 + (random.chance(8) ? random.below(frame.length) : frame.length) }];
+  };
+  await play(it, device, request, () => {
+    seen.ok += network.sent.length;
+    for (const { bytes } of network.sent.splice(0)) expect(bytes.length).toBeLessThanOrEqual(65557);
+    network.more = random.chance(2);
+    if (random.chance(2)) network.host.writable();
+    network.host.receive(random.of(SEGMENTS).map((bytes) => ({ bytes })));
+    if (random.chance(4)) provider.setLink(random.chance(2));
+  });
+}
+
 /** The queue alone: pops, pushes and publishes at random, and once in a while goes on from its state. */
 function fuzzQueue(seed: number): void {
   const size = [1, 2, 8, 32][seed & 3]!;
@@ -313,7 +268,8 @@ function fuzzQueue(seed: number): void {
 describe('fuzzing', () => {
   const targets: [string, number, (seed: number) => Promise<void> | void][] = [
     ['the queue', 0.3, fuzzQueue],
-    ['the block device', 0.4, fuzzBlock],
+    ['the block device', 0.3, fuzzBlock],
+    ['the network device', 0.1, fuzzNet],
     ['the console device', 0.2, fuzzConsole],
     ['the entropy device', 0.1, fuzzEntropy],
   ];
