@@ -74,8 +74,8 @@ function functionOf(vm: Machine) {
 
 /** Requests that the disk's provider has in flight. */
 function inFlight(vm: Machine): number {
-  const { lent } = vm.inspect() as unknown as { lent: { disks: Record<string, { inFlight: number }> } };
-  return lent.disks['disk']!.inFlight;
+  const { lent } = vm.inspect() as unknown as { lent: { devices: Record<string, { inFlight: number }> } };
+  return lent.devices['disk']!.inFlight;
 }
 
 describe('a virtio block device on the PCI bus', () => {
