@@ -7,13 +7,18 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import process from 'node:process';
 
+/** PF_KTHREAD (linux/sched.h): anybody may give itself a name, nobody this. */
+const KERNEL_THREAD = 0x00200000;
+/** Of the fields behind the name in /proc/PID/stat. */
+const FLAGS_FIELD = 6;
+
 /** The system as this file needs it. */
 export interface ThreadTable {
   readonly ownPid: number;
   /** The ids of all processes, kernel threads among them. */
   pids(): number[];
-  /** The name of one; throws when it has gone. */
-  nameOf(pid: number): string;
+  /** Its /proc/PID/stat (proc(5)); throws when it has gone. */
+  statOf(pid: number): string;
   /** Throws where that is not allowed. */
   prefer(pid: number): void;
 }
@@ -21,7 +26,7 @@ export interface ThreadTable {
 const SYSTEM: ThreadTable = {
   ownPid: process.pid,
   pids: () => readdirSync('/proc').map(Number).filter(Number.isInteger),
-  nameOf: (pid) => readFileSync(`/proc/${pid}/comm`, 'utf8').trim(),
+  statOf: (pid) => readFileSync(`/proc/${pid}/stat`, 'utf8'),
   prefer: (pid) => setPriority(pid, constants.priority.PRIORITY_HIGHEST),
 };
 
@@ -33,9 +38,8 @@ export function preferPitWorkers(table: ThreadTable = SYSTEM): number {
   const name = `kvm-pit/${table.ownPid}`;
   let preferred = 0;
   try {
-    // They were made after this process, so looking at younger ones spares most of the looking.
-    for (const pid of table.pids().filter((id) => id > table.ownPid)) {
-      if (nameOf(table, pid) !== name) continue;
+    for (const pid of table.pids()) {
+      if (!isKernelThread(table, pid, name)) continue;
       table.prefer(pid);
       preferred++;
     }
@@ -45,10 +49,14 @@ export function preferPitWorkers(table: ThreadTable = SYSTEM): number {
   return preferred;
 }
 
-function nameOf(table: ThreadTable, pid: number): string | undefined {
+function isKernelThread(table: ThreadTable, pid: number, name: string): boolean {
+  let stat: string;
   try {
-    return table.nameOf(pid);
+    stat = table.statOf(pid);
   } catch {
-    return undefined;
+    return false;
   }
+  const nameEnd = stat.lastIndexOf(')');
+  if (stat.slice(stat.indexOf('(') + 1, nameEnd) !== name) return false;
+  return (Number(stat.slice(nameEnd + 2).split(' ')[FLAGS_FIELD]) & KERNEL_THREAD) !== 0;
 }

@@ -23,6 +23,8 @@ const MODES: Readonly<Record<number, keyof ReceiveModes>> = {
 
 export interface NetControlContext extends NetContext {
   offloads(features: bigint): void;
+  /** The guest has given itself another address (5.1.6.5.2.1): the configuration shows it. */
+  address(bytes: Uint8Array): void;
 }
 
 export class NetControl {
@@ -40,6 +42,7 @@ export class NetControl {
   }
 
   run(): void {
+    if (this.#isStopped) return;
     const queue = this.#queue;
     const { activation, fail } = this.#context;
     let left = queue.size;
@@ -99,6 +102,7 @@ export class NetControl {
   #setAddress(data: Uint8Array): boolean {
     if (data.length !== 6 || (data[0]! & 1) !== 0) return false;
     this.#context.service.filter.setAddress(macAt(data, 0));
+    this.#context.address(data);
     return true;
   }
 

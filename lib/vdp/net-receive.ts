@@ -122,7 +122,7 @@ export class NetReceive implements NetGuestEnd {
     for (let room = 0; room < wantedBytes; buffers++) room += this.#held[buffers]!.writable.lengthBytes;
     const all = new Uint8Array(wantedBytes);
     all.set(frame.bytes, VirtioNetHdr.SIZE);
-    describe(frame, all, buffers);
+    describe(frame, all, buffers, this.checksum);
     for (let index = 0, at = 0; index < buffers; index++) {
       const { head, writable } = this.#held[index]!;
       const part = all.subarray(at, at + writable.lengthBytes);
@@ -135,8 +135,8 @@ export class NetReceive implements NetGuestEnd {
   }
 }
 
-/** Writes the header of a frame that stands behind it. */
-function describe(frame: NetFrame, all: Uint8Array, buffers: number): void {
+/** Writes the header of a frame that stands behind it. 5.1.6.4.1: no flag for a driver without GUEST_CSUM. */
+function describe(frame: NetFrame, all: Uint8Array, buffers: number, hasChecksum: boolean): void {
   const { unfinished, segmentBytes, checked, bytes } = frame;
   const set16 = (at: number, value: number) => {
     all[at] = value;
@@ -147,7 +147,7 @@ function describe(frame: NetFrame, all: Uint8Array, buffers: number): void {
     all[VirtioNetHdr.FLAGS] = VirtioNetHdrFlag.NEEDS_CSUM;
     set16(VirtioNetHdr.CSUM_START, unfinished.startAt);
     set16(VirtioNetHdr.CSUM_OFFSET, unfinished.offset);
-  } else if (checked === true) {
+  } else if (checked === true && hasChecksum) {
     all[VirtioNetHdr.FLAGS] = VirtioNetHdrFlag.DATA_VALID;
   }
   const layout = segmentBytes === undefined ? undefined : layoutOf(bytes);

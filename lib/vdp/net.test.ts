@@ -217,6 +217,10 @@ describe('frames for the guest', () => {
     const segments = segmentTcp(tcp(3000), 1000)!;
     made.network.host.receive(segments.map((bytes) => ({ bytes })));
     expect(made.got().map(({ bytes, header: head }) => [bytes, head[0]])).toEqual(segments.map((bytes) => [bytes, 0]));
+    made.buffers(2000, 2000);
+    // What we finish ourselves is right, which a driver without the feature is not told.
+    made.network.host.receive([unfinished(tcp(8))]);
+    expect(made.got().map(({ bytes, header: head }) => [bytes, head[0]])).toEqual([[tcp(8), 0]]);
     expect(made.command(C.GUEST_OFFLOADS, 0, 1, 0, 0, 0, 0, 0, 0, 0)).toBe(1);
   });
 });
@@ -251,6 +255,8 @@ describe('the control queue', () => {
     ];
     expect(refused.map((bytes) => made.command(...bytes))).toEqual(refused.map(() => 1));
     expect(seen()).toEqual([8, 9]);
+    const address = () => [0, 1, 2, 3, 4, 5].map((at) => made.device.config.read(at, 1));
+    expect(address()).toEqual([2, 0, 0, 0, 0, 9]);
     expect(made.command(C.RX, C.RX_PROMISC, 1)).toBe(0);
     made.buffers(200, 200, 200);
     expect(seen()).toEqual([1, 8, 9]);
@@ -315,7 +321,9 @@ describe('the device', () => {
   it('forgets its driver at a reset, and serves the next', async () => {
     const made = await rig();
     made.command(C.RX, C.RX_PROMISC, 1);
+    made.command(C.MAC, 1, 2, 0, 0, 0, 0, 9);
     await made.device.reset();
+    expect(made.device.config.read(5, 1)).toBe(1);
     made.network.host.receive([{ bytes: tcp(1) }]);
     expect(made.receive.usedIndex).toBe(0);
     const queues = [made.receive, made.transmit, made.control].map((driver) => new SplitQueue(driver.queueOptions));
@@ -323,6 +331,20 @@ describe('the device', () => {
     await turn();
     made.send(header(), tcp(3));
     expect(made.network.sent.map(({ bytes }) => bytes)).toEqual([tcp(3)]);
+  });
+
+  it('touches nothing of a driver that is gone, also with a turn of its own to come', async () => {
+    const made = await rig();
+    for (let index = 0; index < made.control.size; index++) {
+      made.control.add([{ gpa: 0x300010 + index, length: 1, writable: true }]);
+    }
+    made.control.publish();
+    made.device.notify(2);
+    await made.device.reset();
+    // The driver has other things there now.
+    made.memory.fill(0x10000, 0, 0x10000);
+    await turn();
+    expect(made.memory.read(0x10000, 0x10000)).toEqual(new Uint8Array(0x10000));
   });
 
   it('brings large packets from guest to guest over a switch without a checksum made', async () => {

@@ -6,6 +6,7 @@
  */
 import { VIRTIO_NET_S_LINK_UP, VirtioDeviceId, VirtioNetConfig, VirtioNetFeature as F } from '../abi/virtio.js';
 import type { NetService } from '../vsp/net/contract.js';
+import { macBytes } from '../vsp/net/mac-filter.js';
 import { ConfigBytes } from './config-bytes.js';
 import { NetControl } from './net-control.js';
 import { NetReceive } from './net-receive.js';
@@ -72,18 +73,19 @@ export class NetDevice implements VirtioDevice {
   constructor(name: string, service: NetService) {
     this.name = name;
     this.#service = service;
-    for (let index = 0, mac = service.mac; index < 6; index++, mac = Math.floor(mac / 256)) {
-      this.config.set8(VirtioNetConfig.MAC + 5 - index, mac % 256);
-    }
+    this.#setAddress(macBytes(service.mac));
     this.config.set16(VirtioNetConfig.MAX_VIRTQUEUE_PAIRS, 1);
     this.config.set16(VirtioNetConfig.MTU, service.mtuBytes);
     this.#setLink(service.linkUp);
   }
 
   activate(activation: VirtioActivation): void {
-    const session = new NetSession(this.#service, activation, this.#counts, (up) => {
-      this.#setLink(up);
-      if ((activation.features & F.STATUS) !== 0n) activation.configChanged();
+    const session = new NetSession(this.#service, activation, this.#counts, {
+      link: (up) => {
+        this.#setLink(up);
+        if ((activation.features & F.STATUS) !== 0n) activation.configChanged();
+      },
+      address: (bytes) => this.#setAddress(bytes),
     });
     this.#session = session;
     // Not inside the transport's call.
@@ -98,6 +100,7 @@ export class NetDevice implements VirtioDevice {
   reset(): Promise<void> {
     this.#session?.stop();
     this.#session = undefined;
+    this.#setAddress(macBytes(this.#service.mac));
     return Promise.resolve();
   }
 
@@ -109,9 +112,19 @@ export class NetDevice implements VirtioDevice {
     return { active: this.#session !== undefined, ...this.#counts };
   }
 
+  #setAddress(bytes: Uint8Array): void {
+    bytes.forEach((byte, index) => this.config.set8(VirtioNetConfig.MAC + index, byte));
+  }
+
   #setLink(up: boolean): void {
     this.config.set16(VirtioNetConfig.STATUS, up ? VIRTIO_NET_S_LINK_UP : 0);
   }
+}
+
+/** What changes the device's configuration. */
+interface NetEvents {
+  readonly link: (up: boolean) => void;
+  readonly address: (bytes: Uint8Array) => void;
 }
 
 /** From one activate() to the reset behind it. */
@@ -123,16 +136,16 @@ class NetSession {
   readonly #control: NetControl | undefined;
   #isStopped = false;
 
-  constructor(service: NetService, activation: VirtioActivation, counts: NetCounts, onLink: (up: boolean) => void) {
+  constructor(service: NetService, activation: VirtioActivation, counts: NetCounts, events: NetEvents) {
     this.#service = service;
     this.#activation = activation;
     const fail = (reason: string) => this.#fail(reason);
     const context = { service, activation, counts, fail };
     const [receive, transmit, control] = activation.queues;
     this.#transmit = transmit && new NetTransmit(transmit, context);
-    this.#receive = receive && new NetReceive(receive, context, onLink);
+    this.#receive = receive && new NetReceive(receive, context, events.link);
     const offloads = (features: bigint) => this.#receive?.setOffloads(features);
-    this.#control = control && new NetControl(control, { ...context, offloads });
+    this.#control = control && new NetControl(control, { ...context, offloads, address: events.address });
   }
 
   start(): void {

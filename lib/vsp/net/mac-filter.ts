@@ -72,3 +72,8 @@ export function macAt(bytes: Uint8Array, at: number): number {
   for (let i = 0; i < Ether.ADDRESS_BYTES; i++) value = value * 256 + bytes[at + i]!;
   return value;
 }
+
+/** The other way round. */
+export function macBytes(mac: number): Uint8Array {
+  return Uint8Array.from({ length: Ether.ADDRESS_BYTES }, (_, index) => Math.floor(mac / 256 ** (5 - index)) % 256);
+}

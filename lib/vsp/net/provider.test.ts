@@ -30,7 +30,7 @@ describe('one network under every backend', () => {
   const anyFrame = fc.record({
     version: fc.constantFrom(4 as const, 6 as const),
     length: fc.integer({ min: 0, max: 9000 }),
-    segmentBytes: fc.integer({ min: 200, max: 1400 }),
+    segmentBytes: fc.integer({ min: 256, max: 1400 }),
     left: fc.constantFrom('nothing', 'checksum', 'segments'),
   });
   const built = (frames: readonly { version: 4 | 6; length: number; segmentBytes: number; left: string }[]) =>
@@ -179,8 +179,39 @@ describe('NetProvider', () => {
     net.setLink(false);
     network.host.receive([{ bytes: tcp(1) }]);
     net.send([{ bytes: tcp(1) }]);
-    network.host.link(true);
+    net.setLink(true);
     expect([guest.links, guest.got, network.sent]).toEqual([[true, false, true], [], []]);
+  });
+
+  it('keeps a link that its user took down, and forgets what the network before said', async () => {
+    const network = new FakeNetwork();
+    const net = provider(network);
+    network.host.link(false);
+    expect(net.linkUp).toBe(false);
+    await net.rebind(new FakeNetwork());
+    expect(net.linkUp).toBe(true);
+    net.setLink(false);
+    await net.rebind(new FakeNetwork());
+    expect(net.linkUp).toBe(false);
+  });
+
+  it('sends no large packet in pieces that are none, too many, or more than the network carries', () => {
+    const network = new FakeNetwork({ takes: { checksum: true, segments: true } });
+    const net = provider(network);
+    const udp = packet({ version: 4, protocol: 'udp', payload: payload(3000) });
+    const options = packet({ version: 6, payload: payload(3000), extensionBytes: 512 });
+    net.send([
+      unfinished(tcp(3000), 1),
+      unfinished(tcp(3000), 255),
+      unfinished(tcp(3000), 1461),
+      unfinished(udp, 1000),
+      unfinished(options, 1000),
+      { bytes: new Uint8Array(2000), segmentBytes: 1000 },
+    ]);
+    expect(network.sent).toEqual([]);
+    expect(net.inspect()).toMatchObject({ dropped: { noFrame: 6 } });
+    net.send([unfinished(tcp(3000), 256), unfinished(tcp(3000), 1460)]);
+    expect(network.sent.length).toBe(2);
   });
 
   it('has a stable address of its own, and refuses one that is none', () => {

@@ -25,6 +25,7 @@ import {
   type NetGuestEnd,
   type NetService,
 } from './contract.js';
+import { layoutOf } from './frame-layout.js';
 import { macAt, MacFilter } from './mac-filter.js';
 
 export interface NetProviderOptions {
@@ -45,6 +46,12 @@ const MAX_MTU_BYTES = 65521;
 /** A packet of the greatest length behind its header. */
 const MAX_PACKET_BYTES = 65535;
 const MAX_TAGS_BYTES = 2 * VLAN_TAG_BYTES;
+/**
+ * What a segment has at least and its headers at most: no stack asks for less than an MSS of 536 bytes less its options
+ * (RFC 9293, 3.7.1), and one large packet must not become thousands of frames, nor copies of long headers.
+ */
+const MIN_SEGMENT_BYTES = 256;
+const MAX_HEADER_BYTES = 256;
 /** What may wait for a guest. */
 const MAX_WAITING_FRAMES = 512;
 
@@ -71,7 +78,8 @@ export class NetProvider implements NetService {
   readonly #dropped = { noFrame: 0, filtered: 0, guestSlow: 0, noGuest: 0 };
   #backend: NetBackend;
   #guest: NetGuestEnd | undefined;
-  #linkUp = true;
+  /** As the host's user wants it, and as the backend says. */
+  #link = { user: true, backend: true };
   #waiting: NetFrame[] = [];
   #paused = false;
   #rebinds = 0;
@@ -93,7 +101,7 @@ export class NetProvider implements NetService {
   }
 
   get linkUp(): boolean {
-    return this.#linkUp;
+    return this.#link.user && this.#link.backend;
   }
 
   get contract(): DeviceContract {
@@ -116,7 +124,7 @@ export class NetProvider implements NetService {
 
   /** Frames that wait for the guest, and those that were dropped by reason. */
   inspect(): unknown {
-    return { waiting: this.#waiting.length, linkUp: this.#linkUp, dropped: { ...this.#dropped } };
+    return { waiting: this.#waiting.length, linkUp: this.linkUp, dropped: { ...this.#dropped } };
   }
 
   attach(guest: NetGuestEnd | undefined): void {
@@ -124,12 +132,12 @@ export class NetProvider implements NetService {
     this.#dropped.noGuest += this.#waiting.length;
     this.#waiting = [];
     if (guest === undefined) this.filter.clear();
-    else guest.link(this.#linkUp);
+    else guest.link(this.linkUp);
     this.#setPaused(false);
   }
 
   send(frames: readonly NetFrame[]): boolean {
-    if (this.#closed !== undefined || !this.#linkUp) return true;
+    if (this.#closed !== undefined || !this.linkUp) return true;
     const startNs = this.#clock.nowNs();
     const counts: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
     const { takes } = this.#backend;
@@ -155,11 +163,7 @@ export class NetProvider implements NetService {
 
   /** The host takes the link down or up: the guest is told, and nothing passes while it is down. */
   setLink(up: boolean): void {
-    if (up === this.#linkUp) return;
-    this.#books.book(LINK, false, 0);
-    this.#linkUp = up;
-    this.#guest?.link(up);
-    if (up) this.onWritable?.();
+    this.#setLink({ user: up });
   }
 
   /**
@@ -189,7 +193,19 @@ export class NetProvider implements NetService {
     return this.#closed;
   }
 
+  #setLink(change: { user?: boolean; backend?: boolean }): void {
+    const before = this.linkUp;
+    Object.assign(this.#link, change);
+    const up = this.linkUp;
+    if (up === before) return;
+    this.#books.book(LINK, false, 0);
+    this.#guest?.link(up);
+    if (up) this.onWritable?.();
+  }
+
   #start(backend: NetBackend): void {
+    // What the one before said of its link goes with it.
+    this.#setLink({ backend: true });
     backend.start({
       receive: (frames) => {
         if (backend === this.#backend) this.#receive(frames);
@@ -198,19 +214,26 @@ export class NetProvider implements NetService {
         if (backend === this.#backend) this.onWritable?.();
       },
       link: (up) => {
-        if (backend === this.#backend) this.setLink(up);
+        if (backend === this.#backend) this.#setLink({ backend: up });
       },
     });
   }
 
+  /** A frame that this network carries, whole or in the segments that it asks for. */
   #isFrame({ bytes, segmentBytes }: NetFrame): boolean {
-    const room = Ether.HEADER_BYTES + MAX_TAGS_BYTES + (segmentBytes === undefined ? this.mtuBytes : MAX_PACKET_BYTES);
-    return bytes.length >= Ether.HEADER_BYTES && bytes.length <= room;
+    if (bytes.length < Ether.HEADER_BYTES) return false;
+    const room = Ether.HEADER_BYTES + MAX_TAGS_BYTES;
+    if (segmentBytes === undefined) return bytes.length <= room + this.mtuBytes;
+    if (bytes.length > room + MAX_PACKET_BYTES || segmentBytes < MIN_SEGMENT_BYTES) return false;
+    const layout = layoutOf(bytes);
+    if (layout?.protocol !== 'tcp') return false;
+    const headerBytes = layout.payloadAt - layout.ipAt;
+    return headerBytes <= MAX_HEADER_BYTES && headerBytes + segmentBytes <= this.mtuBytes;
   }
 
   #receive(frames: readonly NetFrame[]): void {
     const guest = this.#guest;
-    if (this.#closed !== undefined || !this.#linkUp) return;
+    if (this.#closed !== undefined || !this.linkUp) return;
     if (guest === undefined) {
       this.#dropped.noGuest += frames.length;
       return;

@@ -18,6 +18,8 @@ export interface PacketOptions {
   /** Whole words of four bytes. */
   readonly tcpOptions?: Uint8Array;
   readonly ports?: readonly [number, number];
+  /** IPv6: a header of destination options in front of the transport's, a multiple of eight. */
+  readonly extensionBytes?: number;
 }
 
 export const ACK = 0x10;
@@ -26,7 +28,7 @@ export const PSH_ACK = 0x18;
 /** A frame with right lengths and checksums. */
 export function packet(options: PacketOptions): Uint8Array {
   const { version, protocol = 'tcp', payload, vlanTags = 0, sequence = 1, id = 1, flags = ACK } = options;
-  const { tcpOptions = new Uint8Array(0), ports = [1000, 80] } = options;
+  const { tcpOptions = new Uint8Array(0), ports = [1000, 80], extensionBytes = 0 } = options;
   const transport =
     protocol === 'tcp'
       ? [...be(ports[0], 2), ...be(ports[1], 2), ...be(sequence, 4), ...be(77, 4)].concat(
@@ -40,13 +42,15 @@ export function packet(options: PacketOptions): Uint8Array {
   const ip =
     version === 4
       ? [0x45, 0, ...be(20 + bytes, 2), ...be(id, 2), 0x40, 0, 64, number, 0, 0, ...addresses]
-      : [0x60, 0, 0, 0, ...be(bytes, 2), number, 64, ...addresses];
+      : [0x60, 0, 0, 0, ...be(extensionBytes + bytes, 2), extensionBytes > 0 ? 60 : number, 64, ...addresses];
   if (version === 4) ip.splice(10, 2, ...be(plainChecksum(ip), 2));
   const checked = [...addresses, ...be(number, 2), ...be(bytes, 2), ...transport, ...payload];
   transport.splice(protocol === 'tcp' ? 16 : 6, 2, ...be(plainChecksum(checked) || 0xffff, 2));
   const tags = Array.from({ length: vlanTags }, () => [0x81, 0, 0, 5]).flat();
   const ether = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, ...tags, ...be(version === 4 ? 0x0800 : 0x86dd, 2)];
-  return Uint8Array.from([...ether, ...ip, ...transport, ...payload]);
+  const extension = Array.from({ length: extensionBytes }, () => 0);
+  if (extensionBytes > 0) extension.splice(0, 2, number, extensionBytes / 8 - 1);
+  return Uint8Array.from([...ether, ...ip, ...extension, ...transport, ...payload]);
 }
 
 /** RFC 1071, word by word with the carry put back at once. */
