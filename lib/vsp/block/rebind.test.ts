@@ -1,9 +1,10 @@
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
+import type { IoDone } from '../../memory/io-engine.js';
 import { HostVector } from '../../memory/io-vector.js';
 import type { BlockDone } from './contract.js';
 import { checkAll, DiskModel, driveLoad, ended, randomNumbers } from './disk-model.js';
@@ -225,6 +226,43 @@ describe('rebind', () => {
     expect(disk.contract.backend.kind).toBe('faulty');
     await disk.close();
   });
+
+  it.each(['refused', 'aborted'])(
+    "fails the guest's later flushes when a sync failed for a rebind, which was %s by then",
+    async (how) => {
+      const image2 = path.join(folder, `lost-${how}.img`);
+      await writeFile(image2, new Uint8Array(SIZE));
+      const syncs: IoDone[] = [];
+      const once = new TestingEngine();
+      // The kernel tells of a failed writeback once.
+      once.sync = (_fd, done) => void syncs.push(done);
+      const disk = await open(fileDisk(image2), { engine: once });
+      const controller = new AbortController();
+      const rebound = disk.rebind(memoryDisk(SIZE), { signal: controller.signal });
+      const over = expect(rebound).rejects.toMatchObject({
+        code: how === 'refused' ? 'ERR_DISK_IMAGE' : 'ERR_ABORTED',
+      });
+      await new Promise(setImmediate);
+      if (how === 'aborted') {
+        controller.abort();
+        await over;
+      }
+      const overlapping = how === 'aborted' ? ended((done) => disk.flush(done)) : undefined;
+      syncs.shift()!(-constants.errno.EIO);
+      await over;
+      once.sync = (_fd, done) => void setImmediate(done, 0);
+      for (const done of syncs) done(0);
+      if (overlapping) expect(await overlapping).toMatchObject({ code: 'io' });
+      for (let time = 0; time < 2; time++) {
+        expect(await ended((done) => disk.flush(done))).toMatchObject({
+          code: 'io',
+          message: expect.stringContaining('fdatasync') as string,
+        });
+      }
+      expect(disk.contract.rebinds).toBe(0);
+      await disk.close();
+    },
+  );
 
   it('gives up when requests do not drain in time, or the caller aborts', async () => {
     const clock = new ManualClock();
