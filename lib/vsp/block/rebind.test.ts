@@ -290,6 +290,42 @@ describe('rebind', () => {
     await disk.close();
   });
 
+  it('gives drain and the flush behind it one time together', async () => {
+    const clock = new ManualClock();
+    const flushes: BlockDone[] = [];
+    const flush = (done: BlockDone): void => void flushes.push(done);
+    const slow = faultyDisk(noting(memoryDisk(SIZE), [], 'old', { writesBehind: true, flush }), {
+      clock,
+      rules: [{ on: 'write', nth: 1, fault: { delayNs: 8_000_000n } }],
+    });
+    const disk = await open(slow, { clock });
+    const first = write(disk, 0, 1);
+    let outcome: unknown = 'none yet';
+    const rebound = disk.rebind(memoryDisk(SIZE), { maxHoldMs: 10 }).then(
+      (report) => (outcome = report),
+      (error: unknown) => (outcome = error),
+    );
+    await new Promise(setImmediate);
+    flushes.shift()!(undefined);
+    await new Promise(setImmediate);
+    const held = write(disk, 512, 2);
+    clock.advance(8_000_000n);
+    expect(await first).toBeUndefined();
+    await new Promise(setImmediate);
+    expect(flushes).toHaveLength(1);
+    clock.advance(1_999_999n);
+    await new Promise(setImmediate);
+    expect(outcome).toBe('none yet');
+    clock.advance(1n);
+    await new Promise(setImmediate);
+    const message = 'disk root: flush of the old backend, of 10 ms with the drain: not done in 2 ms';
+    expect(outcome).toMatchObject({ code: 'ERR_TIMEOUT', message });
+    await rebound;
+    expect(await held).toBeUndefined();
+    flushes.shift()!(undefined);
+    await disk.close();
+  });
+
   it('takes a larger backend when that is allowed, and keeps serial and set', async () => {
     const disk = await open(memoryDisk(SIZE));
     const before = Object.keys(disk.contract.functions);
