@@ -7,7 +7,7 @@ import { constants } from 'node:os';
 import type { AllocateMode, IoEngine } from '../../memory/io-engine.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import type { BackendDescription } from '../contract.js';
-import type { BlockBackend, BlockDone, BlockGeometry } from './contract.js';
+import type { BlockBackend, BlockDone, BlockError, BlockGeometry } from './contract.js';
 import { blockError, errnoError } from './errors.js';
 import type { ImageFile } from './image-file.js';
 
@@ -47,6 +47,8 @@ export class FileBackend implements BlockBackend {
   readonly #free: Transfer[] = [];
   /** What the file system turned out not to have. */
   readonly #lacks = new Set<AllocateMode>();
+  /** The first failure of a sync. */
+  #lost: BlockError | undefined;
 
   constructor(file: ImageFile, engine: IoEngine, options: FileBackendOptions) {
     this.#file = file;
@@ -58,7 +60,7 @@ export class FileBackend implements BlockBackend {
     if (serial !== undefined) this.identify = () => serial;
     if (file.readOnly) return;
     this.write = (offset, data, done) => this.#transfer(true, offset, data, done);
-    this.flush = (done) => this.#engine.sync(this.#fd, (result) => done(this.#error(result, 'fdatasync')));
+    this.flush = (done) => this.#sync(done);
     this.discard = (offset, lengthBytes, done) => this.#allocate(['punch-hole'], offset, lengthBytes, done);
     this.writeZeroes = (offset, lengthBytes, mayUnmap, done) =>
       this.#allocate(mayUnmap ? ['punch-hole', 'zero-range'] : ['zero-range'], offset, lengthBytes, done);
@@ -123,6 +125,21 @@ export class FileBackend implements BlockBackend {
     else this.#engine.read(this.#fd, offset + moved, data, onResult);
   }
 
+  /**
+   * Once it failed it fails for ever: the kernel has then dropped pages that it will not mention again on this file, and
+   * whoever was told, a rebind say, need not be the guest.
+   */
+  #sync(done: BlockDone): void {
+    if (this.#lost) {
+      done(this.#lost);
+      return;
+    }
+    this.#engine.sync(this.#fd, (result) => {
+      this.#lost ??= this.#error(result, 'fdatasync');
+      done(this.#lost);
+    });
+  }
+
   /** By the first of `modes` that the file system has. */
   #allocate(modes: readonly AllocateMode[], offset: number, lengthBytes: number, done: BlockDone): void {
     const mode = modes.find((each) => !this.#lacks.has(each));
@@ -138,7 +155,7 @@ export class FileBackend implements BlockBackend {
     });
   }
 
-  #error(result: number, what: string): ReturnType<typeof errnoError> | undefined {
+  #error(result: number, what: string): BlockError | undefined {
     if (result >= 0) return undefined;
     // Only fallocate may be unsupported, which is no error: a medium that can't be read or written at all is broken.
     const errno = isUnsupported(-result) ? constants.errno.EIO : -result;

@@ -1,9 +1,10 @@
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
+import type { IoDone } from '../../memory/io-engine.js';
 import { HostVector } from '../../memory/io-vector.js';
 import type { BlockDone } from './contract.js';
 import { checkAll, DiskModel, driveLoad, ended, randomNumbers } from './disk-model.js';
@@ -226,6 +227,43 @@ describe('rebind', () => {
     await disk.close();
   });
 
+  it.each(['refused', 'aborted'])(
+    "fails the guest's later flushes when a sync failed for a rebind, which was %s by then",
+    async (how) => {
+      const image2 = path.join(folder, `lost-${how}.img`);
+      await writeFile(image2, new Uint8Array(SIZE));
+      const syncs: IoDone[] = [];
+      const once = new TestingEngine();
+      // The kernel tells of a failed writeback once.
+      once.sync = (_fd, done) => void syncs.push(done);
+      const disk = await open(fileDisk(image2), { engine: once });
+      const controller = new AbortController();
+      const rebound = disk.rebind(memoryDisk(SIZE), { signal: controller.signal });
+      const over = expect(rebound).rejects.toMatchObject({
+        code: how === 'refused' ? 'ERR_DISK_IMAGE' : 'ERR_ABORTED',
+      });
+      await new Promise(setImmediate);
+      if (how === 'aborted') {
+        controller.abort();
+        await over;
+      }
+      const overlapping = how === 'aborted' ? ended((done) => disk.flush(done)) : undefined;
+      syncs.shift()!(-constants.errno.EIO);
+      await over;
+      once.sync = (_fd, done) => void setImmediate(done, 0);
+      for (const done of syncs) done(0);
+      if (overlapping) expect(await overlapping).toMatchObject({ code: 'io' });
+      for (let time = 0; time < 2; time++) {
+        expect(await ended((done) => disk.flush(done))).toMatchObject({
+          code: 'io',
+          message: expect.stringContaining('fdatasync') as string,
+        });
+      }
+      expect(disk.contract.rebinds).toBe(0);
+      await disk.close();
+    },
+  );
+
   it('gives up when requests do not drain in time, or the caller aborts', async () => {
     const clock = new ManualClock();
     const disk = await open(
@@ -249,6 +287,42 @@ describe('rebind', () => {
     expect(disk.inspect()).toMatchObject({ held: 0, inFlight: 1 });
     clock.advance(10_000_000n);
     expect(await stuck).toBeUndefined();
+    await disk.close();
+  });
+
+  it('gives drain and the flush behind it one time together', async () => {
+    const clock = new ManualClock();
+    const flushes: BlockDone[] = [];
+    const flush = (done: BlockDone): void => void flushes.push(done);
+    const slow = faultyDisk(noting(memoryDisk(SIZE), [], 'old', { writesBehind: true, flush }), {
+      clock,
+      rules: [{ on: 'write', nth: 1, fault: { delayNs: 8_000_000n } }],
+    });
+    const disk = await open(slow, { clock });
+    const first = write(disk, 0, 1);
+    let outcome: unknown = 'none yet';
+    const rebound = disk.rebind(memoryDisk(SIZE), { maxHoldMs: 10 }).then(
+      (report) => (outcome = report),
+      (error: unknown) => (outcome = error),
+    );
+    await new Promise(setImmediate);
+    flushes.shift()!(undefined);
+    await new Promise(setImmediate);
+    const held = write(disk, 512, 2);
+    clock.advance(8_000_000n);
+    expect(await first).toBeUndefined();
+    await new Promise(setImmediate);
+    expect(flushes).toHaveLength(1);
+    clock.advance(1_999_999n);
+    await new Promise(setImmediate);
+    expect(outcome).toBe('none yet');
+    clock.advance(1n);
+    await new Promise(setImmediate);
+    const message = 'disk root: flush of the old backend, of 10 ms with the drain: not done in 2 ms';
+    expect(outcome).toMatchObject({ code: 'ERR_TIMEOUT', message });
+    await rebound;
+    expect(await held).toBeUndefined();
+    flushes.shift()!(undefined);
     await disk.close();
   });
 

@@ -2,9 +2,9 @@
  * The change of a device's backend while requests are in flight.
  *
  *   open and check the new one, flush the old one    old one serves; a refusal or an abort ends here
- *   hold new requests, drain what is in flight       bounded by maxHoldMs
- *   flush the old one again if it writes behind, deactivate it, activate the new one
- *                                                    a failure refuses the change: held requests go on on the old one
+ *   hold new requests, drain what is in flight, flush the old one again if it writes behind
+ *                                                    bounded by maxHoldMs, both together
+ *   deactivate the old one, activate the new one     a failure refuses the change: held requests go on on the old one
  *   switch; held requests go on, in order            no way back from here
  *   flush the old one if it was not yet              the guest's flushes wait for it (owed-flush.ts)
  *   close the old one
@@ -27,7 +27,11 @@ export interface RebindOptions {
    * is for the caller to know; the size is checked anyway.
    */
   readonly refuse?: ((old: BackendDescription, next: BackendDescription) => string | undefined) | undefined;
-  /** How long requests may be held before the change is given up. Default 10 000. */
+  /**
+   * How long requests may be held, in milliseconds, before the change is given up: one deadline for what is in flight and
+   * the flush behind it. What follows, the old backend's deactivate() and the new one's activate(), is outside it: it is
+   * waited for, however long it takes. Default 10 000.
+   */
   readonly maxHoldMs?: number | undefined;
 }
 
@@ -88,7 +92,14 @@ export async function changeBackend(
       const what = `disk ${host.id}: requests in flight`;
       await waitFor(host.gate.drained(), { clock: host.clock, signal, maxNs, what });
       report.drainNs = sinceNs();
-      if (flushes && old.writesBehind === true) await waitFor(flushed(host, old), { ...flushLimits, maxNs });
+      if (flushes && old.writesBehind === true) {
+        const leftNs = startNs + maxNs - host.clock.nowNs();
+        const inTime = {
+          maxNs: leftNs > 0n ? leftNs : 0n,
+          what: `${flushLimits.what}, of ${maxHoldMs} ms with the drain`,
+        };
+        await waitFor(flushed(host, old), { ...flushLimits, ...inTime });
+      }
       // Neither to be left half way: they are waited for.
       if (host.writesToBackend) await old.deactivate?.();
       await next.activate?.();

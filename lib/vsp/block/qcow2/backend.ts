@@ -1,7 +1,6 @@
 /**
- * The backend (HAL) of an open qcow2 image. It says `ordersOverlaps: false`: writes in place go to the file side by
- * side, so that the provider keeps overlapping requests apart. Requests to one cluster that has no place yet are
- * ordered here, since the guest does not know of clusters.
+ * The backend (HAL) of an open qcow2 image. Requests that overlap are kept apart by the provider, as for every backend;
+ * requests to one cluster that has no place yet are ordered here, since the guest does not know of clusters.
  */
 import type { IoVector } from '../../../memory/io-vector.js';
 import { VmmError } from '../../../base/errors.js';
@@ -27,7 +26,6 @@ export interface ImageParts {
 
 /** An image that is only read: the lower end of a chain, or a disk without write access. */
 export class Qcow2Reader implements BlockBackend, Backing {
-  readonly ordersOverlaps = false;
   protected readonly parts: ImageParts;
   protected loaded: LoadedImage;
   #reader: Reader;

@@ -32,25 +32,38 @@ export interface LoadOptions {
   readonly cacheBytes: number | undefined;
 }
 
-/** @throws VmmError ERR_DISK_IMAGE; Failure when the file can't be read */
-export async function loadImage(image: string, file: ImageFile, options: LoadOptions): Promise<LoadedImage> {
+/**
+ * In a rebind the device's other backend may write to the same file meanwhile. It grows the file before it names what is
+ * new, so each check has a size that was taken after what it checks was read. The rest is read anew by activate().
+ *
+ * @param view the file with the size that it has at the call
+ * @throws VmmError ERR_DISK_IMAGE; Failure when the file can't be read
+ */
+export async function loadImage(
+  image: string,
+  view: () => Promise<ImageFile>,
+  options: LoadOptions,
+): Promise<LoadedImage> {
   const { readOnly, logger, cacheBytes } = options;
-  const bytes = new Uint8Array(Math.min(HEADER_READ_BYTES, file.endBytes));
-  await file.read(0, new HostVector(bytes));
-  const header = parseHeader(bytes, image, file.endBytes);
+  const start = await view();
+  const bytes = new Uint8Array(Math.min(HEADER_READ_BYTES, start.endBytes));
+  await start.read(0, new HostVector(bytes));
+  const grown = await view();
+  const header = parseHeader(bytes, image, grown.endBytes);
   checkState(image, header, readOnly, logger);
   const metadata = new MetadataMap(header.clusterBytes);
   metadata.addRange(0, header.clusterBytes);
   metadata.addRange(header.l1Offset, header.l1Entries * QCOW2_ENTRY_BYTES);
   metadata.addRange(header.refcountTableOffset, header.refcountTableClusters * header.clusterBytes);
-  const l1 = await readPointers(file, 'l1_table', header.l1Offset, header.l1Entries);
+  const l1 = await readPointers(grown, 'l1_table', header.l1Offset, header.l1Entries);
   const tables = [{ field: 'l1_table', pointers: l1 }];
   let blocks: number[] = [];
   if (!readOnly) {
     const entries = (header.refcountTableClusters * header.clusterBytes) / QCOW2_ENTRY_BYTES;
-    blocks = await readPointers(file, 'refcount_table', header.refcountTableOffset, entries);
+    blocks = await readPointers(grown, 'refcount_table', header.refcountTableOffset, entries);
     tables.push({ field: 'refcount_table', pointers: blocks });
   }
+  const file = await view();
   metadata.fill(image, file.endBytes, tables);
   const mapping = new Mapping(file, header, l1, cacheBytes ?? L2_CACHE_BYTES);
   const loaded = { file, header, mapping, users: new Generations() };

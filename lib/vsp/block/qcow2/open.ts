@@ -36,7 +36,7 @@ async function openImage(image: string, options: OpenOptions, chain: Set<string>
   const opened = await openFile(image, options, chain);
   let backing: Backing | undefined;
   try {
-    const load = async () => loadImage(image, await opened.view(), { readOnly, logger, cacheBytes });
+    const load = () => loadImage(image, () => opened.view(), { readOnly, logger, cacheBytes });
     const loaded = await load();
     const named = loaded.header.backing;
     if (named) backing = await openBacking(opened.realPath, named, options, chain);

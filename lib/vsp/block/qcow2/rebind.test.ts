@@ -1,9 +1,12 @@
 /** Rebinds where the old and the new backend stand on the same files, so that what one keeps in memory may be stale. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Qcow2Header } from '../../../abi/qcow2.js';
 import { silentLogger } from '../../../base/logger.js';
-import { HostVector } from '../../../memory/io-vector.js';
+import { MiB } from '../../../base/units.js';
+import type { IoDone } from '../../../memory/io-engine.js';
+import { HostVector, type IoVector } from '../../../memory/io-vector.js';
 import { checkAll, DiskModel, driveLoad, ended } from '../disk-model.js';
 import { faultyDisk } from '../faulty.js';
 import { fileDisk } from '../file.js';
@@ -40,6 +43,29 @@ async function rebindUnderLoad(disk: BlockProvider, model: DiskModel, ways: read
   await load;
   await checkAll(disk, model);
   expect(Object.values(disk.contract.functions).reduce((sum, { errors }) => sum + errors, 0)).toBe(0);
+}
+
+/** Has something done before or after the first read of the file's start. */
+class GrowingEngine extends TestingEngine {
+  readonly #when: 'before' | 'after';
+  #grow: (() => Promise<void>) | undefined;
+
+  constructor(when: 'before' | 'after', grow: () => Promise<void>) {
+    super();
+    this.#when = when;
+    this.#grow = grow;
+  }
+
+  override read(fd: number, offset: number, data: IoVector, done: IoDone): void {
+    const grow = this.#grow;
+    if (offset !== 0 || grow === undefined) {
+      super.read(fd, offset, data, done);
+      return;
+    }
+    this.#grow = undefined;
+    if (this.#when === 'before') void grow().then(() => super.read(fd, offset, data, done));
+    else super.read(fd, offset, data, (result) => void grow().then(() => done(result)));
+  }
 }
 
 describe('a rebind of a qcow2 image', () => {
@@ -110,6 +136,36 @@ describe('a rebind of a qcow2 image', () => {
     await disk.close();
     await expectSound(image);
   });
+
+  it.each(['before', 'after'] as const)(
+    'to itself is not refused when the old backend makes the file grow %s the header is read',
+    async (when) => {
+      const image = inFolder('disk.qcow2');
+      const sizeBytes = 16 * MiB;
+      await createQcow2Image(image, { sizeBytes, clusterBytes: 512 });
+      const disk = await open(qcow2Disk(image));
+      const beforeBytes = statSync(image).size;
+      const tableBefore = readFileSync(image).readBigUInt64BE(Qcow2Header.REFCOUNT_OFFSET);
+      // Enough for new L2 tables and for a refcount table that has to move.
+      const data = new HostVector(new Uint8Array(10 * MiB).fill(7));
+      const grow = async () => {
+        expect(await ended((done) => disk.write(0, data, done))).toBeUndefined();
+        expect(await ended((done) => disk.flush(done))).toBeUndefined();
+      };
+      const engine = new GrowingEngine(when, grow);
+      await disk.rebind({
+        ...qcow2Disk(image),
+        open: (context) => qcow2Disk(image).open({ ...context, engine }),
+      });
+      expect(statSync(image).size).toBeGreaterThan(beforeBytes);
+      expect(readFileSync(image).readBigUInt64BE(Qcow2Header.REFCOUNT_OFFSET)).not.toBe(tableBefore);
+      const read = new HostVector(new Uint8Array(10 * MiB));
+      expect(await ended((done) => disk.read(0, read, done))).toBeUndefined();
+      expect(Buffer.compare(read.bytes, data.bytes)).toBe(0);
+      await disk.close();
+      await expectSound(image);
+    },
+  );
 
   it('to a larger overlay over it grows the disk', async () => {
     const image = inFolder('disk.qcow2');
