@@ -141,7 +141,9 @@ export class ConsolePort implements ConsolePortService {
 
   /**
    * Another stream of the host behind the same port. What the guest has written is taken by the old one, unless nobody
-   * reads it: after CONSOLE_PATIENCE_NS it goes on with the new one. What waits for the guest stays. @throws VmmError ERR_CLOSED.
+   * reads it: after CONSOLE_PATIENCE_NS it goes on with the new one. What waits for the guest stays.
+   *
+   * @throws VmmError ERR_CLOSED.
    */
   async rebind(backend: ConsoleBackend): Promise<void> {
     if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `console port '${this.name}' is closed`);
