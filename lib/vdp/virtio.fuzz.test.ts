@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { VirtioBlkType, VirtioConsoleEvent, VirtioNetCtrl } from '../abi/virtio.js';
 import { ManualClock } from '../base/clock.js';
 import { VmmError } from '../base/errors.js';
-import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, Random } from '../base/fuzzing.js';
+import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, type FuzzerName, Random } from '../base/fuzzing.js';
 import { silentLogger } from '../base/logger.js';
 import type { IoVector } from '../memory/io-vector.js';
 import type { BlockDone } from '../vsp/block/contract.js';
@@ -274,7 +274,7 @@ function fuzzQueue(seed: number): void {
 }
 
 describe('fuzzing', () => {
-  const targets: [string, number, (seed: number) => Promise<void> | void][] = [
+  const targets: [FuzzerName, number, (seed: number) => Promise<void> | void][] = [
     ['the queue', 0.3, fuzzQueue],
     ['the block device', 0.3, fuzzBlock],
     ['the network device', 0.1, fuzzNet],
