@@ -29,9 +29,12 @@ export class MachineDevices {
   readonly #disks: BlockProvider[] = [];
   #console: ConsoleProvider | undefined;
   #entropy: EntropyProvider | undefined;
+  readonly #clock: Clock;
   readonly #lent = new Map<string, LentDevice>();
 
-  private constructor() {}
+  private constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   /**
    * Opens every backend; what was opened is closed again when a later one fails.
@@ -39,7 +42,7 @@ export class MachineDevices {
    * @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_STATE, ERR_SYSTEM; AbortError.
    */
   static async open(options: MachineDevicesOptions): Promise<MachineDevices> {
-    const devices = new MachineDevices();
+    const devices = new MachineDevices(options.clock);
     try {
       await devices.#slot.use(options.memory);
       await devices.#openDisks(options);
@@ -99,7 +102,7 @@ export class MachineDevices {
   makeProxies(): VirtioDevice[] {
     const proxies: VirtioDevice[] = this.#disks.map((disk) => new BlockDevice(disk));
     if (this.#console) proxies.push(new ConsoleDevice(CONSOLE, this.#console.ports));
-    if (this.#entropy) proxies.push(new EntropyDevice(this.#entropy.id, this.#entropy));
+    if (this.#entropy) proxies.push(new EntropyDevice(this.#entropy.id, this.#entropy, this.#clock));
     return proxies;
   }
 

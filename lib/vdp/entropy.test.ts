@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { ManualClock } from '../base/clock.js';
+import { VmmError } from '../base/errors.js';
 import { FakeGuestMemory } from '../memory/fake.js';
 import type { DeviceContract } from '../vsp/contract.js';
 import type { EntropyService } from '../vsp/entropy/contract.js';
-import { EntropyDevice } from './entropy.js';
+import { ENTROPY_RETRY_NS, EntropyDevice } from './entropy.js';
 import { FakeActivation } from './fake-activation.js';
 import { MockDriver } from './mock-driver.js';
 import { SplitQueue } from './split-queue.js';
@@ -24,7 +26,8 @@ const turn = () => new Promise((resolve) => setImmediate(resolve));
 function rig() {
   const memory = new FakeGuestMemory(1 << 20);
   const service = new FakeEntropy();
-  const device = new EntropyDevice('rng0', service);
+  const clock = new ManualClock();
+  const device = new EntropyDevice('rng0', service, clock);
   const driver = new MockDriver(memory, { size: 64, gpa: 0x1000 });
   const activation = new FakeActivation(0n, [new SplitQueue(driver.queueOptions)]);
   device.activate(activation);
@@ -34,7 +37,7 @@ function rig() {
     device.notify(0);
     return head;
   };
-  return { memory, service, device, driver, activation, ask };
+  return { memory, service, clock, device, driver, activation, ask };
 }
 
 describe('EntropyDevice', () => {
@@ -91,10 +94,52 @@ describe('EntropyDevice', () => {
     const { service, device, driver, activation, ask } = rig();
     ask(16);
     await turn();
-    service.waiting[0]!.fail(new Error('closed'));
+    service.waiting[0]!.fail(new VmmError('ERR_CLOSED', 'closed'));
     await turn();
     expect([driver.usedIndex, activation.resetReasons.length]).toEqual([0, 0]);
     expect(device.inspect()).toMatchObject({ failed: 1, waiting: false });
+    ask(16);
+    await turn();
+    expect(service.waiting).toHaveLength(1);
+  });
+
+  it('asks again when the service failed, after a pause, and answers the request that waited', async () => {
+    const { service, clock, device, driver, ask } = rig();
+    const head = ask(16);
+    await turn();
+    service.waiting[0]!.fail(new VmmError('ERR_DEVICE', 'this time'));
+    await turn();
+    clock.advance(ENTROPY_RETRY_NS - 1n);
+    await turn();
+    expect(service.waiting).toHaveLength(1);
+    expect(device.inspect()).toMatchObject({ failed: 1, waiting: true });
+    clock.advance(1n);
+    await turn();
+    expect(service.waiting.map(({ maxBytes }) => maxBytes)).toEqual([16, 16]);
+    service.waiting[1]!.give(new Uint8Array(16));
+    await turn();
+    expect(driver.collect()).toEqual([{ head, length: 16 }]);
+    expect(device.inspect()).toMatchObject({ failed: 1, requests: 1, waiting: false });
+  });
+
+  it('asks a service that fails no more often for a guest that resets', async () => {
+    const { memory, service, clock, device, ask } = rig();
+    ask(16);
+    await turn();
+    service.waiting[0]!.fail(new Error('broken'));
+    for (let round = 0; round < 10; round++) {
+      await device.reset();
+      const driver = new MockDriver(memory, { size: 64, gpa: 0x2000 });
+      device.activate(new FakeActivation(0n, [new SplitQueue(driver.queueOptions)]));
+      driver.add([{ gpa: 0x8000, length: 32, writable: true }]);
+      driver.publish();
+      device.notify(0);
+      await turn();
+    }
+    expect(service.waiting).toHaveLength(1);
+    clock.advance(ENTROPY_RETRY_NS);
+    await turn();
+    expect(service.waiting.map(({ maxBytes }) => maxBytes)).toEqual([16, 32]);
   });
 
   it.each([

@@ -3,6 +3,8 @@
  * a time; the others wait in the queue, so that the service's rate limit holds the guest and not the host's memory.
  */
 import { VirtioDeviceId } from '../abi/virtio.js';
+import { hostClock, type Clock } from '../base/clock.js';
+import { VmmError } from '../base/errors.js';
 import type { EntropyService } from '../vsp/entropy/contract.js';
 import { ConfigBytes } from './config-bytes.js';
 import type { VirtioActivation, VirtioDevice } from './virtio-device.js';
@@ -11,6 +13,8 @@ import type { DescriptorChain, Virtqueue } from './virtqueue.js';
 const QUEUE_SIZE = 64;
 /** The most that one request is given; the driver looks at the used length (5.4.6.1). */
 const MAX_REQUEST_BYTES = 64 * 1024;
+/** From a request that the service failed to the next one, of this guest or of one after a reset. */
+export const ENTROPY_RETRY_NS = 100_000_000n;
 /** Requests in a row before others of the event loop have their turn, however fast the service is. */
 const REQUESTS_PER_TURN = 16;
 
@@ -24,11 +28,11 @@ export class EntropyDevice implements VirtioDevice {
   readonly config = new ConfigBytes(0);
   readonly #source: EntropySource;
   #session: EntropySession | undefined;
-  readonly #counts = { requests: 0, bytes: 0, failed: 0 };
+  readonly #counts = { requests: 0, bytes: 0 };
 
-  constructor(name: string, service: EntropyService) {
+  constructor(name: string, service: EntropyService, clock: Clock = hostClock) {
     this.name = name;
-    this.#source = new EntropySource(service);
+    this.#source = new EntropySource(service, clock);
   }
 
   activate(activation: VirtioActivation): void {
@@ -55,38 +59,62 @@ export class EntropyDevice implements VirtioDevice {
   }
 
   inspect(): unknown {
-    return { active: this.#session !== undefined, waiting: this.#session?.isRunning ?? false, ...this.#counts };
+    const { failed } = this.#source;
+    return { active: this.#session !== undefined, waiting: this.#session?.isRunning ?? false, ...this.#counts, failed };
   }
 }
 
 /**
  * The service, asked once at a time for all sessions: a guest that asks and resets again and again would leave a
- * request behind each time.
+ * request behind each time. A generator that fails is asked again, but not at once.
  */
 class EntropySource {
   readonly #service: EntropyService;
+  readonly #clock: Clock;
   #busy: Promise<void> | undefined;
+  #failed = 0;
 
-  constructor(service: EntropyService) {
+  constructor(service: EntropyService, clock: Clock) {
     this.#service = service;
+    this.#clock = clock;
   }
 
-  /** Undefined when nobody wants them any more. Rejects as the service does. */
-  async bytes(wanted: number, isGone: () => boolean): Promise<Uint8Array | undefined> {
-    while (this.#busy !== undefined) await this.#busy;
-    if (isGone()) return undefined;
-    const asked = this.#service.bytes(wanted);
-    const ended = (): void => (this.#busy = undefined);
-    this.#busy = asked.then(ended, ended);
-    return asked;
+  /** Times that the service did not give any. */
+  get failed(): number {
+    return this.#failed;
   }
+
+  /** Undefined when nobody wants them any more, or the service is closed. */
+  async bytes(wanted: number, isGone: () => boolean): Promise<Uint8Array | undefined> {
+    for (;;) {
+      while (this.#busy !== undefined) await this.#busy;
+      if (isGone()) return undefined;
+      const asked = this.#service.bytes(wanted);
+      const ended = (): void => (this.#busy = undefined);
+      this.#busy = asked.then(ended, (error: unknown) => this.#onFailure(error).then(ended));
+      try {
+        return await asked;
+      } catch (error) {
+        if (isClosed(error)) return undefined;
+      }
+    }
+  }
+
+  async #onFailure(error: unknown): Promise<void> {
+    this.#failed++;
+    if (!isClosed(error)) await new Promise<void>((resolve) => this.#clock.setTimer(ENTROPY_RETRY_NS, resolve));
+  }
+}
+
+function isClosed(error: unknown): boolean {
+  return error instanceof VmmError && error.code === 'ERR_CLOSED';
 }
 
 class EntropySession {
   readonly #source: EntropySource;
   readonly #activation: VirtioActivation;
   readonly #queue: Virtqueue;
-  readonly #counts: { requests: number; bytes: number; failed: number };
+  readonly #counts: { requests: number; bytes: number };
   #stopped = false;
   #running = false;
 
@@ -94,7 +122,7 @@ class EntropySession {
     source: EntropySource,
     activation: VirtioActivation,
     queue: Virtqueue,
-    counts: { requests: number; bytes: number; failed: number },
+    counts: { requests: number; bytes: number },
   ) {
     this.#source = source;
     this.#activation = activation;
@@ -147,15 +175,9 @@ class EntropySession {
       return false;
     }
     const wanted = Math.min(writable.lengthBytes, MAX_REQUEST_BYTES);
-    let bytes: Uint8Array | undefined;
-    try {
-      bytes = await this.#source.bytes(wanted, () => this.#stopped);
-    } catch {
-      // The service is closed, and the machine about to be: the request stays without an answer.
-      this.#counts.failed++;
-      this.#stopped = true;
-      return false;
-    }
+    const bytes = await this.#source.bytes(wanted, () => this.#stopped);
+    // The service is closed, and the machine about to be: the request stays without an answer.
+    if (bytes === undefined) this.#stopped = true;
     if (this.#stopped || bytes === undefined) return false;
     const given = bytes.subarray(0, wanted);
     writable.copyFrom(given);

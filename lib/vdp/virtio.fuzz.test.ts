@@ -5,18 +5,21 @@
  */
 import { describe, expect, it } from 'vitest';
 import { VirtioBlkType, VirtioConsoleEvent, VirtioNetCtrl } from '../abi/virtio.js';
-import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, Random } from '../base/fuzzing.js';
+import { ManualClock } from '../base/clock.js';
+import { VmmError } from '../base/errors.js';
+import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, type FuzzerName, Random } from '../base/fuzzing.js';
 import { silentLogger } from '../base/logger.js';
 import type { IoVector } from '../memory/io-vector.js';
 import type { BlockDone } from '../vsp/block/contract.js';
 import type { ConsoleGuestEnd, ConsolePortService } from '../vsp/console/contract.js';
 import type { DeviceContract } from '../vsp/contract.js';
+import type { EntropyService } from '../vsp/entropy/contract.js';
 import { NetProvider } from '../vsp/net/provider.js';
 import { segmentTcp } from '../vsp/net/segment.js';
 import { FakeNetwork, packet } from '../vsp/net/testing.js';
 import { BlockDevice } from './block.js';
 import { ConsoleDevice } from './console.js';
-import { EntropyDevice } from './entropy.js';
+import { ENTROPY_RETRY_NS, EntropyDevice } from './entropy.js';
 import { FakeBlockService } from './fake-block-service.js';
 import { breakSomething, checkVector, randomPiece, WatchedQueue } from './fuzzing.js';
 import { memory, play, rig, seen, words } from './fuzzing-devices.js';
@@ -157,19 +160,24 @@ async function fuzzConsole(seed: number): Promise<void> {
 async function fuzzEntropy(seed: number): Promise<void> {
   const it = rig(seed, 0n, [8]);
   const waiting: ((bytes: Uint8Array) => void)[] = [];
-  const device = new EntropyDevice('rng', {
+  const clock = new ManualClock();
+  const service: EntropyService = {
     contract: { class: 'entropy', functions: {}, backend: { kind: 'fake' }, rebinds: 0 },
     bytes: (maxBytes) => {
       if (it.random.chance(2)) return Promise.resolve(new Uint8Array(maxBytes));
       return it.random.chance(20)
-        ? Promise.reject(new Error('closed'))
+        ? Promise.reject(new VmmError(seed % 2 === 0 ? 'ERR_CLOSED' : 'ERR_DEVICE', 'no bytes'))
         : new Promise((resolve) => waiting.push((bytes) => resolve(bytes.subarray(0, maxBytes))));
     },
-  });
+  };
+  const device = new EntropyDevice('rng', service, clock);
   const request = (): Piece[] => [
     { gpa: 0x40000 + it.random.below(0x8000), length: 1 + it.random.below(0x2000), writable: true },
   ];
-  await play(it, device, request, () => waiting.shift()?.(new Uint8Array(1 + it.random.below(64))));
+  await play(it, device, request, () => {
+    clock.advance(ENTROPY_RETRY_NS);
+    waiting.shift()?.(new Uint8Array(1 + it.random.below(64)));
+  });
   await Promise.resolve();
 }
 
@@ -266,7 +274,7 @@ function fuzzQueue(seed: number): void {
 }
 
 describe('fuzzing', () => {
-  const targets: [string, number, (seed: number) => Promise<void> | void][] = [
+  const targets: [FuzzerName, number, (seed: number) => Promise<void> | void][] = [
     ['the queue', 0.3, fuzzQueue],
     ['the block device', 0.3, fuzzBlock],
     ['the network device', 0.1, fuzzNet],

@@ -32,6 +32,12 @@ function threadsOfSystemNamed(name: string): number[] {
     });
 }
 
+/** Whether this process has CAP_SYS_NICE (linux/capability.h, 23), which root in a container may lack. */
+function mayRaisePriority(): boolean {
+  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))!;
+  return ((BigInt(`0x${effective}`) >> 23n) & 1n) === 1n;
+}
+
 const next = <K extends keyof PitEvents>(vm: Machine, name: K) =>
   new Promise<PitEvents[K]>((resolve) => {
     const remove = vm.pit.on(name, (event) => {
@@ -78,13 +84,14 @@ describe('a guest that was stopped', () => {
     expect(status.episodes).toBeGreaterThanOrEqual(episodes.began); // one of slowing down counts as well
   });
 
-  it("has KVM's worker fire with precedence once it is caught up, where this process may say so", async () => {
+  it("has KVM's worker fire with precedence once it is caught up, where this process may say so", async (context) => {
     const vm = await ticking();
     await interrupted(vm);
     await vm.resume();
     await until(() => vm.pit.status().episodes > 0);
     const workers = threadsOfSystemNamed(`kvm-pit/${process.pid}`);
-    const wanted = process.getuid?.() === 0 ? constants.priority.PRIORITY_HIGHEST : 0;
+    if (workers.length === 0) context.skip('kernel threads are not to be seen here: no /proc/PID of kvm-pit');
+    const wanted = mayRaisePriority() ? constants.priority.PRIORITY_HIGHEST : 0;
     expect(workers.map((pid) => getPriority(pid))).toEqual(workers.map(() => wanted));
   });
 

@@ -203,6 +203,42 @@ describe('stdioConsole', () => {
   });
 });
 
+describe('streams that are left open', () => {
+  it('are left without a listener more, however often they are opened, and also when nobody reads', async () => {
+    const readable = new PassThrough();
+    const writable = new Writable({ highWaterMark: 1, write: () => undefined });
+    const count = () =>
+      [readable, writable].map((stream) =>
+        stream.eventNames().reduce((sum, name) => sum + stream.listenerCount(name), 0),
+      );
+    const source = streamConsole({ readable, writable, end: false });
+    const waiting: (Promise<void> | undefined)[] = [];
+    const round = async () => {
+      const backend = await source.open();
+      new FakeHost(backend);
+      waiting.push(backend.write(Buffer.from('12')));
+      await backend.close();
+    };
+    await round();
+    const before = count();
+    for (let index = 0; index < 11; index++) await round();
+    expect(count()).toEqual(before);
+    for (const waits of waiting) await waits;
+  });
+
+  it('may fail later with what they were given', async () => {
+    const writable = new Writable({ write: () => undefined });
+    const backend = await streamConsole({ writable, end: false }).open();
+    new FakeHost(backend);
+    expect(backend.write(Buffer.from('x'))).toBeUndefined();
+    await backend.close();
+    const closed = new Promise((resolve) => writable.once('close', resolve));
+    writable.destroy(new Error('EPIPE'));
+    await closed;
+    expect(writable.errored?.message).toBe('EPIPE');
+  });
+});
+
 describe('callbackConsole', () => {
   it('tells its user when the guest takes more', async () => {
     const backend = callbackConsole(() => Promise.reject(new Error('the user failed')));

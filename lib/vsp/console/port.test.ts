@@ -1,3 +1,4 @@
+import { Writable } from 'node:stream';
 import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -9,12 +10,15 @@ import {
   type ConsoleGuestEnd,
   type ConsoleHostEnd,
   type ConsoleSize,
+  type ConsoleSource,
 } from './contract.js';
 import { ConsolePort } from './port.js';
 import { ConsoleProvider } from './provider.js';
-import { callbackConsole } from './stream.js';
+import { callbackConsole, streamConsole } from './stream.js';
 
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
+/** Full after the first byte, and nobody reads it. */
+const stuckWritable = () => new Writable({ highWaterMark: 1, write: () => undefined });
 const context = { clock: new ManualClock(), logger: silentLogger };
 
 /** A guest's end that takes `room` bytes and notes what it is told. */
@@ -112,22 +116,50 @@ describe('ConsolePort', () => {
     expect([port.pendingBytes, backend.paused]).toEqual([3 * 1024 * 1024, true]);
   });
 
-  it('leaves a stream that nobody reads, after some patience', async () => {
+  const stuck = () => new Promise<void>(() => undefined);
+  it.each<[string, () => ConsoleSource]>([
+    ['stream that stays open', () => streamConsole({ writable: stuckWritable(), end: false })],
+    ['callback that never answers', () => callbackConsole(stuck)],
+  ])('goes on behind a %s, after some patience', async (_name, source) => {
     const clock = new ManualClock();
-    const old = new FakeBackend();
-    old.write = () => new Promise<void>(() => undefined);
+    const old = await source().open();
     const next = new FakeBackend();
     const port = new ConsolePort('', true, old, { ...context, clock });
-    void port.output(Buffer.from('lost'));
+    let isLetGo = false;
+    const output = port.output(Buffer.from('lost'))?.then(() => (isLetGo = true));
     expect(port.busy).toBeInstanceOf(Promise);
     const rebound = port.rebind(next);
     expect(port.busy).toBeUndefined();
+    await turn();
+    expect(isLetGo).toBe(false);
+    clock.advance(CONSOLE_PATIENCE_NS);
+    await Promise.all([rebound, output]);
     expect(port.output(Buffer.from('b'))).toBeUndefined();
+    expect(next.written).toBe('b');
+    await port.close();
+  });
+
+  it('closes a stream that nobody reads only when it has had its time', async () => {
+    const clock = new ManualClock();
+    const old = new FakeBackend();
+    old.write = stuck;
+    const port = new ConsolePort('', true, old, { ...context, clock });
+    void port.output(Buffer.from('lost'));
+    const rebound = port.rebind(new FakeBackend());
     await turn();
     expect(old.closed).toBe(false);
     clock.advance(CONSOLE_PATIENCE_NS);
     await rebound;
-    expect([old.closed, next.written]).toEqual([true, 'b']);
+    expect(old.closed).toBe(true);
+    await port.close();
+  });
+
+  it('is not held by a backend whose write rejects, against the contract', async () => {
+    const backend = new FakeBackend();
+    backend.write = () => Promise.reject(new Error('broken'));
+    const port = new ConsolePort('', true, backend, context);
+    await port.output(Buffer.from('x'));
+    expect(port.busy).toBeUndefined();
     await port.close();
   });
 

@@ -48,8 +48,8 @@ export class ConsolePort implements ConsolePortService {
   #pendingBytes = 0;
   #paused = false;
   #rebinds = 0;
-  /** The backend's answer to the last output. */
-  #writing: Promise<void> | undefined;
+  /** The last output while the backend has not taken it; `giveUp` ends it without the backend. */
+  #writing: { readonly done: Promise<void>; readonly giveUp: () => void } | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(name: string, isConsole: boolean, backend: ConsoleBackend, context: ConsolePortContext) {
@@ -100,16 +100,20 @@ export class ConsolePort implements ConsolePortService {
       ended();
       return undefined;
     }
-    const writing = more.then(() => {
+    let giveUp!: () => void;
+    const taken = new Promise<void>((resolve) => (giveUp = resolve));
+    more.then(giveUp, giveUp);
+    const done = taken.then(() => {
       ended();
       if (this.#writing === writing) this.#writing = undefined;
     });
+    const writing = { done, giveUp };
     this.#writing = writing;
-    return writing;
+    return done;
   }
 
   get busy(): Promise<void> | undefined {
-    return this.#writing;
+    return this.#writing?.done;
   }
 
   onGuestReady(): void {
@@ -137,7 +141,9 @@ export class ConsolePort implements ConsolePortService {
 
   /**
    * Another stream of the host behind the same port. What the guest has written is taken by the old one, unless nobody
-   * reads it; what waits for the guest stays. @throws VmmError ERR_CLOSED.
+   * reads it: after CONSOLE_PATIENCE_NS it goes on with the new one. What waits for the guest stays.
+   *
+   * @throws VmmError ERR_CLOSED.
    */
   async rebind(backend: ConsoleBackend): Promise<void> {
     if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `console port '${this.name}' is closed`);
@@ -152,7 +158,7 @@ export class ConsolePort implements ConsolePortService {
     this.#refill();
     if (writing !== undefined) {
       const limits = { clock: this.#clock, maxNs: CONSOLE_PATIENCE_NS, what: `console port '${this.name}'` };
-      await waitFor(writing, limits).catch(() => undefined);
+      await waitFor(writing.done, limits).catch(writing.giveUp);
     }
     await old.close().catch((error: unknown) => {
       this.#logger.log('warn', `console port '${this.name}': a backend failed to close`, { error: String(error) });

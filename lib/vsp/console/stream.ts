@@ -17,16 +17,18 @@ import {
   type ConsoleSource,
 } from './contract.js';
 
-/** Writes a copy; resolves when the stream takes more, or can't any more. Undefined: it takes more at once. */
-export function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> | undefined {
+/** Writes a copy; resolves when the stream takes more, or can't any more, or on `left`. Undefined: it takes more at once. */
+export function writeTo(stream: Writable, bytes: Uint8Array, left?: AbortSignal): Promise<void> | undefined {
   if (stream.destroyed || stream.writableEnded) return undefined;
   if (stream.write(bytes.slice())) return undefined;
   return new Promise((resolve) => {
     const end = (): void => {
       stream.off('drain', end).off('close', end).off('error', end);
+      left?.removeEventListener('abort', end);
       resolve();
     };
     stream.on('drain', end).on('close', end).on('error', end);
+    left?.addEventListener('abort', end);
   });
 }
 
@@ -145,6 +147,13 @@ export class CallbackConsole implements ConsoleSource, ConsoleBackend {
   }
 }
 
+const ignore = (): void => {};
+
+/** What is on its way in a stream that is left may fail when nobody listens, and must not end the process. */
+function ignoreLateErrors(writable: Writable): void {
+  if (writable.writableLength > 0 && !writable.listeners('error').includes(ignore)) writable.on('error', ignore);
+}
+
 export class StreamBackend implements ConsoleBackend {
   readonly #options: StreamConsoleOptions;
   readonly #description: BackendDescription;
@@ -152,6 +161,8 @@ export class StreamBackend implements ConsoleBackend {
   #isClosed = false;
   #host: ConsoleHostEnd | undefined;
   #closing: (() => void)[] = [];
+  /** Aborted when the streams are left as they are. */
+  readonly #left = new AbortController();
 
   constructor(options: StreamConsoleOptions, description: BackendDescription, terminal?: StdioStreams) {
     this.#options = options;
@@ -173,9 +184,13 @@ export class StreamBackend implements ConsoleBackend {
     this.#host = host;
     const onData = (bytes: Uint8Array): void => host.input(bytes);
     const onEnd = (): void => host.open(false);
-    // A broken stream is an end, not a failure of the machine; it is listened to until the stream is gone.
+    // A broken stream is an end, not a failure of the machine; it is listened to until the stream is gone or left.
     readable?.on('error', onEnd);
     writable?.on('error', onEnd);
+    this.#left.signal.addEventListener('abort', () => {
+      readable?.off('error', onEnd);
+      writable?.off('error', onEnd);
+    });
     readable?.on('data', onData).on('end', onEnd);
     writable?.on('close', onEnd);
     this.#closing.push(() => {
@@ -195,7 +210,7 @@ export class StreamBackend implements ConsoleBackend {
   }
 
   write(bytes: Uint8Array): Promise<void> | undefined {
-    return this.#options.writable && writeTo(this.#options.writable, bytes);
+    return this.#options.writable && writeTo(this.#options.writable, bytes, this.#left.signal);
   }
 
   setPaused(paused: boolean): void {
@@ -212,7 +227,11 @@ export class StreamBackend implements ConsoleBackend {
     this.#host = undefined;
     this.#isClosed = true;
     for (const undo of this.#closing.splice(0)) undo();
-    if (!end) return;
+    if (!end) {
+      if (writable !== undefined) ignoreLateErrors(writable);
+      this.#left.abort();
+      return;
+    }
     readable?.removeAllListeners('data');
     if (writable && !writable.destroyed && !writable.writableFinished) {
       const ended = new Promise<void>((resolve) => {

@@ -6,7 +6,12 @@
 import type { BackendDescription, DeviceContract } from '../contract.js';
 
 export interface EntropyService {
-  /** 1 to `maxBytes` random bytes. Resolves when the rate limit allows. @throws VmmError ERR_CLOSED. */
+  /**
+   * 1 to `maxBytes` random bytes. Resolves when the rate limit allows.
+   *
+   * @throws VmmError ERR_CLOSED when the service is closed, for good; ERR_DEVICE when the generator failed, and may be
+   *   asked again.
+   */
   bytes(maxBytes: number): Promise<Uint8Array>;
   readonly contract: DeviceContract;
 }

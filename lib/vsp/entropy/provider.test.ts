@@ -1,6 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
+import { VmmError } from '../../base/errors.js';
+import { openHostEntropy } from './host.js';
 import { EntropyProvider } from './provider.js';
 import { TokenBucket } from './token-bucket.js';
 
@@ -60,6 +62,20 @@ describe('EntropyProvider', () => {
     expect(entropy.contract).toMatchObject({ rebinds: 1, backend: { kind: 'fake 2' } });
     await entropy.close();
     await expect(entropy.rebind(old)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  });
+
+  it('is not closed by a generator that says that it is', async () => {
+    const error = new VmmError('ERR_CLOSED', 'the generator was unplugged');
+    const broken = { bytes: () => Promise.reject(error), describe: () => ({ kind: 'x' }), close: async () => {} };
+    const entropy = new EntropyProvider({ id: 'rng', backend: broken });
+    await expect(entropy.bytes(1)).rejects.toMatchObject({ code: 'ERR_DEVICE', cause: error });
+    await entropy.rebind(openHostEntropy());
+    expect((await entropy.bytes(1)).length).toBe(1);
+    await entropy.rebind(broken);
+    const waiting = entropy.bytes(1);
+    const refused = expect(waiting).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await entropy.close();
+    await refused;
   });
 
   it('refuses a request or a rate that is none', async () => {

@@ -58,8 +58,8 @@ export class EntropyProvider implements EntropyService {
     let failed = true;
     try {
       const granted = await this.#bucket.take(Math.min(maxBytes, MAX_REQUEST_BYTES));
-      const bytes = await this.#backend.bytes(granted);
-      if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `entropy ${this.id} is closed`);
+      const bytes = await this.#ask(granted);
+      if (this.#closed !== undefined) throw this.#closedError();
       failed = false;
       return bytes;
     } finally {
@@ -78,7 +78,7 @@ export class EntropyProvider implements EntropyService {
 
   /** Another generator from now on; requests that the old one has are answered by it. @throws VmmError ERR_CLOSED. */
   async rebind(backend: EntropyBackend): Promise<void> {
-    if (this.#closed !== undefined) throw new VmmError('ERR_CLOSED', `entropy ${this.id} is closed`);
+    if (this.#closed !== undefined) throw this.#closedError();
     const old = this.#backend;
     this.#backend = backend;
     this.#rebinds++;
@@ -93,5 +93,19 @@ export class EntropyProvider implements EntropyService {
       this.#bucket.close();
     }
     return this.#closed;
+  }
+
+  /** A generator's own error says nothing about this service, whatever its code is. */
+  async #ask(lengthBytes: number): Promise<Uint8Array> {
+    try {
+      return await this.#backend.bytes(lengthBytes);
+    } catch (cause) {
+      if (this.#closed !== undefined) throw this.#closedError();
+      throw new VmmError('ERR_DEVICE', `entropy ${this.id}: its generator failed: ${String(cause)}`, { cause });
+    }
+  }
+
+  #closedError(): VmmError {
+    return new VmmError('ERR_CLOSED', `entropy ${this.id} is closed`);
   }
 }

@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { VmmError } from '../../../base/errors.js';
-import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, Random } from '../../../base/fuzzing.js';
+import { FUZZ_RUNS, FUZZ_TIMEOUT_MS, fuzz, type FuzzerName, Random } from '../../../base/fuzzing.js';
 import { silentLogger } from '../../../base/logger.js';
 import { HostVector } from '../../../memory/io-vector.js';
 import type { BlockDone, BlockError } from '../contract.js';
@@ -267,7 +267,7 @@ describe('hostile images', () => {
     }
   });
 
-  it.each<[string, number, (seed: number) => Promise<void>]>([
+  it.each<[FuzzerName, number, (seed: number) => Promise<void>]>([
     ['qcow2 images', 0.7, fuzzImage],
     ['qcow2 chains', 0.3, fuzzChain],
   ])(
