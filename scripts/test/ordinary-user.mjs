@@ -95,6 +95,7 @@ function copyTree(home) {
     'dist',
     'test',
     'scripts',
+    'bench',
     'examples',
     'node_modules',
     'build',
