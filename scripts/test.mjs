@@ -64,7 +64,7 @@ if (runs('unit')) {
 const access = kvmAccess();
 if (runs('kvm')) {
   heading(access.usable ? `kvm, on ${access.path}` : `kvm, inside the embedded host: ${access.reason}`);
-  const counts = access.usable ? await vitestGroup('kvm', { limitS: 480 }) : await embeddedKvmGroup({ limitS: 900 });
+  const counts = access.usable ? await vitestGroup('kvm', { limitS: 480 }) : await embeddedKvmGroup({ limitS: 2400 });
   totals.addGroup('kvm', counts, { promised: true });
 }
 
