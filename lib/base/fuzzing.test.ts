@@ -2,15 +2,17 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FUZZERS, savedSeeds } from './fuzzing.js';
 
+const environment = process.env;
+
 afterEach(() => {
-  vi.unstubAllEnvs();
+  process.env = environment;
   vi.resetModules();
 });
 
 /** The module as a process with that variable has it. */
 function withVariable(name: string, value: string): Promise<typeof import('./fuzzing.js')> {
   vi.resetModules();
-  vi.stubEnv(name, value);
+  process.env = { ...environment, [name]: value };
   return import('./fuzzing.js');
 }
 

@@ -17,10 +17,10 @@ export class FunctionBooks<Name extends string> {
     this.#ns = new Float64Array(names.length);
   }
 
-  /** A call has ended. */
-  book(index: number, failed: boolean, ns: number): void {
-    this.#calls[index] = this.#calls[index]! + 1;
-    if (failed) this.#errors[index] = this.#errors[index]! + 1;
+  /** Calls have ended, which took `ns` together. */
+  book(index: number, failed: boolean, ns: number, calls = 1): void {
+    this.#calls[index] = this.#calls[index]! + calls;
+    if (failed) this.#errors[index] = this.#errors[index]! + calls;
     this.#ns[index] = this.#ns[index]! + ns;
   }
 

@@ -1,23 +1,14 @@
 # Real mode: halts, and counts the ticks of channel 0 in mode 2 from COUNT. At 0x600 those taken, at 0x604 those whose
 # end of interrupt it has written (32 bits each). After STOP of them it writes to port 0xc1, and goes on with the next.
 # PIN 255: through the PIC. Else through that pin of the IO-APIC: FS and GS have the bases of IO-APIC and local APIC.
+        .include "pit-common.S"
         .code16
         .globl  _start
 _start: cli
         movw    $tick, 0x80
         movw    $0, 0x82
-        movb    $0x11, %al
-        outb    %al, $0x20
-        movb    $0x20, %al
-        outb    %al, $0x21
-        movb    $4, %al
-        outb    %al, $0x21
-        movb    $1, %al
-        outb    %al, $0x21
-.if PIN == 255
-        movb    $0xfe, %al
-        outb    %al, $0x21
-.else
+        open_irq0
+.if PIN != 255
         movb    $0xff, %al
         outb    %al, $0x21
         movl    $0x1ff, %gs:0xf0
@@ -26,19 +17,13 @@ _start: cli
         movl    $(0x10 + 2 * PIN), %fs:0
         movl    $0x20, %fs:0x10
 .endif
-        movb    $0x34, %al
-        outb    %al, $0x43
-        movb    $(COUNT & 0xff), %al
-        outb    %al, $0x40
-        movb    $(COUNT >> 8), %al
-        outb    %al, $0x40
+        load_channel0 0x34
         sti
 1:      hlt
         jmp     1b
 tick:   incl    0x600
 .if PIN == 255
-        movb    $0x20, %al
-        outb    %al, $0x20
+        end_of_interrupt
 .else
         movl    $0, %gs:0xb0
 .endif

@@ -251,9 +251,8 @@ export class NetProvider implements NetService {
       adapt(known, guest, false, mine, counts);
     }
     this.#dropped.noFrame += counts.dropped;
-    const ns = Number(this.#clock.nowNs() - startNs) / Math.max(1, frames.length);
-    for (let index = 0; index < frames.length; index++) this.#books.book(FILTER, false, 0);
-    for (let index = 0; index < mine.length; index++) this.#books.book(RECEIVE, false, ns);
+    this.#books.book(FILTER, false, 0, frames.length);
+    this.#books.book(RECEIVE, false, Number(this.#clock.nowNs() - startNs), mine.length);
     this.#hand(mine);
   }
 
