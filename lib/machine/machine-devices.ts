@@ -50,7 +50,8 @@ export class MachineDevices {
       await devices.#openEntropy(options);
       return devices;
     } catch (error) {
-      await devices.close();
+      // Nothing was written yet: what a close has to say must not hide why the machine can't be made.
+      await devices.close().catch(() => undefined);
       throw error;
     }
   }
