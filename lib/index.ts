@@ -42,7 +42,7 @@ export type {
   PolicyInput,
   PolicyName,
 } from './time/index.js';
-export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk } from './vsp/index.js';
+export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk, sharedDisk } from './vsp/index.js';
 export {
   callbackConsole,
   fileConsole,
@@ -72,8 +72,13 @@ export type {
   Qcow2OverlayOptions,
   RebindOptions,
   RebindReport,
+  SharedDisk,
+  SharedDiskOptions,
+  SharedGuestOptions,
   StdioStreams,
   StreamConsoleOptions,
+  TakeBackOptions,
+  TrafficLimits,
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';

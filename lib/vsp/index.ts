@@ -19,6 +19,14 @@ export { fileDisk, type FileDiskOptions } from './block/file.js';
 export type { LockFile, LockMode } from './block/image-lock.js';
 export { memoryDisk, type MemoryDisk } from './block/memory.js';
 export { createQcow2Overlay, qcow2Disk, type Qcow2DiskOptions, type Qcow2OverlayOptions } from './block/qcow2/index.js';
+export {
+  sharedDisk,
+  type SharedDisk,
+  type SharedDiskOptions,
+  type SharedGuestOptions,
+  type TakeBackOptions,
+} from './block/shared-disk.js';
+export type { TrafficLimits } from './sharing/pacer.js';
 export { faultyDisk } from './block/faulty.js';
 export type { Fault, FaultPlan, FaultRule, FaultyFunction } from './block/fault-plan.js';
 export type {
