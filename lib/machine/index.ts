@@ -2,6 +2,8 @@
 export { Machine, type MachineState } from './machine.js';
 export type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 export type { DiskOptions } from './disk-options.js';
+export type { NicOptions } from './nic-options.js';
+export { claimMac, type MacClaim } from './mac-claims.js';
 export type { ConsolePortOptions } from './console-options.js';
 export type { EntropyOptions } from './entropy-options.js';
 export type { DeviceSource, LentDevice, RefreshReport } from './lent-device.js';
