@@ -72,6 +72,8 @@ describe('claimMac', () => {
   it('goes on to the next default where a namesake has the first', () => {
     const macs = [claim(undefined), claim(undefined), claim(undefined, 'net1'), claim(undefined, 'net0', 'other')];
     expect(new Set(macs.map(({ mac }) => mac)).size).toBe(4);
+    // Locally administered, of no group.
+    expect(macs.map(({ mac }) => Math.floor(mac / 2 ** 40) & 3)).toEqual([2, 2, 2, 2]);
     for (const taken of macs) taken.release();
     locked.clear();
     expect(claim(undefined).mac).toBe(macs[0]!.mac);

@@ -3,6 +3,7 @@
  * a file for each in the runtime folder, whose lock is held as long as the machine is open. The kernel drops the lock
  * with the process; a file without a lock means nothing and is taken over.
  */
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -19,7 +20,7 @@ import { join } from 'node:path';
 import { SystemError, VmmError } from '../base/errors.js';
 import { runtimeFolder } from '../base/user-folders.js';
 import { lockFile } from '../memory/index.js';
-import { derivedMac, formatMac } from '../vsp/index.js';
+import { formatMac, macAt } from '../vsp/index.js';
 
 export interface MacClaim {
   readonly mac: number;
@@ -62,11 +63,18 @@ export function claimMac(request: MacClaimRequest, place: MacClaimPlace = defaul
     });
   }
   for (let namesake = 0; namesake < MAX_NAMESAKES; namesake++) {
-    const derived = derivedMac(hostIdentity(), String(process.getuid?.() ?? 0), machine, id, String(namesake));
+    const derived = derivedMac([hostIdentity(), process.getuid?.() ?? 0, machine, id, namesake]);
     const claim = tryClaim(derived, request, place);
     if (claim !== undefined) return claim;
   }
   throw new VmmError('ERR_STATE', `nic ${id}: ${MAX_NAMESAKES} open machines named ${machine} have one of that id`);
+}
+
+/** 46 bits of a hash: locally administered, no group (IEEE 802, 8.2). */
+function derivedMac(parts: readonly (string | number)[]): number {
+  const bytes = createHash('sha256').update(JSON.stringify(parts)).digest();
+  bytes[0] = (bytes[0]! & 0xfc) | 0x02;
+  return macAt(bytes, 0);
 }
 
 function tryClaim(mac: number, { machine, id }: MacClaimRequest, place: MacClaimPlace): MacClaim | undefined {

@@ -45,7 +45,8 @@ export type { EntropyBackend, EntropyService, EntropySource } from './entropy/co
 export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
 export { hostEntropy, openHostEntropy } from './entropy/host.js';
 export type { NetAbilities, NetBackend, NetFrame, NetHostEnd } from './net/contract.js';
-export { derivedMac, formatMac, isGroupMac, parseMac } from './net/mac-address.js';
+export { formatMac, isGroupMac, parseMac } from './net/mac-address.js';
+export { macAt } from './net/mac-filter.js';
 export { networkSwitch, type NetworkSwitchOptions } from './net/network-switch.js';
 export { NetProvider, type NetProviderOptions } from './net/provider.js';
 export { recordedNetwork } from './net/recorder.js';
