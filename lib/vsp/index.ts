@@ -45,6 +45,7 @@ export type { EntropyBackend, EntropyService, EntropySource } from './entropy/co
 export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
 export { hostEntropy, openHostEntropy } from './entropy/host.js';
 export type { NetAbilities, NetBackend, NetFrame, NetHostEnd } from './net/contract.js';
+export { carriedNetwork, type CarriedStreams, carryNetwork } from './net/carried.js';
 export { formatMac, isGroupMac, parseMac } from './net/mac-address.js';
 export { macAt } from './net/mac-filter.js';
 export { networkSwitch, type NetworkSwitchOptions } from './net/network-switch.js';
