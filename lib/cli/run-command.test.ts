@@ -310,6 +310,20 @@ describe('events', () => {
     });
   });
 
+  it('tell what the guest has to say before its command runs, quiet or not', async () => {
+    const play = (options: { json?: boolean; quiet?: boolean }) => {
+      const world = new FakeWorld((machine) => machine.agent.boot({ notice: 'eth0 has no address' }));
+      world.onProcess = (process) => queueMicrotask(() => process.exit(0));
+      return run(world, options, { command: ['x'] });
+    };
+    const [quiet, json] = [play({ quiet: true }), play({ json: true })];
+    expect([await quiet.status, await json.status]).toEqual([0, 0]);
+    expect(quiet.io.stderr.text).toBe('vivarium: the guest: eth0 has no address\n');
+    expect(json.io.stderr.events).toContainEqual(
+      expect.objectContaining({ event: 'guest-notice', notice: 'eth0 has no address' }),
+    );
+  });
+
   it('are progress for people at a terminal, coloured unless NO_COLOR is set', async () => {
     const play = (env: Record<string, string>) => {
       const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
