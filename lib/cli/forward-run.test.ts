@@ -76,6 +76,19 @@ describe('the embedded host', () => {
     expect(world.locked).toEqual([]);
   });
 
+  it('is not asked for anything when the time is over before its networks are open', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    const lend = world.lendNics.bind(world);
+    world.lendNics = (nics) => {
+      world.clock.advance(9_000_000_000n);
+      return lend(nics);
+    };
+    const { status } = run(world, { timeout: '9', nic: ['switch:lan'] });
+    expect(await status).toBe(124);
+    expect([world.forwarded, world.lent]).toEqual([[], []]);
+  });
+
   it('is silent with --quiet, one event with --json', async () => {
     const world = new FakeWorld();
     world.choice = { host: 'embedded', reason: 'no KVM' };

@@ -39,6 +39,8 @@ export async function forward(options: RunOptions, images: Images, context: Forw
     if (disks.length > 0) held.push(await world.lockDisks(disks));
     const lent = await lendNics(options, context);
     held.push(() => lent.close());
+    // What came while these were opened has found nobody inside to tell.
+    if (interruption.signal.aborted) throw new AbortError(interruption.signal);
     const argv = innerArguments({ ...options, disks, nics: lent.nics }, images, (path) =>
       world.innerPath(path, io.cwd),
     );

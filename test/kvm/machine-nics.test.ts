@@ -2,9 +2,11 @@
  * Network interfaces of machines, as a driver in a flat guest finds and uses them on real KVM: frames between two guests
  * over a switch and to networks of the test's own, rebinds, link, resets, and addresses that nobody has twice.
  */
+import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { Machine } from '../../lib/machine/index.js';
 import { networkSwitch, type NetSource } from '../../lib/vsp/index.js';
@@ -184,5 +186,18 @@ describe('addresses', () => {
     const two = await idle([{ id: 'lan', backend, mac: OWN }]);
     onTestFinished(() => two.close());
     expect(nic(two, 'lan').mac).toBe(OWN);
+  });
+
+  it('of a machine in another process are refused until that process is gone, however it goes', async () => {
+    const backend = networkSwitch('lan');
+    const mac = '02:00:00:00:00:0c';
+    const child = spawn(process.execPath, [fileURLToPath(new URL('../lib/claim-child.mjs', import.meta.url)), mac]);
+    onTestFinished(() => void child.kill('SIGKILL'));
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    const holder = `nic net0 of machine child, process ${child.pid}`;
+    await expect(idle([{ id: 'net0', backend, mac }])).rejects.toThrow(holder);
+    child.kill('SIGKILL');
+    await new Promise((resolve) => child.once('close', resolve));
+    expect(nic(await idle([{ id: 'net0', backend, mac }])).mac).toBe(mac);
   });
 });
