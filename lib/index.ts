@@ -25,6 +25,7 @@ export type {
   MachinePit,
   MachineState,
   MultibootBoot,
+  NicOptions,
   PauseOptions,
   PortDevice,
   RefreshReport,
@@ -43,6 +44,7 @@ export type {
   PolicyName,
 } from './time/index.js';
 export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk, sharedDisk } from './vsp/index.js';
+export { networkSwitch, recordedNetwork } from './vsp/index.js';
 export {
   callbackConsole,
   fileConsole,
@@ -68,6 +70,13 @@ export type {
   FileDiskOptions,
   FunctionReport,
   MemoryDisk,
+  NetAbilities,
+  NetBackend,
+  NetFrame,
+  NetHostEnd,
+  NetOpenContext,
+  NetSource,
+  NetworkSwitchOptions,
   Qcow2DiskOptions,
   Qcow2OverlayOptions,
   RebindOptions,

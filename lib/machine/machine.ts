@@ -106,10 +106,10 @@ export class Machine implements AsyncDisposable {
         throw new RangeError(`cpus: ${config.cpus} are more than this KVM allows, ${kvm.maxVcpus()}`);
       }
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
-      const { disks, consolePorts, entropy, clock, logger } = config;
+      const { name, disks, nics, consolePorts, entropy, clock, logger } = config;
       space = makeSpace(config);
-      const lent = { disks, consolePorts, entropy };
-      devices = await MachineDevices.open({ ...lent, memory: space, clock, logger, signal: call.signal });
+      const lent = { disks, nics, consolePorts, entropy };
+      devices = await MachineDevices.open({ name, ...lent, memory: space, clock, logger, signal: call.signal });
       const machine = new Machine(config, kvm, space, devices);
       machine.#use(
         await Board.create(kvm, config, space, machine.#listener(), {
