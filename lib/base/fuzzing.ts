@@ -44,6 +44,7 @@ export const FUZZERS = [
   'qcow2 chains',
   'virtio registers',
   'PCI configuration',
+  'streams of frames',
 ] as const;
 
 export type FuzzerName = (typeof FUZZERS)[number];
