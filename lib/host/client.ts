@@ -59,7 +59,7 @@ export async function hostKey(options: ConnectOptions = {}): Promise<string> {
  */
 export async function connectHost(options: ConnectOptions = {}): Promise<HostConnection> {
   const { signal } = options;
-  const folders = await hostFolders(options.env);
+  const folders = hostFolders(options.env);
   const key = await hostKey(options);
   for (;;) {
     if (signal?.aborted === true) throw new AbortError(signal);
@@ -82,7 +82,7 @@ export async function connectHost(options: ConnectOptions = {}): Promise<HostCon
 export async function connectRunning(
   options: Pick<ConnectOptions, 'env' | 'signal'> = {},
 ): Promise<HostConnection | undefined> {
-  return greet((await hostFolders(options.env)).socket, '', options.signal);
+  return greet(hostFolders(options.env).socket, '', options.signal);
 }
 
 async function startBroker(folders: HostFolders, key: string, options: ConnectOptions): Promise<void> {

@@ -3,11 +3,10 @@
  * the lock and the log. Makes folders for this user alone; holds no policy.
  */
 import { existsSync } from 'node:fs';
-import { chmod, lstat, mkdir } from 'node:fs/promises';
-import { dirname, isAbsolute, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { VmmError } from '../base/errors.js';
-import { cacheRoot } from '../images/cache.js';
+import { runtimeFolder } from '../base/user-folders.js';
 
 /** The folder of the package, seen from lib/host or dist/host alike. */
 export const PACKAGE_ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
@@ -35,22 +34,8 @@ const MAX_SOCKET_PATH_BYTES = 96;
  *
  * @throws VmmError ERR_SETUP when the folder belongs to another user or can't be made, or its path is too long.
  */
-export async function hostFolders(
-  env: Readonly<Record<string, string | undefined>> = process.env,
-): Promise<HostFolders> {
-  const xdg = env['XDG_RUNTIME_DIR'];
-  const base = xdg !== undefined && isAbsolute(xdg) && existsSync(xdg) ? join(xdg, 'vivarium') : cacheRoot(env);
-  const runtime = join(base, 'host-run');
-  try {
-    await mkdir(runtime, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new VmmError('ERR_SETUP', `${runtime} can't be made: ${(error as Error).message}`, { cause: error });
-  }
-  const found = await lstat(runtime);
-  if (!found.isDirectory() || found.uid !== process.getuid?.()) {
-    throw new VmmError('ERR_SETUP', `${runtime} is not a folder of this user`);
-  }
-  await chmod(runtime, 0o700);
+export function hostFolders(env: Readonly<Record<string, string | undefined>> = process.env): HostFolders {
+  const runtime = runtimeFolder('host-run', env);
   const socket = join(runtime, 'host.sock');
   if (Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES) {
     throw new VmmError('ERR_SETUP', `${socket} is too long for the address of a socket`, {

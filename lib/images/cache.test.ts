@@ -266,7 +266,7 @@ process.stdout.write(readFileSync(folder + '/file', 'utf8'));
 function transpiled(): string {
   const target = join(root, 'js');
   if (existsSync(join(target, 'child.js'))) return target;
-  for (const file of ['images/cache', 'images/lock', 'images/run', 'base/errors']) {
+  for (const file of ['images/cache', 'images/lock', 'images/run', 'base/errors', 'base/user-folders']) {
     const source = readFileSync(new URL(`../${file}.ts`, import.meta.url), 'utf8');
     const { outputText } = ts.transpileModule(source, {
       compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 },

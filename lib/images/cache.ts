@@ -9,10 +9,10 @@
  */
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { isAbsolute, join, relative } from 'node:path';
+import { join, relative } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { VmmError } from '../base/errors.js';
+import { cacheRoot } from '../base/user-folders.js';
 import { acquireLock } from './lock.js';
 import { runTool } from './run.js';
 
@@ -26,11 +26,7 @@ export interface UseOptions {
   readonly onWait?: ((holderPid: number) => void) | undefined;
 }
 
-/** $XDG_CACHE_HOME/vivarium; ~/.cache/vivarium where that is unset or not absolute (XDG Base Directory, "cache"). */
-export function cacheRoot(env: Readonly<Record<string, string | undefined>> = process.env): string {
-  const xdg = env['XDG_CACHE_HOME'];
-  return join(xdg !== undefined && isAbsolute(xdg) ? xdg : join(env['HOME'] ?? homedir(), '.cache'), 'vivarium');
-}
+export { cacheRoot };
 
 export class Cache {
   readonly path: string;
