@@ -45,6 +45,7 @@ export const FUZZERS = [
   'virtio registers',
   'PCI configuration',
   'streams of frames',
+  'links of switches',
 ] as const;
 
 export type FuzzerName = (typeof FUZZERS)[number];
