@@ -99,7 +99,8 @@ export class PasstBackend implements NetBackend {
   describe(): BackendDescription {
     const { forwards } = this.#options;
     const counts = { lost: this.#lost, badFrames: this.#badFrames, restarts: this.#restarts };
-    return { kind: 'passt', forwards, up: this.#passt !== undefined, ...counts, failure: this.#failure };
+    const pid = this.#passt?.pid;
+    return { kind: 'passt', forwards, pid, up: this.#passt !== undefined, ...counts, failure: this.#failure };
   }
 
   close(): Promise<void> {

@@ -16,6 +16,7 @@ import { framed, FrameReader } from './stream-frames.js';
 /** A passt as its user sees it: frames on a stream, and when it has ended. */
 export interface PasstProcess {
   readonly stream: Duplex;
+  readonly pid: number | undefined;
   /** What it said last, when it has gone. */
   readonly ended: Promise<string>;
   /** Whether this process lives on for it; true at first. */
@@ -68,6 +69,7 @@ export const startPasst: StartPasst = (args) => {
   stream.on('error', () => {}); // its end follows
   return {
     stream,
+    pid: child.pid,
     ended,
     keepAlive: (on) => {
       for (const handle of [child, stream, stderr]) {

@@ -39,6 +39,7 @@ export class Wire extends Duplex {
 /** Answers questions for an address, keeps the other frames, and dies when it is told to. */
 export class FakePasst implements PasstProcess {
   readonly stream: Wire;
+  readonly pid = undefined;
   readonly ended: Promise<string>;
   readonly got: Uint8Array[] = [];
   readonly far: Wire;
