@@ -23,6 +23,10 @@ export interface NativeAddon {
   readonly EventFd: new (initial?: number) => NativeEventFd;
   /** 'auto' takes threads where the kernel offers no io_uring; naming a kind that can't be had is a SystemError. */
   readonly IoQueue: new (memory: NativeMemory, kind: 'auto' | 'io_uring' | 'threads') => NativeIoQueue;
+  /** if_nametoindex(3): 0 where there is no network interface of that name. */
+  interfaceIndex(name: string): number;
+  /** TUNSETIFF on /dev/net/tun: takes the interface, or makes it where there is none. SystemError. */
+  readonly Tap: new (name: string, flags: number) => NativeTap;
   /**
    * Takes or changes the advisory lock of an open file description on the whole file (F_OFD_SETLK), without waiting:
    * false when another one stands in the way.
@@ -59,6 +63,7 @@ export interface NativeRuntime {
     mappings: number;
     eventFds: number;
     ioQueues: number;
+    taps: number;
   };
 }
 
@@ -128,6 +133,33 @@ export interface NativeIoQueue {
   /** Writes what has completed since into the area's completions; how many there are. */
   reap(): number;
   /** Cancels what can be cancelled and waits for the rest. Idempotent. */
+  close(): void;
+}
+
+/** A tap interface, and what its frames are read with. Every call may be a SystemError. */
+export interface NativeTap {
+  /** Stands in the runtime's queue, once, when there are frames after a read() that found no more, or a change. */
+  readonly sourceId: number;
+  /** As the interface is called now. */
+  name(): string;
+  /** TUNSETVNETHDRSZ */
+  setHeaderBytes(bytes: number): void;
+  /** TUNSETOFFLOAD */
+  setOffloads(flags: number): void;
+  /** SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU */
+  interfaceFlags(): number;
+  setInterfaceFlags(flags: number): void;
+  mtuBytes(): number;
+  /**
+   * Frames with their headers into `slab`, one behind the other, their lengths into `lengths`, as long as there is room
+   * for one of `maxFrameBytes`. How many, or -1 less that number when there are no more for now.
+   */
+  read(slab: Uint8Array, maxFrameBytes: number, lengths: Uint32Array): number;
+  /** One frame; 0, or the errno. */
+  write(header: Uint8Array, frame: Uint8Array): number;
+  /** Whether any interface of the namespace has changed since the last call. */
+  changed(): boolean;
+  /** Idempotent. */
   close(): void;
 }
 
