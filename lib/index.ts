@@ -44,7 +44,7 @@ export type {
   PolicyName,
 } from './time/index.js';
 export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk, sharedDisk } from './vsp/index.js';
-export { networkSwitch, recordedNetwork } from './vsp/index.js';
+export { networkSwitch, passt, recordedNetwork, tap } from './vsp/index.js';
 export {
   callbackConsole,
   fileConsole,
@@ -77,6 +77,8 @@ export type {
   NetOpenContext,
   NetSource,
   NetworkSwitchOptions,
+  PasstForward,
+  PasstOptions,
   Qcow2DiskOptions,
   Qcow2OverlayOptions,
   RebindOptions,
@@ -87,6 +89,7 @@ export type {
   StdioStreams,
   StreamConsoleOptions,
   TakeBackOptions,
+  TapOptions,
   TrafficLimits,
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';

@@ -51,8 +51,6 @@ export { fileConsole } from './console/file.js';
 export { unixSocketConsole } from './console/unix-socket.js';
 export type { EntropyBackend, EntropyService, EntropySource } from './entropy/contract.js';
 export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
-export type { NetOpenContext, NetSource } from './net/source.js';
-export { networkSwitch, type NetworkSwitchOptions } from './net/network-switch-shared.js';
 export { passt, type PasstForward, type PasstOptions } from './net/passt.js';
 export { tap, type TapOptions } from './net/tap.js';
 export { hostEntropy, openHostEntropy } from './entropy/host.js';
