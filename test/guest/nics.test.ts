@@ -1,15 +1,20 @@
 /** Two stock guests on one network, whatever it stands on, and the command's own nics. */
 import { execFileSync } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { connect, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { cpioArchive } from '../../lib/images/cpio.js';
 import { defaultInitramfs } from '../../lib/images/initramfs.js';
 import { defaultKernel } from '../../lib/images/kernel.js';
 import type { DeviceContract } from '../../lib/vsp/index.js';
-import { vivarium } from '../lib/command.js';
+import { MAIN, Vivarium, vivarium } from '../lib/command.js';
 import { guestScriptReport } from '../lib/guest-script.js';
 
 const REBINDS = 30;
@@ -90,4 +95,36 @@ describe('run --nic', () => {
     );
     expect(status).toBe(0);
   });
+
+  it('reaches a server on the loopback of this machine through passt, and is reached through a forward', async () => {
+    const content = randomBytes(3_000_000);
+    const server = createServer((_request, response) => response.end(content)).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as AddressInfo;
+    const forward = await freePort();
+    const inGuest = `
+      ip -o -4 addr show eth0 | awk '{ print $4 }'
+      wget -q -O got http://10.0.2.2:${port}/ && sha256sum got
+      { until cat /proc/net/tcp* | grep -q ':0050 0*:0000 0A'; do usleep 10000; done; echo listening; } &
+      nc -l -p 80 | sha256sum`;
+    const run = new Vivarium(process.execPath, [
+      ...[MAIN, 'run', '--quiet', '--nic', 'passt', '-p', `${forward}:80`, '--', 'sh', '-c', inGuest],
+    ]);
+    await run.until(/listening/);
+    connect(forward, '127.0.0.1').end(content);
+    const { status, stdout, stderr } = await run.ended;
+    const sum = createHash('sha256').update(content).digest('hex');
+    expect(stdout.toString(), stderr).toBe(`10.0.2.15/24\n${sum}  got\nlistening\n${sum}  -\n`);
+    expect([status, stderr]).toEqual([0, '']);
+  });
 });
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
