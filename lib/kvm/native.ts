@@ -100,7 +100,8 @@ export interface NativeMemory {
 
 export interface NativeEventFd {
   readonly fd: number;
-  write(count: bigint): void;
+  /** Adds `count`, 1 when none is given. */
+  write(count?: bigint): void;
   /** The counter, reset to 0; 0n when nothing was signalled. Never blocks. */
   read(): bigint;
   close(): void;

@@ -68,7 +68,8 @@ describe('EventFd', () => {
     expect(event.read()).toBe(3n);
     expect(event.read()).toBe(0n);
     event.write(2n);
-    event.write(5n);
+    event.write(4n);
+    event.write();
     expect(event.read()).toBe(7n);
     event.close();
     event.close();
