@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { atEndOfTurn } from './turn.js';
 
 describe('atEndOfTurn', () => {
@@ -18,5 +18,19 @@ describe('atEndOfTurn', () => {
     order.push('the code that asked');
     await later;
     expect(order).toEqual(['the code that asked', 'first', 'second', 'from the first', 'immediate']);
+  });
+
+  it('makes what a callback throws an uncaught exception, and runs the others', async () => {
+    const others = process.listeners('uncaughtException');
+    for (const listener of others) process.off('uncaughtException', listener);
+    onTestFinished(() => others.forEach((listener) => process.on('uncaughtException', listener)));
+    const thrown = new Promise((resolve) => process.once('uncaughtException', resolve));
+    let ran = false;
+    atEndOfTurn(() => {
+      throw new Error('a bug');
+    });
+    atEndOfTurn(() => (ran = true));
+    expect(await thrown).toMatchObject({ message: 'a bug' });
+    expect(ran).toBe(true);
   });
 });

@@ -8,8 +8,17 @@ const settled = Promise.resolve();
 
 /**
  * Runs `callback` as a microtask: when the code that is running has returned, before anything else of the event loop.
- * One that throws is a bug of ours, and ends as an unhandled rejection.
+ * One that throws is a bug of ours, and an uncaught exception.
  */
 export function atEndOfTurn(callback: () => void): void {
-  void settled.then(callback);
+  void settled.then(() => {
+    try {
+      callback();
+    } catch (error) {
+      // Not as a rejection, which others hear of.
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  });
 }

@@ -1,6 +1,6 @@
 /**
  * An eventfd: the signal that KVM and user space give each other without an exit (irqfd, ioeventfd).
- * Its counter can be read at any time, or watched by the epoll thread, which then tells JavaScript.
+ * Its counter can be read at any time; who watches it is told of signals and leaves the counter as it is.
  */
 import { loadBinding } from './binding.js';
 import type { NativeEventFd } from './native.js';
@@ -27,8 +27,8 @@ export class EventFd {
   }
 
   /**
-   * Calls back on the JavaScript thread when it was signalled, once for what came in the meantime. The counter is then read
-   * by the epoll thread, and lost.
+   * Calls back on the JavaScript thread after it was signalled, once for what came in the meantime: also for what stands in
+   * the counter now.
    */
   watch(callback: () => void): void {
     const { dispatcher } = loadBinding();

@@ -42,10 +42,8 @@ export interface NativeRuntime {
   next(spinNs: number): number;
   /** How long a vCPU that waits for JavaScript spins before it sleeps. 0 on one-CPU machines. */
   setVcpuSpin(spinNs: number): void;
-  /** Adds the eventfd to the epoll thread; the source id under which it stands in the queue. It is read (reset) by the thread. */
+  /** The source id under which the eventfd stands in the queue after each signal. Its counter is not read. */
   watch(eventFd: NativeEventFd): number;
-  /** The sum of eventfd counts taken since the last call, for a watched source. */
-  watchCount(sourceId: number): bigint;
   unwatch(sourceId: number): void;
   /** A doorbell keeps the event loop alive only while this is above zero. */
   ref(): void;

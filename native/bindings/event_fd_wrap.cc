@@ -1,4 +1,4 @@
-// Arguments in, errors out. The descriptor stays open while the event thread still watches it.
+// Arguments in, errors out. The descriptor stays open while it is still watched.
 #include "bindings/event_fd_wrap.h"
 
 #include "bindings/arguments.h"

@@ -20,9 +20,9 @@ namespace {
 constexpr uint64_t kWakeKey = UINT64_MAX;
 constexpr uint64_t kTimerKey = UINT64_MAX - 1;
 
-void addToEpoll(int epoll, int fd, uint64_t key, const char* detail) {
+void addToEpoll(int epoll, int fd, uint64_t key, const char* detail, uint32_t events = EPOLLIN) {
   epoll_event event{};
-  event.events = EPOLLIN;
+  event.events = events;
   event.data.u64 = key;
   if (::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0) throwSyscall("epoll_ctl", errno, detail);
 }
@@ -90,10 +90,19 @@ void EventLoop::stop() {
 }
 
 EventLoop::Key EventLoop::addFd(int fd, Handler handler) {
+  return add(fd, EPOLLIN, std::move(handler));
+}
+
+EventLoop::Key EventLoop::addSignal(int fd, Handler handler) {
+  start();
+  return add(fd, EPOLLIN | EPOLLET, std::move(handler));
+}
+
+EventLoop::Key EventLoop::add(int fd, uint32_t events, Handler handler) {
   const std::lock_guard lock(mutex_);
   if (!epoll_.valid()) return 0;
   const Key key = ++lastKey_;
-  addToEpoll(epoll_.get(), fd, key, "event thread");
+  addToEpoll(epoll_.get(), fd, key, "event thread", events);
   entries_.emplace(key, Entry{std::make_shared<const Handler>(std::move(handler)), fd, 0});
   return key;
 }

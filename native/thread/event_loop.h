@@ -14,16 +14,14 @@
 
 #include "core/counters.h"
 #include "core/fd.h"
+#include "thread/fd_watcher.h"
 
 namespace vivarium {
 
-class EventLoop {
+class EventLoop : public FdWatcher {
  public:
-  using Handler = std::function<void()>;
-  using Key = uint64_t;  // never 0, never used again
-
   explicit EventLoop(const CountersPtr& counters);
-  ~EventLoop();
+  ~EventLoop() override;
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
@@ -36,13 +34,15 @@ class EventLoop {
 
   // `handler` is called whenever the descriptor is readable, and has to read it. The descriptor outlives remove().
   Key addFd(int fd, Handler handler);
+  // As addFd, for an eventfd that nobody reads; starts the thread.
+  Key addSignal(int fd, Handler handler) override;
   // A timer, which is off.
   Key addTimer(Handler handler);
   // Calls the timer's handler once, at a moment of CLOCK_MONOTONIC; at once when that has passed; 0: never.
   void setTimer(Key timer, uint64_t atNs);
   static constexpr uint64_t kAtOnce = 1;
   // No call begins afterwards, but one that has begun may still be under way unless this is the event thread.
-  void remove(Key key);
+  void remove(Key key) override;
 
  private:
   struct Entry {
@@ -51,6 +51,7 @@ class EventLoop {
     uint64_t atNs = 0;  // of a timer; 0 while it is off
   };
 
+  Key add(int fd, uint32_t events, Handler handler);
   void loop();
   void call(Key key);
   void callTimers();
