@@ -4,11 +4,18 @@
  * with it what the engine moves data to. It joins vsp and vdp; what happens to a request is decided there.
  */
 import type { Clock } from '../base/clock.js';
-import { AbortError } from '../base/errors.js';
+import { AbortError, VmmError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { type AddressSpace, NativeIoEngine } from '../memory/index.js';
 import { BlockDevice, ConsoleDevice, EntropyDevice, type VirtioDevice } from '../vdp/index.js';
-import { BlockProvider, type ConsoleBackend, ConsoleProvider, EntropyProvider } from '../vsp/index.js';
+import {
+  BlockProvider,
+  CLOSE_MS,
+  type ConsoleBackend,
+  ConsoleProvider,
+  EntropyProvider,
+  waitFor,
+} from '../vsp/index.js';
 import type { DeviceConfigs } from './device-options.js';
 import { IoEngineSlot } from './io-engine-slot.js';
 import { type LentDevice, lentConsolePort, lentDisk, lentEntropy } from './lent-device.js';
@@ -31,6 +38,9 @@ export class MachineDevices {
   #entropy: EntropyProvider | undefined;
   readonly #clock: Clock;
   readonly #lent = new Map<string, LentDevice>();
+  /** After close(): when nothing of the devices touches memory any more, and that nobody waited for it. */
+  #released = Promise.resolve();
+  #isHeld = false;
 
   private constructor(clock: Clock) {
     this.#clock = clock;
@@ -121,12 +131,47 @@ export class MachineDevices {
     return { requestsInFlight: this.#slot.inFlight, devices: Object.fromEntries(devices) as unknown };
   }
 
-  /** Makes durable what was promised, and gives locks and descriptors back. After the board. Idempotent. */
+  /**
+   * The machine ends, no CPU runs: disks are closed from now on, so that the board, whose devices wait for their requests,
+   * waits for no disk that never answers (vsp/block/closing.ts). Idempotent.
+   */
+  beginClose(): void {
+    for (const disk of this.#disks) disk.close().catch(() => undefined); // close() reports it
+  }
+
+  /**
+   * Makes durable what was promised, and gives locks and descriptors back. After the board. Idempotent.
+   *
+   * @throws VmmError ERR_TIMEOUT when a disk was given up; what a backend's close throws.
+   */
   async close(): Promise<void> {
     const providers = [...this.#disks, this.#console, this.#entropy].filter((provider) => provider !== undefined);
     const closed = await Promise.allSettled(providers.map((provider) => provider.close()));
-    await this.#slot.close();
-    const failure = closed.find((result) => result.status === 'rejected');
-    if (failure) throw failure.reason;
+    const failures = closed.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
+    const released = Promise.all(this.#disks.map((disk) => disk.released)).then(() => this.#slot.close());
+    this.#released = released.catch(() => undefined);
+    this.#isHeld = failures.some(isTimeout);
+    if (!this.#isHeld) {
+      // No disk's request is left, but perhaps a flush that a change of backend was aborted in.
+      const limits = { clock: this.#clock, maxNs: BigInt(CLOSE_MS) * 1_000_000n, what: 'file requests of the disks' };
+      await waitFor(released, limits).catch((error: unknown) => {
+        this.#isHeld = isTimeout(error);
+        failures.push(error);
+      });
+    }
+    if (failures.length > 0) throw failures[0];
   }
+
+  /**
+   * After close(): takes the guest's memory back, before it resolves; only where a disk was given up not before that has
+   * let go of it, since a backend or the kernel may still move data.
+   */
+  async release(memory: AddressSpace): Promise<void> {
+    const released = this.#released.then(() => memory.close());
+    if (!this.#isHeld) await released;
+  }
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof VmmError && error.code === 'ERR_TIMEOUT';
 }
