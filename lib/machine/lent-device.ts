@@ -23,7 +23,7 @@ export interface LentDevice {
   readonly contract: DeviceContract;
   /**
    * Another backend of its class from now on, while the guest runs and has requests in flight. A refusal leaves the old
-   * one serving. `allowLarger` and `maxHoldMs` are for disks: the other classes hold no requests.
+   * one serving. `allowLarger`, `acceptLoss` and `maxHoldMs` are for disks: the other classes hold no requests.
    *
    * @throws TypeError for a backend of another class; VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_TIMEOUT, ERR_STATE,
    *   ERR_CLOSED, ERR_SYSTEM; AbortError.
@@ -47,6 +47,7 @@ export function lentDisk(disk: BlockProvider): LentDevice {
     },
     rebind: async (backend, options) => {
       requireClass(disk.id, 'block', backend);
+      checkOptionNames('rebind', options ?? {}, REBIND_OPTIONS);
       return disk.rebind(backend, options);
     },
     refresh: async () => ({ sizeBytes: (await disk.refreshGeometry()).sizeBytes }),
@@ -94,6 +95,8 @@ export function lentEntropy(entropy: EntropyProvider): LentDevice {
   };
 }
 
+const REBIND_OPTIONS = ['signal', 'refuse', 'allowLarger', 'acceptLoss', 'maxHoldMs'];
+
 const CLASSES = { block: 'a disk', console: 'a console', entropy: 'a generator' };
 
 function requireClass<C extends DeviceSource['class']>(
@@ -116,7 +119,7 @@ async function change<Backend extends { close(): Promise<void> }>(
   device: { readonly contract: DeviceContract },
   takeOver: (backend: Backend) => Promise<void>,
 ): Promise<RebindReport> {
-  checkOptionNames('rebind', options, ['signal', 'refuse', 'allowLarger', 'maxHoldMs']);
+  checkOptionNames('rebind', options, REBIND_OPTIONS);
   const { signal, refuse } = options;
   throwIfAborted(signal);
   const reason = refuse?.(device.contract.backend, source.describe());

@@ -186,6 +186,7 @@ export class BlockProvider implements BlockService {
           open: (next, signal) => open(next, this.#options, this.#owner, signal),
           adopt: (backend) => this.#adopt(backend),
           owe: (backend) => this.#dispatcher.owed.begin(backend),
+          lose: (error) => this.#dispatcher.owed.fail(error),
         },
         source,
         options,
