@@ -37,13 +37,15 @@ export class MachineDevices {
   #console: ConsoleProvider | undefined;
   #entropy: EntropyProvider | undefined;
   readonly #clock: Clock;
+  readonly #logger: Logger;
   readonly #lent = new Map<string, LentDevice>();
   /** After close(): when nothing of the devices touches memory any more, and that nobody waited for it. */
   #released = Promise.resolve();
   #isHeld = false;
 
-  private constructor(clock: Clock) {
+  private constructor(clock: Clock, logger: Logger) {
     this.#clock = clock;
+    this.#logger = logger;
   }
 
   /**
@@ -52,7 +54,7 @@ export class MachineDevices {
    * @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_STATE, ERR_SYSTEM; AbortError.
    */
   static async open(options: MachineDevicesOptions): Promise<MachineDevices> {
-    const devices = new MachineDevices(options.clock);
+    const devices = new MachineDevices(options.clock, options.logger);
     try {
       await devices.#slot.use(options.memory);
       await devices.#openDisks(options);
@@ -104,9 +106,15 @@ export class MachineDevices {
     this.#lent.set(id, lentEntropy(this.#entropy));
   }
 
-  /** The guest's memory from now on; the one before it is no longer touched when this resolves. */
+  /**
+   * The guest's memory from now on; no device's request touches the one before it when this resolves. Something that the
+   * kernel does not end (a flush of a backend that was left) is waited for in bounded time; it keeps its mapping.
+   */
   async useMemory(memory: AddressSpace | undefined): Promise<void> {
-    await this.#slot.use(memory);
+    await this.#inTime(this.#slot.use(memory)).catch((error: unknown) => {
+      if (!isTimeout(error)) throw error;
+      this.#logger.log('warn', 'a restart leaves file requests behind', { error });
+    });
   }
 
   /** The guest's sides, for a new board. */
@@ -153,8 +161,7 @@ export class MachineDevices {
     this.#isHeld = failures.some(isTimeout);
     if (!this.#isHeld) {
       // No disk's request is left, but perhaps a flush that a change of backend was aborted in.
-      const limits = { clock: this.#clock, maxNs: BigInt(CLOSE_MS) * 1_000_000n, what: 'file requests of the disks' };
-      await waitFor(released, limits).catch((error: unknown) => {
+      await this.#inTime(released).catch((error: unknown) => {
         this.#isHeld = isTimeout(error);
         failures.push(error);
       });
@@ -169,6 +176,11 @@ export class MachineDevices {
   async release(memory: AddressSpace): Promise<void> {
     const released = this.#released.then(() => memory.close());
     if (!this.#isHeld) await released;
+  }
+
+  #inTime(done: Promise<void>): Promise<void> {
+    const maxNs = BigInt(CLOSE_MS) * 1_000_000n;
+    return waitFor(done, { clock: this.#clock, maxNs, what: 'file requests of the disks' });
   }
 }
 
