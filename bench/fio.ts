@@ -1,6 +1,6 @@
 /**
  * fio in a Debian guest on a virtio disk whose file is in the page cache: vivarium against QEMU's virtio-blk with
- * aio=threads and with aio=io_uring, same kernel, initramfs, disk and host, in one run. All of it runs inside the embedded
+ * aio=threads and with aio=io_uring, same kernel, initramfs, disk and host, in one run, each warmed up. All of it runs inside the embedded
  * host where this machine's KVM can't run Linux (lib/fio-inside.ts). Only the ratios mean something there.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';

@@ -5,7 +5,7 @@
 /** A load of fio's: one run of it in each guest. */
 export interface FioJob {
   readonly name: string;
-  readonly rw: 'randread' | 'randwrite' | 'read' | 'write';
+  readonly rw: 'randread' | 'randwrite' | 'randrw' | 'read' | 'write';
   readonly blockBytes: number;
   readonly depth: number;
 }
@@ -26,6 +26,12 @@ export const FIO_JOBS: readonly FioJob[] = [
   job('read', KiB * KiB, 4),
   job('write', KiB * KiB, 4),
 ];
+
+/**
+ * Before the jobs each guest reads and writes for so long, unmeasured: a process is compared when it has been at work for a
+ * while. V8 optimises a request's path after some thousand requests, which take seconds where it is emulated itself.
+ */
+export const FIO_WARM_UP_SECONDS = 15;
 
 export const FIO_CONTESTANTS = ['vivarium', 'qemuThreads', 'qemuIoUring'] as const;
 export type FioContestant = (typeof FIO_CONTESTANTS)[number];

@@ -4,6 +4,8 @@
  * which spares the wake-up of a sleeping thread; polling is bounded and stops when it does not pay.
  */
 import { availableParallelism } from 'node:os';
+// By name: the global `process` is a getter.
+import { hrtime } from 'node:process';
 import type { NativeRuntime } from './native.js';
 
 /** How long one poll waits for the next source. */
@@ -64,22 +66,28 @@ export class Dispatcher {
     this.#dispatching = true;
     if (this.#continuation) clearImmediate(this.#continuation);
     this.#continuation = undefined;
-    const startedNs = process.hrtime.bigint();
+    const mayPoll = this.#pollNs > 0;
+    // Where nobody polls the clock is not needed before there is much to serve.
+    let startedNs = mayPoll ? hrtime.bigint() : 0n;
     if (startedNs - this.#endedNs < NEAR_NS) this.#misses = 0;
     let served = 0;
     try {
       let source = runtime.next(0);
       while (source !== 0) {
         this.#handlers.get(source)?.();
-        if (++served % SOURCES_PER_CLOCK === 0 && process.hrtime.bigint() - startedNs > TURN_NS) {
-          this.#continueLater();
-          return;
+        if (++served % SOURCES_PER_CLOCK === 0) {
+          const nowNs = hrtime.bigint();
+          if (startedNs === 0n) startedNs = nowNs;
+          if (nowNs - startedNs > TURN_NS) {
+            this.#continueLater();
+            return;
+          }
         }
         const poll = this.#misses < MISSES_BEFORE_REST ? this.#pollNs : 0;
         source = runtime.next(poll);
         if (poll > 0) this.#misses = source === 0 ? this.#misses + 1 : 0;
       }
-      this.#endedNs = process.hrtime.bigint();
+      if (mayPoll) this.#endedNs = hrtime.bigint();
     } catch (error) {
       // A handler that throws is a bug of ours; the queue must be served all the same.
       this.#continueLater();

@@ -1,6 +1,6 @@
 /**
  * An eventfd: the signal that KVM and user space give each other without an exit (irqfd, ioeventfd).
- * Its counter can be read at any time, or watched by the epoll thread, which then tells JavaScript.
+ * Its counter can be read at any time; who watches it is told of signals and leaves the counter as it is.
  */
 import { loadBinding } from './binding.js';
 import type { NativeEventFd } from './native.js';
@@ -9,15 +9,15 @@ export class EventFd {
   /** For Vm.irqfd and Vm.ioeventfd. */
   readonly native: NativeEventFd;
   #sourceId = 0;
-  #callback: ((count: bigint) => void) | undefined;
+  #callback: (() => void) | undefined;
 
   /** @throws SystemError when no descriptor is left. */
   constructor(initialCount = 0) {
     this.native = new (loadBinding().addon.EventFd)(initialCount);
   }
 
-  /** Adds to the counter, which signals. */
-  signal(count = 1n): void {
+  /** Adds to the counter, which signals; 1 when no count is given. */
+  signal(count?: bigint): void {
     this.native.write(count);
   }
 
@@ -26,19 +26,17 @@ export class EventFd {
     return this.native.read();
   }
 
-  /** Calls back on the JavaScript thread with each count that arrives. The counter is then read by the epoll thread. */
-  watch(callback: (count: bigint) => void): void {
+  /**
+   * Calls back on the JavaScript thread after it was signalled, once for what came in the meantime: also for what stands in
+   * the counter now.
+   */
+  watch(callback: () => void): void {
     const { dispatcher } = loadBinding();
     if (this.#sourceId !== 0) throw new TypeError('this eventfd is watched already');
     const sourceId = dispatcher.runtime.watch(this.native);
     this.#sourceId = sourceId;
     this.#callback = callback;
-    dispatcher.register(sourceId, this, (event) => event.#serve());
-  }
-
-  #serve(): void {
-    const count = loadBinding().dispatcher.runtime.watchCount(this.#sourceId);
-    if (count > 0n) this.#callback?.(count);
+    dispatcher.register(sourceId, this, (event) => event.#callback?.());
   }
 
   unwatch(): void {

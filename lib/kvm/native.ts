@@ -46,10 +46,8 @@ export interface NativeRuntime {
   next(spinNs: number): number;
   /** How long a vCPU that waits for JavaScript spins before it sleeps. 0 on one-CPU machines. */
   setVcpuSpin(spinNs: number): void;
-  /** Adds the eventfd to the epoll thread; the source id under which it stands in the queue. It is read (reset) by the thread. */
+  /** The source id under which the eventfd stands in the queue after each signal. Its counter is not read. */
   watch(eventFd: NativeEventFd): number;
-  /** The sum of eventfd counts taken since the last call, for a watched source. */
-  watchCount(sourceId: number): bigint;
   unwatch(sourceId: number): void;
   /** A doorbell keeps the event loop alive only while this is above zero. */
   ref(): void;
@@ -105,7 +103,8 @@ export interface NativeMemory {
 
 export interface NativeEventFd {
   readonly fd: number;
-  write(count: bigint): void;
+  /** Adds `count`, 1 when none is given. */
+  write(count?: bigint): void;
   /** The counter, reset to 0; 0n when nothing was signalled. Never blocks. */
   read(): bigint;
   close(): void;

@@ -24,7 +24,7 @@ export interface LentDevice {
   readonly contract: DeviceContract;
   /**
    * Another backend of its class from now on, while the guest runs and has requests in flight. A refusal leaves the old
-   * one serving. `allowLarger` and `maxHoldMs` are for disks: the other classes hold no requests.
+   * one serving. `allowLarger`, `acceptLoss` and `maxHoldMs` are for disks: the other classes hold no requests.
    *
    * A nic's link stays as it is for the guest, and frames that wait for it stay; those under way in the old network are lost.
    *
@@ -52,6 +52,7 @@ export function lentDisk(disk: BlockProvider): LentDevice {
     },
     rebind: async (backend, options) => {
       requireClass(disk.id, 'block', backend);
+      checkOptionNames('rebind', options ?? {}, REBIND_OPTIONS);
       return disk.rebind(backend, options);
     },
     refresh: async () => ({ sizeBytes: (await disk.refreshGeometry()).sizeBytes }),
@@ -125,6 +126,8 @@ export function lentEntropy(entropy: EntropyProvider): LentDevice {
   };
 }
 
+const REBIND_OPTIONS = ['signal', 'refuse', 'allowLarger', 'acceptLoss', 'maxHoldMs'];
+
 const CLASSES = { block: 'a disk', network: 'a network', console: 'a console', entropy: 'a generator' };
 
 function requireClass<C extends DeviceSource['class']>(
@@ -151,7 +154,7 @@ async function change<Backend extends { close(): Promise<void> }>(
   device: { readonly contract: DeviceContract },
   takeOver: (backend: Backend) => Promise<void>,
 ): Promise<RebindReport> {
-  checkOptionNames('rebind', options, ['signal', 'refuse', 'allowLarger', 'maxHoldMs']);
+  checkOptionNames('rebind', options, REBIND_OPTIONS);
   const { signal, refuse } = options;
   throwIfAborted(signal);
   const reason = refuse?.(device.contract.backend, source.describe());

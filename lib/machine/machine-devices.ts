@@ -4,11 +4,19 @@
  * with it what the engine moves data to. It joins vsp and vdp; what happens to a request is decided there.
  */
 import type { Clock } from '../base/clock.js';
-import { AbortError } from '../base/errors.js';
+import { AbortError, VmmError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { type AddressSpace, NativeIoEngine } from '../memory/index.js';
 import { BlockDevice, ConsoleDevice, EntropyDevice, NetDevice, type VirtioDevice } from '../vdp/index.js';
-import { BlockProvider, type ConsoleBackend, ConsoleProvider, EntropyProvider, NetProvider } from '../vsp/index.js';
+import {
+  BlockProvider,
+  CLOSE_MS,
+  type ConsoleBackend,
+  ConsoleProvider,
+  EntropyProvider,
+  NetProvider,
+  waitFor,
+} from '../vsp/index.js';
 import type { DeviceConfigs } from './device-options.js';
 import { IoEngineSlot } from './io-engine-slot.js';
 import { type LentDevice, lentConsolePort, lentDisk, lentEntropy, lentNic } from './lent-device.js';
@@ -35,10 +43,15 @@ export class MachineDevices {
   #console: ConsoleProvider | undefined;
   #entropy: EntropyProvider | undefined;
   readonly #clock: Clock;
+  readonly #logger: Logger;
   readonly #lent = new Map<string, LentDevice>();
+  /** After close(): when nothing of the devices touches memory any more, and that nobody waited for it. */
+  #released = Promise.resolve();
+  #isHeld = false;
 
-  private constructor(clock: Clock) {
+  private constructor(clock: Clock, logger: Logger) {
     this.#clock = clock;
+    this.#logger = logger;
   }
 
   /**
@@ -48,7 +61,7 @@ export class MachineDevices {
    *   that a nic's backend has not.
    */
   static async open(options: MachineDevicesOptions): Promise<MachineDevices> {
-    const devices = new MachineDevices(options.clock);
+    const devices = new MachineDevices(options.clock, options.logger);
     try {
       await devices.#slot.use(options.memory);
       await devices.#openDisks(options);
@@ -121,9 +134,15 @@ export class MachineDevices {
     this.#lent.set(id, lentEntropy(this.#entropy));
   }
 
-  /** The guest's memory from now on; the one before it is no longer touched when this resolves. */
+  /**
+   * The guest's memory from now on; no device's request touches the one before it when this resolves. Something that the
+   * kernel does not end (a flush of a backend that was left) is waited for in bounded time; it keeps its mapping.
+   */
   async useMemory(memory: AddressSpace | undefined): Promise<void> {
-    await this.#slot.use(memory);
+    await this.#inTime(this.#slot.use(memory)).catch((error: unknown) => {
+      if (!isTimeout(error)) throw error;
+      this.#logger.log('warn', 'a restart leaves file requests behind', { error });
+    });
   }
 
   /** The guest's sides, for a new board. */
@@ -149,7 +168,19 @@ export class MachineDevices {
     return { requestsInFlight: this.#slot.inFlight, devices: Object.fromEntries(devices) as unknown };
   }
 
-  /** Makes durable what was promised, and gives locks and descriptors back. After the board. Idempotent. */
+  /**
+   * The machine ends, no CPU runs: disks are closed from now on, so that the board, whose devices wait for their requests,
+   * waits for no disk that never answers (vsp/block/closing.ts). Idempotent.
+   */
+  beginClose(): void {
+    for (const disk of this.#disks) disk.close().catch(() => undefined); // close() reports it
+  }
+
+  /**
+   * Makes durable what was promised, and gives locks and descriptors back. After the board. Idempotent.
+   *
+   * @throws VmmError ERR_TIMEOUT when a disk was given up; what a backend's close throws.
+   */
   async close(): Promise<void> {
     const providers = [...this.#disks, ...this.#nics, this.#console, this.#entropy].filter(
       (provider) => provider !== undefined,
@@ -157,8 +188,35 @@ export class MachineDevices {
     const closed = await Promise.allSettled(providers.map((provider) => provider.close()));
     // Only now: until its port is gone, frames with the address may be under way.
     for (const claim of this.#macs) claim.release();
-    await this.#slot.close();
-    const failure = closed.find((result) => result.status === 'rejected');
-    if (failure) throw failure.reason;
+    const failures = closed.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
+    const released = Promise.all(this.#disks.map((disk) => disk.released)).then(() => this.#slot.close());
+    this.#released = released.catch(() => undefined);
+    this.#isHeld = failures.some(isTimeout);
+    if (!this.#isHeld) {
+      // No disk's request is left, but perhaps a flush that a change of backend was aborted in.
+      await this.#inTime(released).catch((error: unknown) => {
+        this.#isHeld = isTimeout(error);
+        failures.push(error);
+      });
+    }
+    if (failures.length > 0) throw failures[0];
   }
+
+  /**
+   * After close(): takes the guest's memory back, before it resolves; only where a disk was given up not before that has
+   * let go of it, since a backend or the kernel may still move data.
+   */
+  async release(memory: AddressSpace): Promise<void> {
+    const released = this.#released.then(() => memory.close());
+    if (!this.#isHeld) await released;
+  }
+
+  #inTime(done: Promise<void>): Promise<void> {
+    const maxNs = BigInt(CLOSE_MS) * 1_000_000n;
+    return waitFor(done, { clock: this.#clock, maxNs, what: 'file requests of the disks' });
+  }
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof VmmError && error.code === 'ERR_TIMEOUT';
 }

@@ -121,7 +121,7 @@ export class Machine implements AsyncDisposable {
       return machine;
     } catch (error) {
       await devices?.close().catch(() => undefined);
-      space?.close();
+      if (space) await (devices?.release(space) ?? space.close());
       kvm.close();
       throw error;
     }
@@ -263,7 +263,8 @@ export class Machine implements AsyncDisposable {
   /**
    * Ends the machine if it runs, and gives back threads, descriptors and memory. Idempotent.
    *
-   * @throws AbortError when the signal fires first; the closing goes on.
+   * @throws VmmError ERR_TIMEOUT when a disk did not answer in 30 s: all else is closed; its image stays locked and the
+   *   memory mapped until it answers. AbortError when the signal fires first; the closing goes on.
    */
   async close(call: CallOptions = {}): Promise<void> {
     checkOptionNames('close', call, ['signal']);
@@ -272,13 +273,23 @@ export class Machine implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    await this.kill();
+    this.#end({ reason: 'killed' });
+    // A restart may wait for a disk that never answers, and the end for the restart.
+    if (this.#resetting) this.#devices.beginClose();
+    await this.#ended;
+    this.#devices.beginClose();
     await this.#turns.run(async () => {
-      await this.#board.close();
+      // The disks' time limits do not keep the process alive.
+      this.#holdLoop(true);
       try {
-        await this.#devices.close();
+        await this.#board.close();
+        try {
+          await this.#devices.close();
+        } finally {
+          await this.#devices.release(this.#space);
+        }
       } finally {
-        this.#space.close();
+        this.#holdLoop(false);
         this.#kvm.close();
       }
     });
@@ -340,6 +351,8 @@ export class Machine implements AsyncDisposable {
     this.#panic.reset();
     this.pit.close();
     await this.#board.close();
+    // Closed while it waited for its devices.
+    if (!this.#still()) return;
     try {
       await this.#devices.useMemory(undefined);
       this.#space.close();

@@ -1,6 +1,6 @@
 /**
  * KVM's side of PCI functions: an interrupt vector is an eventfd with an irqfd on a GSI of its own, a doorbell an
- * eventfd with an ioeventfd at the queue's notify address, watched by the epoll thread. What KVM or the host refuses
+ * eventfd with an ioeventfd at the queue's notify address, watched by the event loop. What KVM or the host refuses
  * costs speed, never a machine: vectors then go by KVM_SIGNAL_MSI, notifications by an exit.
  */
 import { Cap } from '../abi/kvm.js';

@@ -7,6 +7,7 @@
 import { read as fsRead, write as fsWrite } from 'node:fs';
 import { constants } from 'node:os';
 import { VmmError } from '../base/errors.js';
+import { atEndOfTurn } from '../base/turn.js';
 import { loadBinding, type Binding } from '../kvm/binding.js';
 import { IoArea, IoOp, type NativeIoQueue } from '../kvm/native.js';
 import type { AddressSpace } from './address-space.js';
@@ -69,6 +70,7 @@ export class NativeIoEngine implements IoEngine {
   #rounds = 0;
   #keepsAlive = false;
   #whenDrained: (() => void)[] = [];
+  readonly #onTurnEnd = (): void => this.#turnEnds();
   #closing: Promise<void> | undefined;
 
   /**
@@ -188,8 +190,8 @@ export class NativeIoEngine implements IoEngine {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    if (++this.#rounds % ROUNDS_PER_TURN === 0) setImmediate(() => this.#turnEnds());
-    else queueMicrotask(() => this.#turnEnds());
+    if (++this.#rounds % ROUNDS_PER_TURN === 0) setImmediate(this.#onTurnEnd);
+    else atEndOfTurn(this.#onTurnEnd);
   }
 
   #turnEnds(): void {
@@ -310,7 +312,7 @@ export class NativeIoEngine implements IoEngine {
     try {
       done(result);
     } finally {
-      if (this.#inFlight === 0) {
+      if (this.#inFlight === 0 && this.#whenDrained.length > 0) {
         for (const resolve of this.#whenDrained.splice(0)) resolve();
       }
     }

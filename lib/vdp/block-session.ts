@@ -4,6 +4,7 @@
  * After stop() nothing of it touches guest memory, whatever still comes back.
  */
 import { VIRTIO_BLK_ID_BYTES, VirtioBlkFeature, VirtioBlkStatus } from '../abi/virtio.js';
+import { atEndOfTurn } from '../base/turn.js';
 import type { GuestVector } from '../memory/io-vector.js';
 import type { BlockDone, BlockError, BlockService } from '../vsp/block/contract.js';
 import type { BlockConfig } from './block-config.js';
@@ -29,6 +30,7 @@ export class BlockSession {
   readonly #status = new Uint8Array(1);
   readonly #free: BlockRequest[] = [];
   readonly #ended = (request: BlockRequest, error: BlockError | undefined): void => this.#done(request, error);
+  readonly #turnEnds = (): void => this.#publish();
   /** Requests that the service has. */
   #inService = 0;
   #stopped = false;
@@ -174,7 +176,7 @@ export class BlockSession {
     this.#free.push(request);
     if (this.#publishing) return;
     this.#publishing = true;
-    queueMicrotask(() => this.#publish());
+    atEndOfTurn(this.#turnEnds);
   }
 
   #publish(): void {

@@ -11,6 +11,8 @@ export {
   type BlockGeometry,
   type BlockService,
 } from './block/contract.js';
+export { waitFor, type WaitLimits } from './deadline.js';
+export { CLOSE_MS } from './block/closing.js';
 export { lockImages } from './block/lock-images.js';
 export type { BlockOpenContext, BlockSource } from './block/source.js';
 export { BlockProvider, type BlockProviderOptions } from './block/provider.js';

@@ -25,8 +25,27 @@ void Environment::initialize(Napi::Function errorFactory, Napi::Function onDoorb
   napi_unref_threadsafe_function(env_, doorbell_);
   runtime->ready->onDoorbell(
       [doorbell = doorbell_] { napi_call_threadsafe_function(doorbell, nullptr, napi_tsfn_nonblocking); });
+  onDoorbell_ = Napi::Persistent(onDoorbell);
+  poll_ = ScriptPoll::make(
+      env_, [ready = runtime->ready] { ready->expect(); }, [this] { callScript(); });
+  if (poll_ != nullptr) {
+    runtime->signalWatcher = poll_.get();
+    runtime->ready->onSpin([poll = poll_.get()] { poll->look(); });
+  }
   napi_remove_env_cleanup_hook(env_, cleanUp, this);
   napi_add_env_cleanup_hook(env_, cleanUp, this);
+}
+
+// The same as the doorbell's call, for signals that the event loop itself has taken.
+void Environment::callScript() {
+  const Napi::HandleScope scope(env_);
+  napi_value global;
+  if (napi_get_global(env_, &global) != napi_ok) return;
+  // Refused where the environment ends, which is as well.
+  if (napi_make_callback(env_, nullptr, global, onDoorbell_.Value(), 0, nullptr, nullptr) != napi_pending_exception)
+    return;
+  napi_value error;
+  if (napi_get_and_clear_last_exception(env_, &error) == napi_ok) napi_fatal_exception(env_, error);
 }
 
 void Environment::addMachine(const std::shared_ptr<Machine>& machine) {
@@ -82,6 +101,9 @@ void Environment::cleanUp(void* data) {
   for (const auto& row : self->ioQueues_) {
     if (const auto queue = row.lock()) queue->close();
   }
+  self->runtime->signals.stop();
+  self->runtime->ready->onSpin(nullptr);
+  if (self->poll_ != nullptr) self->poll_->stop();
   self->runtime->events->stop();
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/napi.h"
+#include "bindings/script_poll.h"
 #include "core/failure.h"
 #include "io/io_queue.h"
 #include "thread/machine.h"
@@ -38,9 +39,12 @@ class Environment {
 
  private:
   static void cleanUp(void* self);
+  void callScript();
 
   napi_env env_;
   Napi::FunctionReference errorFactory_;
+  Napi::FunctionReference onDoorbell_;
+  std::unique_ptr<ScriptPoll> poll_;  // null where there is none; the event thread does it then
   napi_threadsafe_function doorbell_ = nullptr;
   int references_ = 0;
   std::vector<std::weak_ptr<Machine>> machines_;

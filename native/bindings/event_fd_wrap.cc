@@ -1,4 +1,4 @@
-// Arguments in, errors out. The descriptor stays open while the event thread still watches it.
+// Arguments in, errors out. The descriptor stays open while it is still watched.
 #include "bindings/event_fd_wrap.h"
 
 #include "bindings/arguments.h"
@@ -35,7 +35,7 @@ Napi::Value EventFdWrap::fd(const Napi::CallbackInfo& info) {
 
 Napi::Value EventFdWrap::write(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
-    eventFd()->write(bigintArgument(info, 0, "count"));
+    eventFd()->write(absent(info, 0) ? 1 : bigintArgument(info, 0, "count"));
     return info.Env().Undefined();
   });
 }

@@ -19,7 +19,6 @@ Napi::Function RuntimeWrap::define(Napi::Env env) {
                          InstanceMethod<&RuntimeWrap::next>("next"),
                          InstanceMethod<&RuntimeWrap::setVcpuSpin>("setVcpuSpin"),
                          InstanceMethod<&RuntimeWrap::watch>("watch"),
-                         InstanceMethod<&RuntimeWrap::watchCount>("watchCount"),
                          InstanceMethod<&RuntimeWrap::unwatch>("unwatch"),
                          InstanceMethod<&RuntimeWrap::ref>("ref"),
                          InstanceMethod<&RuntimeWrap::unref>("unref"),
@@ -49,20 +48,14 @@ Napi::Value RuntimeWrap::setVcpuSpin(const Napi::CallbackInfo& info) {
 Napi::Value RuntimeWrap::watch(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const auto& eventFd = wrapArgument<EventFdWrap>(info, 0, "eventFd")->eventFd();
-    return Napi::Number::New(info.Env(), Environment::of(info.Env()).runtime->events->watch(eventFd));
-  });
-}
-
-Napi::Value RuntimeWrap::watchCount(const Napi::CallbackInfo& info) {
-  return guarded(info, [&]() -> Napi::Value {
-    const uint32_t sourceId = u32Argument(info, 0, "sourceId");
-    return Napi::BigInt::New(info.Env(), Environment::of(info.Env()).runtime->events->takeCount(sourceId));
+    Runtime& runtime = *Environment::of(info.Env()).runtime;
+    return Napi::Number::New(info.Env(), runtime.signals.watch(eventFd, *runtime.signalWatcher));
   });
 }
 
 Napi::Value RuntimeWrap::unwatch(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
-    Environment::of(info.Env()).runtime->events->unwatch(u32Argument(info, 0, "sourceId"));
+    Environment::of(info.Env()).runtime->signals.unwatch(u32Argument(info, 0, "sourceId"));
     return info.Env().Undefined();
   });
 }

@@ -14,7 +14,6 @@ class RuntimeWrap : public Napi::ObjectWrap<RuntimeWrap> {
   Napi::Value next(const Napi::CallbackInfo& info);
   Napi::Value setVcpuSpin(const Napi::CallbackInfo& info);
   Napi::Value watch(const Napi::CallbackInfo& info);
-  Napi::Value watchCount(const Napi::CallbackInfo& info);
   Napi::Value unwatch(const Napi::CallbackInfo& info);
   Napi::Value ref(const Napi::CallbackInfo& info);
   Napi::Value unref(const Napi::CallbackInfo& info);

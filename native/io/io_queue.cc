@@ -35,7 +35,7 @@ void IoQueue::makeExecutor(IoKind kind) {
   const IoWake wake = [ready = runtime_->ready, source = source_] { ready->put(source); };
   if (kind != IoKind::kThreads) {
     try {
-      executor_ = std::make_unique<UringExecutor>(runtime_->counters, runtime_->events->loop(), wake);
+      executor_ = std::make_unique<UringExecutor>(runtime_->counters, *runtime_->signalWatcher, wake);
       return;
     } catch (const Failure& failure) {
       if (kind == IoKind::kUring || failure.kind() != FailureKind::kSyscall) throw;

@@ -18,16 +18,14 @@ constexpr int kCancelAgainMs = 10;
 
 }  // namespace
 
-UringExecutor::UringExecutor(const CountersPtr& counters, EventLoop& loop, IoWake wake)
-    : loop_(loop), wake_(std::move(wake)), busy_(kIoEntries) {
+UringExecutor::UringExecutor(const CountersPtr& counters, FdWatcher& watcher, IoWake wake)
+    : watcher_(watcher), wake_(std::move(wake)), busy_(kIoEntries) {
   ring_ = std::make_unique<Uring>(counters, kIoEntries, kOperations);
   eventFd_ = std::make_shared<EventFd>(counters, 0);
   ring_->signalTo(eventFd_->fd());
   refused_.reserve(kIoEntries);
-  loop_.start();
-  key_ = loop_.addFd(eventFd_->fd(), [eventFd = eventFd_, tell = wake_] {
-    if (eventFd->read() > 0) tell();
-  });
+  // The handler keeps it open while it is called.
+  key_ = watcher_.addSignal(eventFd_->fd(), [eventFd = eventFd_, tell = wake_] { tell(); });
 }
 
 UringExecutor::~UringExecutor() {
@@ -124,7 +122,7 @@ void UringExecutor::cancelAll() {
 
 void UringExecutor::stop() {
   if (ring_ == nullptr) return;
-  loop_.remove(key_);
+  watcher_.remove(key_);
   // A request that is on its way from one state to another in the kernel may miss a cancellation: again, until all
   // have ended.
   while (inFlight_ > 0) {

@@ -1,5 +1,5 @@
 // Requests by io_uring. Cached reads complete while they are submitted and are found right then, without a signal;
-// the others signal an eventfd, which the event thread turns into a wake-up.
+// the others signal an eventfd, whose watcher turns it into a wake-up.
 #pragma once
 
 #include <memory>
@@ -8,14 +8,14 @@
 #include "core/event_fd.h"
 #include "io/io_executor.h"
 #include "io/uring.h"
-#include "thread/event_loop.h"
+#include "thread/fd_watcher.h"
 
 namespace vivarium {
 
 class UringExecutor : public IoExecutor {
  public:
-  // `loop` outlives stop(). Throws Failure kSyscall where the kernel offers no ring of this kind.
-  UringExecutor(const CountersPtr& counters, EventLoop& loop, IoWake wake);
+  // `watcher` outlives stop(). Throws Failure kSyscall where the kernel offers no ring of this kind.
+  UringExecutor(const CountersPtr& counters, FdWatcher& watcher, IoWake wake);
   ~UringExecutor() override;
 
   const char* kind() const override { return "io_uring"; }
@@ -33,10 +33,10 @@ class UringExecutor : public IoExecutor {
     inFlight_--;
   }
 
-  EventLoop& loop_;
+  FdWatcher& watcher_;
   std::shared_ptr<EventFd> eventFd_;
   std::unique_ptr<Uring> ring_;
-  EventLoop::Key key_ = 0;
+  FdWatcher::Key key_ = 0;
   IoWake wake_;
   std::vector<bool> busy_;  // by tag
   uint32_t inFlight_ = 0;

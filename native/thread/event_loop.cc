@@ -109,6 +109,11 @@ void EventLoop::rearm(Key key) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, found->second.fd, &event);
 }
 
+EventLoop::Key EventLoop::addSignal(int fd, Handler handler) {
+  start();
+  return add(fd, EPOLLIN | EPOLLET, std::move(handler));
+}
+
 EventLoop::Key EventLoop::add(int fd, uint32_t events, Handler handler) {
   const std::lock_guard lock(mutex_);
   if (!epoll_.valid()) return 0;

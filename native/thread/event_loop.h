@@ -14,16 +14,14 @@
 
 #include "core/counters.h"
 #include "core/fd.h"
+#include "thread/fd_watcher.h"
 
 namespace vivarium {
 
-class EventLoop {
+class EventLoop : public FdWatcher {
  public:
-  using Handler = std::function<void()>;
-  using Key = uint64_t;  // never 0, never used again
-
   explicit EventLoop(const CountersPtr& counters);
-  ~EventLoop();
+  ~EventLoop() override;
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
@@ -39,13 +37,15 @@ class EventLoop {
   // The same for one call; rearm() allows the next.
   Key addFdOnce(int fd, Handler handler);
   void rearm(Key key);
+  // As addFd, for an eventfd that nobody reads; starts the thread.
+  Key addSignal(int fd, Handler handler) override;
   // A timer, which is off.
   Key addTimer(Handler handler);
   // Calls the timer's handler once, at a moment of CLOCK_MONOTONIC; at once when that has passed; 0: never.
   void setTimer(Key timer, uint64_t atNs);
   static constexpr uint64_t kAtOnce = 1;
   // No call begins afterwards, but one that has begun may still be under way unless this is the event thread.
-  void remove(Key key);
+  void remove(Key key) override;
 
  private:
   struct Entry {

@@ -1,7 +1,5 @@
-// Watches and rings, as handlers on the loop.
+// Rings, by a timer on the loop.
 #include "thread/event_thread.h"
-
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -16,8 +14,7 @@ constexpr uint64_t kLongestNs = 40'000'000;
 
 }  // namespace
 
-EventThread::EventThread(const CountersPtr& counters, std::shared_ptr<ReadyQueue> ready)
-    : ready_(std::move(ready)), loop_(counters) {}
+EventThread::EventThread(const CountersPtr& counters) : loop_(counters) {}
 
 EventThread::~EventThread() {
   stop();
@@ -25,39 +22,8 @@ EventThread::~EventThread() {
 
 void EventThread::stop() {
   loop_.stop();
-  for (const auto& [id, watch] : watches_) watch->source->retire();
-  watches_.clear();
   const std::lock_guard lock(ringsMutex_);
   rings_.clear();
-}
-
-uint32_t EventThread::watch(std::shared_ptr<EventFd> eventFd) {
-  loop_.start();
-  auto watch = std::make_shared<Watch>();
-  watch->eventFd = std::move(eventFd);
-  watch->source = ready_->newSource();
-  watch->key = loop_.addFd(watch->eventFd->fd(), [watch, ready = ready_] {
-    uint64_t count = 0;
-    if (::read(watch->eventFd->fd(), &count, sizeof count) != sizeof count) return;
-    watch->count.fetch_add(count, std::memory_order_acq_rel);
-    ready->put(watch->source);
-  });
-  const uint32_t id = watch->source->id();
-  watches_.emplace(id, std::move(watch));
-  return id;
-}
-
-uint64_t EventThread::takeCount(uint32_t sourceId) {
-  const auto found = watches_.find(sourceId);
-  return found == watches_.end() ? 0 : found->second->count.exchange(0, std::memory_order_acq_rel);
-}
-
-void EventThread::unwatch(uint32_t sourceId) {
-  const auto found = watches_.find(sourceId);
-  if (found == watches_.end()) return;
-  found->second->source->retire();
-  loop_.remove(found->second->key);
-  watches_.erase(found);
 }
 
 void EventThread::addRing(const std::shared_ptr<PostedRing>& ring, std::function<bool()> running) {

@@ -14,6 +14,7 @@
 #include "thread/pit_steering.h"
 #include "thread/posted_ring.h"
 #include "thread/ready_queue.h"
+#include "thread/signal_sources.h"
 #include "thread/vcpu_group.h"
 
 namespace vivarium {
@@ -24,12 +25,16 @@ struct Runtime {
       : counters(std::move(counters_)),
         ready(std::make_shared<ReadyQueue>()),
         spinNs(std::make_shared<std::atomic<uint64_t>>(0)),
-        events(std::make_unique<EventThread>(counters, ready)) {}
+        events(std::make_unique<EventThread>(counters)),
+        signals(ready),
+        signalWatcher(&events->loop()) {}
 
   CountersPtr counters;
   std::shared_ptr<ReadyQueue> ready;
   std::shared_ptr<std::atomic<uint64_t>> spinNs;
   std::unique_ptr<EventThread> events;
+  SignalSources signals;
+  FdWatcher* signalWatcher;  // of what is meant for JavaScript
 };
 
 class Machine {

@@ -76,6 +76,7 @@ uint32_t ReadyQueue::next(uint64_t spinNs) {
         if (const uint32_t id = takeId()) return id;
         spinPause();
       }
+      if (look_) look_();
     } while (monotonicNs() < deadlineNs);
   }
   armed_.store(true, std::memory_order_seq_cst);

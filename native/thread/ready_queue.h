@@ -42,6 +42,10 @@ class ReadyQueue {
 
   // What the doorbell does; an empty function silences it for good (teardown). JavaScript thread.
   void onDoorbell(std::function<void()> ring);
+  // What next() does now and then while it spins: looks for sources that nobody else puts in. JavaScript thread.
+  void onSpin(std::function<void()> look) { look_ = std::move(look); }
+  // JavaScript is about to call next() by itself: nobody needs to ring. JavaScript thread.
+  void expect() { armed_.store(false, std::memory_order_seq_cst); }
   // JavaScript thread: a source that is in no queue yet, with an id of its own (never 0).
   std::shared_ptr<Source> newSource();
   // Any thread. Everything written before is visible to the thread that takes the source out.
@@ -58,6 +62,7 @@ class ReadyQueue {
   uint32_t lastId_ = 0;
   std::mutex doorbellMutex_;
   std::function<void()> ring_;
+  std::function<void()> look_;
   Source sentinel_{0};  // stands in the queue when nothing else does
   Source* tail_;        // JavaScript thread only
   alignas(64) std::atomic<Source*> head_;

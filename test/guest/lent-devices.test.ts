@@ -11,6 +11,7 @@ interface Look {
   readonly generator: string[];
   readonly names: string[];
   readonly portIsRight: boolean;
+  readonly terminal: Readonly<Record<'before' | 'fromHost' | 'fromGuest' | 'after', string>>;
   readonly sizes: string[];
   readonly interrupts: string[];
 }
@@ -35,12 +36,24 @@ it('serve a stock guest, and once more after its reboot', async () => {
     [report.second, 6144],
   ] as const) {
     expect(look.generator[0]).toBe('virtio_rng.0');
-    expect(look.names).toEqual(['log', 'org.vivarium.echo']);
+    expect(look.names).toEqual(['log', 'org.vivarium.echo', 'tty']);
     expect(look.portIsRight).toBe(true);
     expect(look.sizes).toEqual(['4096', String(growing), 'first']);
     // One vector a queue: the drivers have taken MSI-X.
     expect(look.interrupts).toEqual(expect.arrayContaining(['req.0', 'input', 'control-i', 'config']));
   }
+  // The size of the first boot's terminal is that of the second's, until it is changed.
+  expect(report.first.terminal).toMatchObject({
+    fromHost: '132 columns from the host',
+    fromGuest: '50 rows from the guest\n',
+    after: '50 132',
+  });
+  expect(report.second.terminal).toEqual({
+    before: '50 132',
+    fromHost: '90 columns from the host',
+    fromGuest: '33 rows from the guest\n',
+    after: '33 90',
+  });
   expect(report.first.generator[1]).not.toBe(report.second.generator[1]);
   expect(report).toMatchObject({
     wrong: expect.stringMatching(/the new backend has 524288 bytes, the device 1048576/) as string,

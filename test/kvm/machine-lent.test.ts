@@ -37,6 +37,8 @@ describe('vm.device', () => {
     expect(vm.device('agent').contract).toMatchObject({ class: 'console', backend: { kind: 'unix-socket' } });
     expect(vm.device('entropy').contract).toMatchObject({ class: 'entropy', backend: { kind: 'host' } });
     expect(await vm.device('data').refresh()).toEqual({ sizeBytes: 1024 * 1024 });
+    const misspelled = vm.device('data').rebind(memoryDisk('1MiB'), { acceptLos: true } as never);
+    await expect(misspelled).rejects.toThrow(/did you mean 'acceptLoss'/);
     expect(await vm.device('tty').refresh()).toEqual({});
     vm.device('tty').resize({ columns: 100, rows: 30 });
     expect(await vm.device('tty').refresh()).toEqual({ terminal: { columns: 100, rows: 30 } });

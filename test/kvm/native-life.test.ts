@@ -22,6 +22,7 @@ describe('a process with guests running', () => {
     ['ends by process.exit() while vCPUs wait for it', 'exit-waiting'],
     ['ends by process.exit() while a machine is being closed', 'exit-closing'],
     ['ends by an exception', 'throw'],
+    ['ends by an exception in what a signal calls', 'throw-when-signalled'],
   ])('%s', async (_, scene) => {
     for (let round = 0; round < 3; round++) await expect(play(scene)).resolves.toEqual({});
   });

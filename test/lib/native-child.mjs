@@ -11,14 +11,14 @@ const BUSY = [0xe4, 0xc0, 0xe6, 0xc1, 0xa2, 0x00, 0x20, 0xeb, 0xf7];
 async function runBusily(rig, { serve }) {
   const machine = rig.boot({ code: BUSY, vcpus: 2 });
   machine.portFlags[0xc1] = 2;
-  // The event thread has work too: a coalesced zone (ports 0xd0 to 0xdf), a watched eventfd, and a change of the PIT
-  // that waits for a tick.
+  // The event thread has work too, a coalesced zone (ports 0xd0 to 0xdf) and a change of the PIT that waits for a tick;
+  // the event loop has a watched eventfd.
   const zone = new Uint8Array(16);
   zone.set([0xd0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 1]);
   machine.vm.ioctl('KVM_REGISTER_COALESCED_MMIO', zone);
   const event = new rig.addon.EventFd(1);
   const watched = rig.runtime.watch(event);
-  await rig.until(() => rig.runtime.watchCount(watched) === 1n);
+  await rig.until(() => rig.rung.sources.includes(watched));
   machine.vm.openPit().change({
     expected: { count: 0, mode: 0, latch: 0 },
     waitForTickNs: 3_600_000_000_000n,
@@ -39,7 +39,12 @@ async function runBusily(rig, { serve }) {
   return machine;
 }
 
-function startEventThread(rig) {
+// What an environment has once it was needed: the event thread, and the event loop's descriptor.
+async function startWatching(rig) {
+  const machine = rig.boot();
+  machine.vm.openPit();
+  machine.close();
+  await collect(() => rig.runtime.counts().vms === 0);
   const event = new rig.addon.EventFd();
   rig.runtime.unwatch(rig.runtime.watch(event));
   event.close();
@@ -84,11 +89,24 @@ const scenes = {
     throw new Error('the program ends here');
   },
 
+  // What JavaScript throws when a signal calls it is the process's uncaught exception.
+  async 'throw-when-signalled'() {
+    const rig = makeRig();
+    const event = new rig.addon.EventFd();
+    rig.runtime.watch(event);
+    process.on('uncaughtException', (error) => process.exit(error.message === 'signalled' ? 0 : 1));
+    rig.rung.sources.push = () => {
+      throw new Error('signalled');
+    };
+    rig.runtime.ref();
+    event.write(1n);
+  },
+
   // Machines, vCPUs and memory are collected while their guests run.
   async collect() {
     const rig = makeRig();
     rig.system.apiVersion();
-    startEventThread(rig);
+    await startWatching(rig);
     const before = held();
     let machines = [];
     for (let round = 0; round < 3; round++) machines.push(await runBusily(rig, { serve: round === 0 }));
@@ -143,7 +161,7 @@ const scenes = {
   async emfile() {
     const rig = makeRig();
     rig.system.apiVersion();
-    startEventThread(rig);
+    await startWatching(rig);
     const before = held();
     const { openSync, closeSync } = await import('node:fs');
     const errors = new Set();

@@ -27,7 +27,7 @@ export interface CallHandler {
   completed(call: BlockCall, error: BlockError | undefined): void;
 }
 
-const nobody: BlockDone = () => {};
+export const nobody: BlockDone = () => {};
 
 export class BlockCall extends RangeEntry {
   kind = 0;
@@ -47,6 +47,8 @@ export class BlockCall extends RangeEntry {
   emulated = false;
   /** Between its start and its end. */
   active = false;
+  /** Whoever asked was told its end, and the backend still has it. */
+  givenUp = false;
   /** What backend and HEL call at its end. */
   readonly complete: BlockDone;
   readonly #handler: CallHandler;
@@ -62,9 +64,10 @@ export class BlockCall extends RangeEntry {
   }
 }
 
-/** Calls that are not in use. */
+/** All calls, and those of them that are not in use. */
 export class CallPool {
   readonly #handler: CallHandler;
+  readonly #all: BlockCall[] = [];
   readonly #free: BlockCall[] = [];
 
   constructor(handler: CallHandler) {
@@ -72,14 +75,25 @@ export class CallPool {
   }
 
   take(): BlockCall {
-    return this.#free.pop() ?? new BlockCall(this.#handler);
+    return this.#free.pop() ?? this.#make();
+  }
+
+  /** Those that have begun and not ended. */
+  active(): BlockCall[] {
+    return this.#all.filter((call) => call.active);
   }
 
   /** Drops what the call holds, and takes it back. */
   give(call: BlockCall): void {
     call.data = undefined;
     call.done = nobody;
-    call.mayUnmap = call.locked = call.ordered = call.emulated = false;
+    call.mayUnmap = call.locked = call.ordered = call.emulated = call.givenUp = false;
     this.#free.push(call);
+  }
+
+  #make(): BlockCall {
+    const call = new BlockCall(this.#handler);
+    this.#all.push(call);
+    return call;
   }
 }

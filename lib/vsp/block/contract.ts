@@ -109,6 +109,11 @@ export interface BlockBackend {
    * what close() would have to. It may go on serving, when the change is refused. A rejection refuses the change.
    */
   deactivate?(): Promise<void>;
+  /**
+   * Called with nothing in flight, before close(), when what is not on the medium yet is given up: another backend has
+   * taken over, and nothing is written any more. Missing: close() writes nothing anyway.
+   */
+  abandon?(): void;
   describe(): BackendDescription;
   /**
    * Called with nothing in flight: makes durable what was promised, gives locks and descriptors back. Idempotent. After

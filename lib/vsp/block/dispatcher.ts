@@ -11,7 +11,7 @@ import { alignUp } from '../../base/units.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import { FunctionBooks } from '../function-books.js';
 import * as kinds from './call.js';
-import { CallPool, type BlockCall } from './call.js';
+import { CallPool, nobody, type BlockCall } from './call.js';
 import { BLOCK_FUNCTIONS, SECTOR_BYTES, type BlockDone, type BlockError, type BlockErrorCode } from './contract.js';
 import { blockError } from './errors.js';
 import { RequestGate } from './gate.js';
@@ -56,7 +56,8 @@ export class BlockDispatcher {
     this.#logger = options.logger;
     this.#complaints = new RateLimit(options.clock, { burst: 10, refillNs: 1_000_000_000n });
     this.#calls = new CallPool({
-      dispatch: (call) => this.#dispatch(call),
+      // What had to wait for one that was given up is not begun any more.
+      dispatch: (call) => (call.givenUp ? this.#completed(call, undefined) : this.#dispatch(call)),
       completed: (call, error) => this.#completed(call, error),
     });
   }
@@ -83,6 +84,21 @@ export class BlockDispatcher {
     call.startedNs = this.nowNs();
     call.active = true;
     if (this.gate.enter(call)) this.#start(call);
+  }
+
+  /**
+   * The device ends: whoever asked for what is in flight is told 'closed' now. The backend goes on with it; its own end
+   * is booked as ever, and the gate counts it until then. Returns how many there were.
+   */
+  giveUp(): number {
+    const calls = this.#calls.active();
+    for (const call of calls) {
+      const { done } = call;
+      call.done = nobody;
+      call.givenUp = true;
+      done(blockError('closed', `${BLOCK_FUNCTIONS[call.kind]!} at ${call.offset}: given up`));
+    }
+    return calls.length;
   }
 
   #start(call: BlockCall): void {

@@ -57,6 +57,7 @@ class FaultyBackend implements BlockBackend {
   readonly refreshGeometry?: () => Promise<BlockGeometry>;
   readonly activate?: () => Promise<void>;
   readonly deactivate?: () => Promise<void>;
+  readonly abandon?: () => void;
   readonly #lower: BlockBackend;
   readonly #plan: FaultPlan;
   readonly #rules: FaultRules;
@@ -94,6 +95,7 @@ class FaultyBackend implements BlockBackend {
     if (lower.identify && has('identify')) this.identify = () => lower.identify!();
     if (lower.activate) this.activate = () => lower.activate!();
     if (lower.deactivate) this.deactivate = () => lower.deactivate!();
+    if (lower.abandon) this.abandon = () => lower.abandon!();
     if (lower.refreshGeometry && has('resize')) {
       this.refreshGeometry = async () => this.#shown(await lower.refreshGeometry!());
     }

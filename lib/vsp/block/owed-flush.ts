@@ -4,7 +4,8 @@
  * report its failure, as a disk does that loses what its cache held.
  *
  *   paid --begin()--> running --done--> paid
- *                        \--failed--> failed --the next flush reports it--> paid
+ *    |                   \--failed--> failed --the next flush reports it--> paid
+ *    +--fail()--------------------------^
  */
 import type { BlockBackend, BlockDone, BlockError } from './contract.js';
 
@@ -29,6 +30,11 @@ export class OwedFlush {
         resolve(error);
       });
     });
+  }
+
+  /** What served before could not be flushed, and was left all the same. */
+  fail(error: BlockError): void {
+    this.#failure ??= error;
   }
 
   /** Calls `paid` when nothing is owed any more, or with what made that impossible; at once where it is known. */

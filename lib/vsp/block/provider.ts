@@ -19,6 +19,7 @@ import type { RequestGate } from './gate.js';
 import { cleanSerial, serialOf } from './hel/identify.js';
 import { CopyOnWriteOverlay } from './hel/overlay.js';
 import { topologyOf } from './hel/topology.js';
+import { closeInTime } from './closing.js';
 import { BlockDispatcher } from './dispatcher.js';
 import { BlockLane } from './lane.js';
 import { openBackend } from './open.js';
@@ -56,6 +57,7 @@ export class BlockProvider implements BlockService {
   #rebinds = 0;
   #lastRebind: RebindReport | undefined;
   #closed: Promise<void> | undefined;
+  #released = Promise.resolve();
   /** Changes of backend, preparations and the close come one after another. */
   readonly #turns = new TurnQueue();
   #prepared = false;
@@ -184,6 +186,7 @@ export class BlockProvider implements BlockService {
           open: (next, signal) => open(next, this.#options, this.#owner, signal),
           adopt: (backend) => this.#adopt(backend),
           owe: (backend) => this.#dispatcher.owed.begin(backend),
+          lose: (error) => this.#dispatcher.owed.fail(error),
         },
         source,
         options,
@@ -227,17 +230,42 @@ export class BlockProvider implements BlockService {
     return this.#dispatcher.gate.drained();
   }
 
-  /** Ends held and new requests with 'closed', waits for those in flight, closes the backend. Idempotent. */
+  /**
+   * Ends held and new requests with 'closed', waits for those in flight, closes the backend. One that does not answer is
+   * given up (closing.ts), and closed whenever it has answered: `released`. Idempotent.
+   *
+   * @throws VmmError ERR_TIMEOUT when it gave up; what the backend's close throws.
+   */
   close(): Promise<void> {
     this.#dispatcher.closed = true;
-    this.#closed ??= this.#turns.run(async () => {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  /** After close(): resolves when nothing of this disk touches memory or image any more. */
+  get released(): Promise<void> {
+    return this.#released;
+  }
+
+  async #close(): Promise<void> {
+    const closed = this.#turns.run(async () => {
       this.resume();
       await this.#dispatcher.gate.drained();
       this.#dispatcher.lane.backend.onGeometry = undefined;
       await this.#dispatcher.lane.overlay?.close();
       await this.#dispatcher.lane.backend.close();
     });
-    return this.#closed;
+    this.#released = closed.catch(() => undefined);
+    await closeInTime(
+      {
+        id: this.id,
+        clock: this.#clock,
+        logger: this.#options.logger,
+        backend: () => this.#dispatcher.lane.backend,
+        giveUp: () => this.#dispatcher.giveUp(),
+      },
+      closed,
+    );
   }
 
   #adopt(backend: BlockBackend): void {

@@ -227,6 +227,35 @@ describe('rebind', () => {
     await disk.close();
   });
 
+  it('leaves a file whose sync failed only when the loss is accepted, and tells the next flush', async () => {
+    const dying = path.join(folder, 'dying.img');
+    await writeFile(dying, new Uint8Array(SIZE));
+    const failing = new TestingEngine({ intercept: (call) => (call === 'sync' ? -constants.errno.EIO : undefined) });
+    const logged: string[] = [];
+    const disk = await open(fileDisk(dying), {
+      engine: failing,
+      logger: { log: (level, message) => level === 'error' && logged.push(message) },
+    });
+    await write(disk, 0, 5);
+    for (let attempt = 0; attempt < 2; attempt++) {
+      await expect(disk.rebind(memoryDisk(SIZE))).rejects.toMatchObject({
+        code: 'ERR_DISK_IMAGE',
+        message: expect.stringContaining('fdatasync'),
+        cure: expect.stringContaining('acceptLoss'),
+      });
+    }
+    expect(await read(disk, 0)).toBe(5);
+    const report = await disk.rebind(memoryDisk(SIZE), { acceptLoss: true });
+    expect(report.lost).toMatch(/dying\.img: fdatasync/);
+    expect(logged).toEqual(['disk root: the backend before could not be flushed']);
+    expect(await write(disk, 512, 6)).toBeUndefined();
+    expect(await ended((done) => disk.flush(done))).toMatchObject({ code: 'io' });
+    expect(await ended((done) => disk.flush(done))).toBeUndefined();
+    expect(await read(disk, 512)).toBe(6);
+    expect(await disk.rebind(memoryDisk(SIZE), { acceptLoss: true })).not.toHaveProperty('lost');
+    await disk.close();
+  });
+
   it.each(['refused', 'aborted'])(
     "fails the guest's later flushes when a sync failed for a rebind, which was %s by then",
     async (how) => {

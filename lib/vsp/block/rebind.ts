@@ -8,6 +8,9 @@
  *   switch; held requests go on, in order            no way back from here
  *   flush the old one if it was not yet              the guest's flushes wait for it (owed-flush.ts)
  *   close the old one
+ *
+ * A flush of the old one that fails refuses the change, unless the caller accepts the loss: then the old one is left as it
+ * is, writes nothing more, and the guest's next flush fails, as it does on a disk that loses what its cache held.
  */
 import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
@@ -28,6 +31,11 @@ export interface RebindOptions {
    */
   readonly refuse?: ((old: BackendDescription, next: BackendDescription) => string | undefined) | undefined;
   /**
+   * The old backend is left even when it can't be flushed, as one on a dying disk can't: what the guest has written since
+   * its last good flush may be lost, which its next flush reports. Default: that refuses the change.
+   */
+  readonly acceptLoss?: boolean | undefined;
+  /**
    * How long requests may be held, in milliseconds, before the change is given up: one deadline for what is in flight and
    * the flush behind it. What follows, the old backend's deactivate() and the new one's activate(), is outside it: it is
    * waited for, however long it takes. Default 10 000.
@@ -43,6 +51,8 @@ export interface RebindReport {
   readonly drainNs: number;
   /** Requests that were held. */
   readonly held: number;
+  /** With `acceptLoss`: why the old backend could not be flushed, where it could not. */
+  readonly lost?: string;
 }
 
 /** The provider, as far as a change of its backend needs it. */
@@ -61,6 +71,8 @@ export interface RebindHost {
   adopt(backend: BlockBackend): void;
   /** Flushes the one before; the guest's flushes wait for it. Resolves at its end. */
   owe(backend: BlockBackend): Promise<BlockError | undefined>;
+  /** The guest's next flush fails with it. */
+  lose(error: BlockError): void;
 }
 
 const DEFAULT_MAX_HOLD_MS = 10_000;
@@ -76,13 +88,15 @@ export async function changeBackend(
   const next = await host.open(source, signal);
   const old = host.backend();
   const report = { holdNs: 0, drainNs: 0, held: 0 };
+  let lost: BlockError | undefined;
   let owed: Promise<BlockError | undefined> | undefined;
   try {
     check(host, old, next, options);
     // Most of what has to be durable is so before anything stands still.
     const flushes = host.writesToBackend && old.flush !== undefined;
     const flushLimits = { clock: host.clock, signal, what: `disk ${host.id}: flush of the old backend` };
-    if (flushes) await waitFor(flushed(host, old), flushLimits);
+    const acceptsLoss = options.acceptLoss === true;
+    if (flushes) lost = await waitFor(flushed(host, old, acceptsLoss), flushLimits);
     if (signal?.aborted) throw new AbortError(signal);
     const startNs = host.clock.nowNs();
     const sinceNs = (): number => Number(host.clock.nowNs() - startNs);
@@ -92,21 +106,26 @@ export async function changeBackend(
       const what = `disk ${host.id}: requests in flight`;
       await waitFor(host.gate.drained(), { clock: host.clock, signal, maxNs, what });
       report.drainNs = sinceNs();
-      if (flushes && old.writesBehind === true) {
+      if (flushes && old.writesBehind === true && lost === undefined) {
         const leftNs = startNs + maxNs - host.clock.nowNs();
         const inTime = {
           maxNs: leftNs > 0n ? leftNs : 0n,
           what: `${flushLimits.what}, of ${maxHoldMs} ms with the drain`,
         };
-        await waitFor(flushed(host, old), { ...flushLimits, ...inTime });
+        lost = await waitFor(flushed(host, old, acceptsLoss), { ...flushLimits, ...inTime });
       }
       // Neither to be left half way: they are waited for.
-      if (host.writesToBackend) await old.deactivate?.();
+      if (host.writesToBackend && lost === undefined) await old.deactivate?.();
       await next.activate?.();
       check(host, old, next, options);
       if (signal?.aborted) throw new AbortError(signal);
       host.adopt(next);
-      if (flushes && old.writesBehind !== true) owed = host.owe(old);
+      if (lost !== undefined) {
+        old.abandon?.();
+        host.lose(lost);
+      } else if (flushes && old.writesBehind !== true) {
+        owed = host.owe(old);
+      }
     } finally {
       report.held = host.gate.held;
       report.holdNs = sinceNs();
@@ -117,9 +136,10 @@ export async function changeBackend(
     throw error;
   }
   const error = await owed;
-  if (error) host.logger.log('error', `disk ${host.id}: the backend before could not be flushed`, { error });
+  const failure = lost ?? error;
+  if (failure) host.logger.log('error', `disk ${host.id}: the backend before could not be flushed`, { error: failure });
   await close(host, old);
-  return report;
+  return lost === undefined ? report : { ...report, lost: lost.message };
 }
 
 function check(host: RebindHost, old: BlockBackend, next: BlockBackend, options: RebindOptions): void {
@@ -134,14 +154,14 @@ function check(host: RebindHost, old: BlockBackend, next: BlockBackend, options:
   if (reason !== undefined) throw new VmmError('ERR_DISK_IMAGE', `disk ${host.id}: rebind refused: ${reason}`);
 }
 
-function flushed(host: RebindHost, backend: BlockBackend): Promise<void> {
+/** Why a flush failed, where that is accepted. @throws VmmError ERR_DISK_IMAGE where it is not. */
+function flushed(host: RebindHost, backend: BlockBackend, acceptsLoss: boolean): Promise<BlockError | undefined> {
   return new Promise((resolve, reject) => {
     backend.flush!((error: BlockError | undefined) => {
-      if (error === undefined) resolve();
-      else {
-        const message = `disk ${host.id}: rebind refused: the old backend can't be flushed: ${error.message}`;
-        reject(new VmmError('ERR_DISK_IMAGE', message, { cause: error }));
-      }
+      if (error === undefined || acceptsLoss) return resolve(error);
+      const message = `disk ${host.id}: rebind refused: the old backend can't be flushed: ${error.message}`;
+      const cure = 'acceptLoss: true leaves it all the same; what was written since the last good flush may be lost';
+      reject(new VmmError('ERR_DISK_IMAGE', message, { cause: error, cure }));
     });
   });
 }

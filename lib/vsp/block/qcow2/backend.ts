@@ -103,6 +103,7 @@ interface Changers {
 export class Qcow2Backend extends Qcow2Reader {
   readonly writesBehind = true;
   #changers: Changers;
+  #isAbandoned = false;
 
   /** @param loaded for writing */
   constructor(loaded: LoadedImage, parts: ImageParts) {
@@ -133,8 +134,14 @@ export class Qcow2Backend extends Qcow2Reader {
     this.#changers = this.#makeChangers();
   }
 
+  /** The image stays as its last commit left it, which is consistent (crash.test.ts). */
+  abandon(): void {
+    this.#isAbandoned = true;
+  }
+
   /** @throws VmmError ERR_SYSTEM when the last changes could not be made durable */
   async deactivate(): Promise<void> {
+    if (this.#isAbandoned) return;
     const { committer } = this.#changers;
     try {
       await committer.run();

@@ -1,5 +1,6 @@
 /** Rebinds where the old and the new backend stand on the same files, so that what one keeps in memory may be stale. */
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Qcow2Header } from '../../../abi/qcow2.js';
@@ -10,6 +11,7 @@ import { HostVector, type IoVector } from '../../../memory/io-vector.js';
 import { checkAll, DiskModel, driveLoad, ended } from '../disk-model.js';
 import { faultyDisk } from '../faulty.js';
 import { fileDisk } from '../file.js';
+import { memoryDisk } from '../memory.js';
 import { BlockProvider } from '../provider.js';
 import type { BlockSource } from '../source.js';
 import { TestingEngine } from '../testing-engine.js';
@@ -18,6 +20,7 @@ import { createQcow2Overlay, qcow2Disk } from './index.js';
 import { checkImage } from './testing-check.js';
 import { HAS_QEMU_IMG, qemuCheck, temporaryFolder } from './testing.js';
 
+const { EIO } = constants.errno;
 const SIZE = 256 * 1024;
 const ALL_OFF = ['flush', 'discard', 'write-zeroes', 'identify', 'resize', 'topology'] as const;
 let folder: ReturnType<typeof temporaryFolder>;
@@ -31,6 +34,44 @@ async function expectSound(image: string): Promise<void> {
   expect(checkImage(readFileSync(image))).toEqual({ corruptions: 0, leaks: 0 });
   if (HAS_QEMU_IMG) expect(await qemuCheck(image)).toEqual({ corruptions: 0, leaks: 0, errors: 0 });
 }
+
+it('leaves an image whose sync failed as its last commit left it', async () => {
+  const image = inFolder('dying.qcow2');
+  await createQcow2Image(image, { sizeBytes: SIZE });
+  let fails = false;
+  let hasSwitched = (): boolean => false;
+  let lateWrites = 0;
+  const intercept = (call: string): number | undefined => {
+    if (call === 'write' && hasSwitched()) lateWrites++;
+    return call === 'sync' && fails ? -EIO : undefined;
+  };
+  const engine = new TestingEngine({ intercept });
+  const disk = await BlockProvider.open(qcow2Disk(image), { id: 'root', engine, logger: silentLogger });
+  const write = (offset: number, value: number) =>
+    ended((done) => disk.write(offset, new HostVector(new Uint8Array(4096).fill(value)), done));
+  await write(0, 1);
+  expect(await ended((done) => disk.flush(done))).toBeUndefined();
+  fails = true;
+  await write(128 * 1024, 2);
+  await expect(disk.rebind(memoryDisk(SIZE))).rejects.toMatchObject({
+    code: 'ERR_DISK_IMAGE',
+    cure: expect.stringContaining('acceptLoss'),
+  });
+  // Onto the same image: what the old one still had in mind must not come over what the new one writes.
+  hasSwitched = () => disk.contract.rebinds > 0;
+  const { lost } = await disk.rebind(qcow2Disk(image), { acceptLoss: true });
+  expect(lost).toContain('sync');
+  expect(lateWrites).toBe(0);
+  fails = false;
+  expect(await ended((done) => disk.flush(done))).toMatchObject({ code: 'io' });
+  const data = new HostVector(new Uint8Array(4096));
+  expect(await ended((done) => disk.read(0, data, done))).toBeUndefined();
+  expect(data.bytes.every((byte) => byte === 1)).toBe(true);
+  await write(64 * 1024, 3);
+  expect(await ended((done) => disk.flush(done))).toBeUndefined();
+  await disk.close();
+  expect(checkImage(readFileSync(image))).toMatchObject({ corruptions: 0 });
+});
 
 /** Changes the backend again and again while a load checks all that it reads. */
 async function rebindUnderLoad(disk: BlockProvider, model: DiskModel, ways: readonly BlockSource[]): Promise<void> {
