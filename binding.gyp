@@ -43,6 +43,7 @@
         'native/thread/kick.cc',
         'native/thread/machine.cc',
         'native/thread/pit_steering.cc',
+        'native/thread/pit_watch.cc',
         'native/thread/posted_ring.cc',
         'native/thread/ready_queue.cc',
         'native/thread/vcpu_group.cc',

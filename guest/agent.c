@@ -35,7 +35,7 @@
 #define AGENT_VERSION "vivarium-agent 1"
 #define PROTOCOL_VERSION 1u
 
-enum { HEADER_BYTES = 12, FRAME_MAGIC = 0xa7, MAX_PING_BYTES = 64 };
+enum { HEADER_BYTES = 12, FRAME_MAGIC = 0xa7, MAX_PING_BYTES = 64, MAX_NOTICE_BYTES = 200 };
 enum { MAX_PAYLOAD_TO_GUEST = 2 << 20, MAX_DATA_BYTES = 64 << 10 };
 /* Windows: what the host grants at first for each output, and what a session holds of its stdin. */
 enum { INITIAL_WINDOW = 512 << 10, STDIN_WINDOW_BYTES = 512 << 10, GRANT_BYTES = 128 << 10 };
@@ -381,10 +381,13 @@ static void send_exit(uint32_t session, uint32_t kind, uint32_t value) {
   send_frame(EXIT, session, words, sizeof words);
 }
 
+/* What init has to say to whoever runs the guest. */
+static const char* notice = "";
+
 static void send_hello(void) {
   struct utsname names;
   struct sysinfo memory;
-  uint8_t payload[16 + 6 * 80];
+  uint8_t payload[16 + 6 * 80 + MAX_NOTICE_BYTES + 1];
   uname(&names);
   sysinfo(&memory);
   uint64_t bytes = (uint64_t)memory.totalram * memory.mem_unit;
@@ -398,6 +401,7 @@ static void send_hello(void) {
     memcpy(payload + at, texts[i], length);
     at += length;
   }
+  at += (size_t)snprintf((char*)payload + at, MAX_NOTICE_BYTES + 1, "%.*s", MAX_NOTICE_BYTES, notice) + 1;
   send_frame(HELLO, 0, payload, at);
 }
 
@@ -867,6 +871,7 @@ static int serve_sessions(void) {
 }
 
 int main(void) {
+  if (getenv("VIVARIUM_NOTICE")) notice = getenv("VIVARIUM_NOTICE");
   /* 0 to 2 are taken, so that no pipe of a child gets such a number. */
   int null_fd = open("/dev/null", O_RDWR);
   while (null_fd >= 0 && null_fd < 3) null_fd = dup(null_fd);

@@ -25,6 +25,7 @@ export type {
   MachinePit,
   MachineState,
   MultibootBoot,
+  NicOptions,
   PauseOptions,
   PortDevice,
   RefreshReport,
@@ -42,7 +43,8 @@ export type {
   PolicyInput,
   PolicyName,
 } from './time/index.js';
-export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk } from './vsp/index.js';
+export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk, sharedDisk } from './vsp/index.js';
+export { networkSwitch, passt, recordedNetwork, tap } from './vsp/index.js';
 export {
   callbackConsole,
   fileConsole,
@@ -68,12 +70,27 @@ export type {
   FileDiskOptions,
   FunctionReport,
   MemoryDisk,
+  NetAbilities,
+  NetBackend,
+  NetFrame,
+  NetHostEnd,
+  NetOpenContext,
+  NetSource,
+  NetworkSwitchOptions,
+  PasstForward,
+  PasstOptions,
   Qcow2DiskOptions,
   Qcow2OverlayOptions,
   RebindOptions,
   RebindReport,
+  SharedDisk,
+  SharedDiskOptions,
+  SharedGuestOptions,
   StdioStreams,
   StreamConsoleOptions,
+  TakeBackOptions,
+  TapOptions,
+  TrafficLimits,
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';

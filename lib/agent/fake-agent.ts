@@ -131,11 +131,18 @@ export class FakeAgent {
   }
 
   /** Opens the channel and greets, as the agent does when it starts. */
-  boot(options: { version?: number; release?: string } = {}): void {
+  boot(options: { version?: number; release?: string; notice?: string } = {}): void {
     this.processes.clear();
     this.#reader = new FrameReader(MAX_PAYLOAD_TO_GUEST, (frame) => this.#take(frame));
     this.channel.open();
-    const texts = ['fake-agent 1', 'Linux', options.release ?? '6.1.0-fake', '#1 SMP fake', 'x86_64'];
+    const texts = [
+      'fake-agent 1',
+      'Linux',
+      options.release ?? '6.1.0-fake',
+      '#1 SMP fake',
+      'x86_64',
+      options.notice ?? '',
+    ];
     const strings = Buffer.from(texts.map((text) => `${text}\0`).join(''));
     const payload = Buffer.alloc(16 + strings.length);
     payload.writeUInt32LE(options.version ?? PROTOCOL_VERSION, 0);

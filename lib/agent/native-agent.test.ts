@@ -48,8 +48,8 @@ interface Native {
   ended: Promise<number | null>;
 }
 
-function boot(): Native {
-  const child = spawn(program);
+function boot(env: NodeJS.ProcessEnv = {}): Native {
+  const child = spawn(program, { env: { ...process.env, ...env } });
   running.add(child);
   const channel = new FakeChannel();
   const client = new AgentClient(channel);
@@ -102,6 +102,13 @@ describe('the agent', () => {
     expect(result.status).toEqual({ kind: 'exited', code: 0 });
     expect(result.out).toMatch(/^x y\|0\|\/tmp\n\d+\n$/);
     expect(result.err).toBe('no\n');
+  });
+
+  it('greets with the notice that it was started with, cut to what fits, and keeps it to itself', async () => {
+    const { client } = boot({ VIVARIUM_NOTICE: `no lease${'.'.repeat(300)}` });
+    expect((await client.ready()).notice).toBe(`no lease${'.'.repeat(192)}`);
+    expect((await sh(client, 'echo "$VIVARIUM_NOTICE"')).out).toBe('\n');
+    expect((await boot().client.ready()).notice).toBe('');
   });
 
   it('passes on status and signal', async () => {

@@ -147,5 +147,8 @@ describe('payloads', () => {
     const decoded = hello(`agent\0Linux\0${'9'.repeat(1000)}\0v\x1b[31m\0x86_64\0`);
     expect(decoded.release).toHaveLength(256);
     expect(decoded.kernelVersion).toBe('v?[31m');
+    // The first agents had no notice.
+    expect(decoded.notice).toBe('');
+    expect(hello('a\0b\0c\0d\0e\0no\nlease\0').notice).toBe('no?lease');
   });
 });

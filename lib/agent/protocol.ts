@@ -24,7 +24,7 @@
  * | 0x07 | guest | ping          | any bytes up to 64                                                           |
  * | 0x08 | guest | poweroff      | u32 0 power off, 1 reboot, 2 halt; after a sync                              |
  * | 0x09 | guest | set clock     | u64 nanoseconds since 1970, UTC                                              |
- * | 0x81 | host  | hello         | u32 version, u32 online CPUs, u64 memory in bytes; NUL-terminated: agent, sysname, release, version, machine |
+ * | 0x81 | host  | hello         | u32 version, u32 online CPUs, u64 memory in bytes; NUL-terminated: agent, sysname, release, version, machine, notice (may be missing) |
  * | 0x82 | host  | started       | u32 pid                                                                      |
  * | 0x83 | host  | stdout        | bytes; an empty frame is the end of the stream                               |
  * | 0x84 | host  | stderr        | the same                                                                     |
@@ -103,6 +103,8 @@ export interface GuestHello {
   readonly release: string;
   readonly kernelVersion: string;
   readonly machine: string;
+  /** What the guest's init has to say to whoever runs it; empty for nothing. */
+  readonly notice: string;
 }
 
 export interface StartRequest {
@@ -181,7 +183,7 @@ export function decodeHello(frame: Frame): GuestHello {
   const view = new DataView(frame.payload.buffer, frame.payload.byteOffset, 16);
   const texts = decoder.decode(frame.payload.subarray(16)).split('\0');
   if (texts.length < 6) throw new ProtocolError('the hello of the agent is cut short');
-  const [agent = '', sysname = '', release = '', kernelVersion = '', machine = ''] = texts.map(printable);
+  const [agent = '', sysname = '', release = '', kernelVersion = '', machine = '', notice = ''] = texts.map(printable);
   return {
     version: view.getUint32(0, true),
     cpus: view.getUint32(4, true),
@@ -191,6 +193,7 @@ export function decodeHello(frame: Frame): GuestHello {
     release,
     kernelVersion,
     machine,
+    notice,
   };
 }
 

@@ -6,10 +6,18 @@ import type { Readable, Writable } from 'node:stream';
 
 export type CommandSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP' | 'SIGQUIT';
 
+/** A byte stream both ways between a command inside the embedded host and the one outside that started it. */
+export interface Channel {
+  readonly input: Readable;
+  readonly output: Writable;
+}
+
 export interface CommandIo {
   readonly stdin: Readable;
   readonly stdout: Writable;
   readonly stderr: Writable;
+  /** Inside the embedded host only: as many as the command outside has given. */
+  readonly channels?: readonly Channel[];
   readonly stdinIsTerminal: boolean;
   readonly stdoutIsTerminal: boolean;
   readonly stderrIsTerminal: boolean;

@@ -51,6 +51,7 @@ export function openCommand(options: CommandSessionOptions): CommandSession {
       { release: guest.release, cpus: guest.cpus, memoryBytes: guest.memoryBytes },
       { progress: `guest is up: Linux ${guest.release}` },
     );
+    if (guest.notice !== '') report.warning('guest-notice', { notice: guest.notice }, `the guest: ${guest.notice}`);
     const result = await client.run({
       argv: command,
       env: guestEnvironment(io),

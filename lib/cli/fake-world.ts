@@ -9,8 +9,9 @@ import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { SessionEnd } from '../host/index.js';
 import type { EndStatus } from '../machine/status.js';
+import type { NicChoice } from './nic-option.js';
 import type { DiskChoice } from './disk-option.js';
-import type { HostChoice, RunMachine, RunMachineOptions, RunWorld } from './world.js';
+import type { HostChoice, LentNics, RunMachine, RunMachineOptions, RunWorld } from './world.js';
 
 /** A stream that keeps what it is given. */
 export class Collected extends Writable {
@@ -202,6 +203,10 @@ export class FakeWorld implements RunWorld {
   createError: Error | undefined;
   /** Images that are locked now. */
   readonly locked: string[] = [];
+  /** Nics whose networks are open now. */
+  readonly lent: string[] = [];
+  /** Thrown by lendNics. */
+  lendError: Error | undefined;
   readonly forwarded: string[][] = [];
   onForward: (io: CommandIo) => Promise<SessionEnd> = () => Promise.resolve({ by: 'process', status: 0 });
   onProcess: (process: FakeProcess) => void = () => undefined;
@@ -247,7 +252,18 @@ export class FakeWorld implements RunWorld {
     });
   }
 
-  forward(argv: readonly string[], io: CommandIo, _log: unknown, signal: AbortSignal): Promise<SessionEnd> {
+  lendNics(nics: readonly NicChoice[]): Promise<LentNics> {
+    if (this.lendError !== undefined) return Promise.reject(this.lendError);
+    this.lent.push(...nics.map(({ id }) => id));
+    const carried = nics.map((nic, channel) => ({ ...nic, network: { kind: 'carried' as const, channel } }));
+    const close = (): Promise<void> => {
+      this.lent.length = 0;
+      return Promise.resolve();
+    };
+    return Promise.resolve({ nics: carried, join: nics.map(() => () => undefined), close });
+  }
+
+  forward(argv: readonly string[], io: CommandIo, { signal }: { signal: AbortSignal }): Promise<SessionEnd> {
     this.forwarded.push([...argv]);
     return Promise.race([
       this.onForward(io),

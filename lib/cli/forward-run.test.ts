@@ -44,6 +44,51 @@ describe('the embedded host', () => {
     expect(io.takesSignals).toBe(false);
   });
 
+  it('gets nics at channels, whose networks are open here until it ends', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    let open: string[] = [];
+    world.onForward = () => {
+      open = [...world.lent];
+      return Promise.resolve({ by: 'process', status: 0 });
+    };
+    const { status } = run(world, { nic: ['switch:lan,id=lan,mtu=9000'], forward: ['8080:80'] });
+    expect(await status).toBe(0);
+    expect(open).toEqual(['lan', 'net1']);
+    expect(world.lent).toEqual([]);
+    expect(world.forwarded[0]).toEqual(
+      expect.arrayContaining(['--nic=carried:0,id=lan,mtu=9000', '--nic=carried:1,id=net1']),
+    );
+  });
+
+  it('is not asked for nics whose networks are not there', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.lendError = new VmmError('ERR_DEVICE', 'tap tap0: no such interface', {
+      cure: 'ip tuntap add tap0 mode tap',
+    });
+    const disk = join(folder, 'disk.img');
+    writeFileSync(disk, 'a disk');
+    const { io, status } = run(world, { nic: ['tap:tap0'], disk: [disk] });
+    expect(await status).toBe(125);
+    expect(io.stderr.text).toContain('tap tap0: no such interface');
+    expect(world.forwarded).toEqual([]);
+    expect(world.locked).toEqual([]);
+  });
+
+  it('is not asked for anything when the time is over before its networks are open', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    const lend = world.lendNics.bind(world);
+    world.lendNics = (nics) => {
+      world.clock.advance(9_000_000_000n);
+      return lend(nics);
+    };
+    const { status } = run(world, { timeout: '9', nic: ['switch:lan'] });
+    expect(await status).toBe(124);
+    expect([world.forwarded, world.lent]).toEqual([[], []]);
+  });
+
   it('is silent with --quiet, one event with --json', async () => {
     const world = new FakeWorld();
     world.choice = { host: 'embedded', reason: 'no KVM' };

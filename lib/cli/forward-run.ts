@@ -8,9 +8,11 @@ import { checkDisk } from './disk-option.js';
 import { statusOfSignal } from './exit-status.js';
 import type { Interruption } from './interruption.js';
 import type { Images, Outcome } from './outcome.js';
+import { formatNic } from './nic-option.js';
 import type { Reporter } from './reporter.js';
 import type { RunOptions } from './run-options.js';
-import type { RunWorld } from './world.js';
+import type { SessionEnd } from '../host/index.js';
+import type { LentNics, RunWorld } from './world.js';
 
 /** The reason of an outcome that the process inside has told already. */
 export const FORWARDED = 'forwarded';
@@ -26,24 +28,29 @@ export interface ForwardContext {
 
 export async function forward(options: RunOptions, images: Images, context: ForwardContext): Promise<Outcome> {
   const { io, world, report, interruption } = context;
-  const inner = (path: string): string => world.innerPath(path, io.cwd);
-  const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
-  argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
   const disks = options.disks.map((disk) => ({ ...disk, path: checkDisk(disk, io.cwd, false) }));
-  for (const { path, id, readOnly, format } of disks) {
-    argv.push(`--disk=${inner(path)},format=${format},id=${id}${readOnly ? ',ro' : ''}`);
-  }
-  argv.push('--stall-timeout', String(options.stallTimeoutMs / 1000));
-  if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
-  if (options.append !== undefined) argv.push(`--append=${options.append}`);
-  if (options.quiet) argv.push('--quiet');
-  if (options.json) argv.push('--json');
-  if (options.command !== undefined) argv.push('--', ...options.command);
+  const held: (() => Promise<void>)[] = [];
+  const letGo = async (): Promise<void> => {
+    await Promise.all(held.map((release) => release()));
+  };
+  let running: Promise<SessionEnd>;
   let quit = false;
-  const told = withTimeoutSignal(io, interruption.signal, (signal) => (quit ||= signal === 'SIGQUIT'));
-  const given = graceful(interruption, world.clock);
-  const release = disks.length === 0 ? undefined : await world.lockDisks(disks);
-  const running = world.forward(argv, told, report.logger(), given).finally(() => release?.());
+  try {
+    if (disks.length > 0) held.push(await world.lockDisks(disks));
+    const lent = await lendNics(options, context);
+    held.push(() => lent.close());
+    // What came while these were opened has found nobody inside to tell.
+    if (interruption.signal.aborted) throw new AbortError(interruption.signal);
+    const argv = innerArguments({ ...options, disks, nics: lent.nics }, images, (path) =>
+      world.innerPath(path, io.cwd),
+    );
+    const told = withTimeoutSignal(io, interruption.signal, (signal) => (quit ||= signal === 'SIGQUIT'));
+    const given = graceful(interruption, world.clock);
+    running = world.forward(argv, told, { log: report.logger(), signal: given, join: lent.join }).finally(letGo);
+  } catch (error) {
+    await letGo();
+    throw error;
+  }
   // Only now, so that there is no moment at which nobody takes them.
   interruption.dropSignals();
   const end = await running;
@@ -53,6 +60,28 @@ export async function forward(options: RunOptions, images: Images, context: Forw
   if (quitInside) return { status: end.status, reason: 'signal', fields: { signal: 'SIGQUIT' } };
   if (end.by === 'process') return { status: end.status, reason: FORWARDED };
   return { status: statusOfSignal(end.signal), reason: 'signal', fields: { signal: end.signal } };
+}
+
+async function lendNics({ nics }: RunOptions, { world, report, interruption }: ForwardContext): Promise<LentNics> {
+  if (nics.length === 0) return { nics, join: [], close: () => Promise.resolve() };
+  return world.lendNics(nics, report.logger(), interruption.signal);
+}
+
+/** The command line of the process inside; `inner` gives the path that means the same file there. */
+function innerArguments(options: RunOptions, images: Images, inner: (path: string) => string): string[] {
+  const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
+  argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
+  for (const { path, id, readOnly, format } of options.disks) {
+    argv.push(`--disk=${inner(path)},format=${format},id=${id}${readOnly ? ',ro' : ''}`);
+  }
+  for (const nic of options.nics) argv.push(`--nic=${formatNic(nic)}`);
+  argv.push('--stall-timeout', String(options.stallTimeoutMs / 1000));
+  if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
+  if (options.append !== undefined) argv.push(`--append=${options.append}`);
+  if (options.quiet) argv.push('--quiet');
+  if (options.json) argv.push('--json');
+  if (options.command !== undefined) argv.push('--', ...options.command);
+  return argv;
 }
 
 /** When the time is over the process inside is told by SIGQUIT, so that it can still say what its guest was doing. */

@@ -60,7 +60,22 @@ export async function runProgram(
       '--disk <path>',
       'an image or block device as vda, vdb, ...; PATH[,ro][,id=NAME][,format=raw|qcow2], raw unless the name ends in ' +
         '.qcow2; may come more than once',
-      (text: string, before: readonly string[]) => [...before, text],
+      gathered,
+      [] as readonly string[],
+    )
+    .option(
+      '--nic <backend>',
+      'a network interface as eth0, eth1, ... on tap:NAME, switch:NAME (all machines of this user that name it) or ' +
+        'passt[:FORWARD,...] (the host as an ordinary user reaches it), then [,id=NAME][,mac=ADDRESS][,mtu=BYTES]; ' +
+        'may come more than once',
+      gathered,
+      [] as readonly string[],
+    )
+    .option(
+      '-p, --forward <forward>',
+      'a port of this host that leads to one of the guest, as [ADDRESS:]HOST:GUEST[/udp], over the first passt, which ' +
+        'is added if there is none; may come more than once',
+      gathered,
       [] as readonly string[],
     )
     .option(
@@ -111,6 +126,11 @@ crashed, or never showed a sign of life. 128+n: ended by signal n.`,
     if (error.exitCode === 0) return 0;
     throw new UsageError(explain(error, ours, program));
   }
+}
+
+/** For an option that may come more than once. */
+function gathered(text: string, before: readonly string[]): readonly string[] {
+  return [...before, text];
 }
 
 /** What commander says, with the nearest right name and where to read more. */

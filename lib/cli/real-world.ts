@@ -6,11 +6,13 @@ import { statfs } from 'node:fs/promises';
 import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { hostClock } from '../base/clock.js';
+import { cacheRoot } from '../base/user-folders.js';
 import type { CommandIo } from '../base/command-io.js';
 import { VmmError } from '../base/errors.js';
 import type * as Host from '../host/index.js';
 import type { Worlds } from './main-command.js';
 import type { KernelImage } from '../images/kernel.js';
+import { networkOf } from './networks.js';
 import type { DoctorWorld, KvmFacts } from './doctor.js';
 import type { HostChoice, KernelChoice, RunWorld } from './world.js';
 
@@ -49,11 +51,10 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       const { defaultInitramfs } = await import('../images/initramfs.js');
       return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
     },
-    async createMachine({ cpus, memoryBytes, disks, pit, kernel, initrd, cmdline, logger }, signal) {
-      const [{ Machine, fileDisk, qcow2Disk }, { cacheRoot }] = await Promise.all([
-        import('../machine/index.js'),
-        import('../images/cache.js'),
-      ]);
+    async createMachine(options, signal) {
+      const { cpus, memoryBytes, disks, nics, pit, kernel, initrd, cmdline, logger } = options;
+      const machines = await import('../machine/index.js');
+      const { Machine, fileDisk, qcow2Disk } = machines;
       const boot = {
         kernel,
         ...(initrd === undefined ? {} : { initrd }),
@@ -66,17 +67,27 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         readOnly,
         backend: format === 'qcow2' ? qcow2Disk(path) : fileDisk(path),
       }));
-      const pitOptions = { policy: pit };
-      return Machine.create({ cpus, memory: memoryBytes, disks: lent, pit: pitOptions, boot, logger }, { signal });
+      const lentNics = nics.map((nic) => ({
+        id: nic.id,
+        backend: networkOf(nic, machines, io.channels),
+        ...(nic.mac === undefined ? {} : { mac: nic.mac }),
+        ...(nic.mtuBytes === undefined ? {} : { mtuBytes: nic.mtuBytes }),
+      }));
+      const devices = { disks: lent, nics: lentNics };
+      return Machine.create({ cpus, memory: memoryBytes, ...devices, pit: { policy: pit }, boot, logger }, { signal });
     },
     async lockDisks(disks) {
       const { lockImages } = await import('../machine/index.js');
       return lockImages(disks);
     },
+    async lendNics(nics, logger, signal) {
+      const [machines, { lendNics }] = await Promise.all([import('../machine/index.js'), import('./lend-nics.js')]);
+      return lendNics(nics, { machines, clock: hostClock, logger, signal });
+    },
     innerPath: (path, cwd) => {
       return chosenHost().toInnerPath(path, cwd);
     },
-    forward: (argv, commandIo, log, signal) => chosenHost().runInEmbeddedHost(argv, commandIo, { log, signal }),
+    forward: (argv, commandIo, options) => chosenHost().runInEmbeddedHost(argv, commandIo, options),
   };
 }
 
@@ -137,7 +148,7 @@ function doctorWorld(io: CommandIo): DoctorWorld {
       }
     },
     async cached() {
-      const { Cache, cacheRoot } = await import('../images/cache.js');
+      const { Cache } = await import('../images/cache.js');
       const cache = new Cache(cacheRoot(io.env));
       // Whole entries only; the last by name is as good as any to be named.
       const any = (name: string): string | undefined =>
@@ -152,7 +163,6 @@ function doctorWorld(io: CommandIo): DoctorWorld {
       };
     },
     async cacheFolder() {
-      const { cacheRoot } = await import('../images/cache.js');
       const path = cacheRoot(io.env);
       // The deepest ancestor that is there says how much room there is, and whether it can be made.
       let there = path;

@@ -12,6 +12,24 @@ import { run, turns, until } from './testing-run.js';
 const folder = mkdtempSync(join(tmpdir(), 'vivarium-run-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
+describe('--nic', () => {
+  it('reaches the machine as it was chosen', async () => {
+    const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
+    const { status } = run(world, { nic: ['switch:lan', 'tap:tap0,mac=02:00:00:00:00:01'] });
+    expect(await status).toBe(0);
+    expect(world.machine?.options.nics).toMatchObject([
+      { id: 'net0', network: { kind: 'switch', name: 'lan' } },
+      { id: 'net1', network: { kind: 'tap', name: 'tap0' }, mac: '02:00:00:00:00:01' },
+    ]);
+  });
+
+  it('takes no channel of a user', async () => {
+    const { io, status } = run(new FakeWorld(), { nic: ['carried:0'] });
+    expect(await status).toBe(125);
+    expect(io.stderr.text).toContain("--nic: 'carried' is none of tap:NAME, switch:NAME, passt");
+  });
+});
+
 describe('the console', () => {
   it('is joined to the streams, and a guest that powers off gives 0', async () => {
     const world = new FakeWorld((machine) => {
@@ -290,6 +308,20 @@ describe('events', () => {
       reason: 'command',
       child: { kind: 'exited', code: 124 },
     });
+  });
+
+  it('tell what the guest has to say before its command runs, quiet or not', async () => {
+    const play = (options: { json?: boolean; quiet?: boolean }) => {
+      const world = new FakeWorld((machine) => machine.agent.boot({ notice: 'eth0 has no address' }));
+      world.onProcess = (process) => queueMicrotask(() => process.exit(0));
+      return run(world, options, { command: ['x'] });
+    };
+    const [quiet, json] = [play({ quiet: true }), play({ json: true })];
+    expect([await quiet.status, await json.status]).toEqual([0, 0]);
+    expect(quiet.io.stderr.text).toBe('vivarium: the guest: eth0 has no address\n');
+    expect(json.io.stderr.events).toContainEqual(
+      expect.objectContaining({ event: 'guest-notice', notice: 'eth0 has no address' }),
+    );
   });
 
   it('are progress for people at a terminal, coloured unless NO_COLOR is set', async () => {

@@ -71,6 +71,9 @@ function begin(options: RunOptions, io: CommandIo, world: RunWorld, report: Repo
     if (options.command !== undefined && options.initrd !== undefined) {
       throw new UsageError('--initrd: a COMMAND runs in the default initramfs, so there is no place for another');
     }
+    if (options.nics.some(({ network }) => network.kind === 'carried')) {
+      throw new UsageError("--nic: 'carried' is none of tap:NAME, switch:NAME, passt[:HOST:GUEST,...]");
+    }
     checkMemorySize(options.memoryBytes);
     // The user's own files first: what is wrong with them has nothing to do with the host.
     checkFiles(options, io.cwd);
@@ -137,10 +140,10 @@ async function runHere(
   const { signal } = interruption;
   const images = await findImages(options, io, world, report, signal);
   const cmdline = kernelCommandLine(options, options.command === undefined ? io.terminalSize() : undefined);
-  const { cpus, memoryBytes, pit } = options;
+  const { cpus, memoryBytes, nics, pit } = options;
   const disks = options.disks.map((disk) => ({ ...disk, path: checkDisk(disk, io.cwd, !world.inside) }));
   const machine = await world.createMachine(
-    { cpus, memoryBytes, disks, pit, ...images, cmdline, logger: report.logger() },
+    { cpus, memoryBytes, disks, nics, pit, ...images, cmdline, logger: report.logger() },
     signal,
   );
   const watch = new ProgressWatch(world.clock, options.stallTimeoutMs, () => {

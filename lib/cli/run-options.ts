@@ -4,6 +4,7 @@
  */
 import { parseSize } from '../base/units.js';
 import { parseDisks, type DiskChoice } from './disk-option.js';
+import { parseNics, type NicChoice } from './nic-option.js';
 import type { PolicyName } from '../time/index.js';
 import { UsageError } from './usage-error.js';
 
@@ -18,6 +19,7 @@ export interface RunOptions {
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly disks: readonly DiskChoice[];
+  readonly nics: readonly NicChoice[];
   readonly pit: PolicyName;
   readonly kvm: HostWish;
   readonly timeoutMs: number | undefined;
@@ -38,6 +40,8 @@ export interface RawRunOptions {
   readonly cpus?: string;
   readonly memory?: string;
   readonly disk?: readonly string[];
+  readonly nic?: readonly string[];
+  readonly forward?: readonly string[];
   readonly pit?: string;
   readonly kvm?: string;
   readonly timeout?: string;
@@ -67,6 +71,7 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
     cpus: wholeNumber('--cpus', raw.cpus ?? '1'),
     memoryBytes: parseSize(raw.memory ?? '256M', '--memory'),
     disks: parseDisks(raw.disk ?? []),
+    nics: parseNics(raw.nic ?? [], raw.forward ?? []),
     pit: oneOf('--pit', raw.pit ?? 'catch-up', POLICIES),
     kvm: oneOf('--kvm', raw.kvm ?? 'auto', HOST_WISHES),
     timeoutMs: raw.timeout === undefined ? undefined : seconds('--timeout', raw.timeout, 'above 0'),

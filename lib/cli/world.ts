@@ -5,10 +5,11 @@
 import type { PolicyName } from '../time/index.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { Clock } from '../base/clock.js';
-import type { CommandIo } from '../base/command-io.js';
+import type { Channel, CommandIo } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
 import type { SessionEnd } from '../host/index.js';
 import type { DiskChoice } from './disk-option.js';
+import type { NicChoice } from './nic-option.js';
 import type { EndStatus } from '../machine/status.js';
 
 /** The part of a Machine that the command uses. */
@@ -38,6 +39,7 @@ export interface RunMachineOptions {
   readonly memoryBytes: number;
   /** Paths absolute. */
   readonly disks: readonly DiskChoice[];
+  readonly nics: readonly NicChoice[];
   readonly pit: PolicyName;
   readonly kernel: string;
   readonly initrd: string | undefined;
@@ -58,6 +60,15 @@ export interface HostChoice {
   readonly reason: string;
 }
 
+/** Networks of this machine that are open for a guest in the embedded host. */
+export interface LentNics {
+  /** What the command inside is to be told: each at its channel, with its address. */
+  readonly nics: readonly NicChoice[];
+  /** Takes the session's channel of each. */
+  readonly join: readonly ((channel: Channel) => void)[];
+  close(): Promise<void>;
+}
+
 export interface RunWorld {
   readonly clock: Clock;
   /** True in a process inside the embedded host: there is nothing to choose, and the outer process has checked. */
@@ -74,8 +85,17 @@ export interface RunWorld {
    * @throws VmmError ERR_DISK_LOCKED
    */
   lockDisks(disks: readonly DiskChoice[]): Promise<() => Promise<void>>;
+  /** Opens networks for a guest in the embedded host. @throws VmmError ERR_DEVICE, ERR_STATE, ...; AbortError */
+  lendNics(nics: readonly NicChoice[], log: Logger, signal: AbortSignal): Promise<LentNics>;
   /** The path that means the same file inside the embedded host. */
   innerPath(path: string, cwd: string): string;
-  /** Runs the command inside the embedded host with these streams. It takes the signals from the call on. */
-  forward(argv: readonly string[], io: CommandIo, log: Logger, signal: AbortSignal): Promise<SessionEnd>;
+  /**
+   * Runs the command inside the embedded host with these streams, and a channel for each member of `join`. It takes the
+   * signals from the call on.
+   */
+  forward(
+    argv: readonly string[],
+    io: CommandIo,
+    options: { log: Logger; signal: AbortSignal; join?: readonly ((channel: Channel) => void)[] },
+  ): Promise<SessionEnd>;
 }

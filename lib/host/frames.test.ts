@@ -69,7 +69,7 @@ describe('FrameDecoder', () => {
       (copy: Buffer) => copy.writeUInt32LE(MAX_PAYLOAD_BYTES + 1, 0),
       (copy: Buffer) => (copy[8] = 0),
       (copy: Buffer) => (copy[8] = 5),
-      (copy: Buffer) => (copy[9] = 3),
+      (copy: Buffer) => (copy[9] = 35),
     ].map((damage) => {
       const copy = Buffer.from(header);
       damage(copy);

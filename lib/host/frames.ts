@@ -6,7 +6,8 @@
  * | 0      | 4    | payload length in bytes, little endian, at most MAX_PAYLOAD_BYTES            |
  * | 4      | 4    | session, little endian; 0 is the link itself                                 |
  * | 8      | 1    | type (FRAME_*)                                                               |
- * | 9      | 1    | stream, for data, end and credit: 0 stdin, 1 stdout, 2 stderr; otherwise 0   |
+ * | 9      | 1    | stream, for data, end and credit: 0 stdin, 1 stdout, 2 stderr, 3 and up the   |
+ * |        |      | session's channels, which go both ways; otherwise 0                          |
  * | 10     | 2    | zero                                                                         |
  */
 import { VmmError } from '../base/errors.js';
@@ -22,6 +23,8 @@ export const FRAME_CREDIT = 4; // payload: four bytes, little endian: so many mo
 export const STDIN = 0;
 export const STDOUT = 1;
 export const STDERR = 2;
+export const FIRST_CHANNEL = 3;
+export const MAX_CHANNELS = 32;
 
 export interface Frame {
   readonly session: number;
@@ -123,7 +126,12 @@ function checkHeader(bytes: Buffer, at: number): number {
   const length = bytes.readUInt32LE(at);
   const type = bytes[at + 8] ?? 0;
   const stream = bytes[at + 9] ?? 0;
-  if (length > MAX_PAYLOAD_BYTES || type < FRAME_MESSAGE || type > FRAME_CREDIT || stream > STDERR) {
+  if (
+    length > MAX_PAYLOAD_BYTES ||
+    type < FRAME_MESSAGE ||
+    type > FRAME_CREDIT ||
+    stream >= FIRST_CHANNEL + MAX_CHANNELS
+  ) {
     throw new VmmError('ERR_EMBEDDED_HOST', `no frame: ${bytes.subarray(at, at + FRAME_HEADER_BYTES).toString('hex')}`);
   }
   return length;

@@ -13,7 +13,7 @@ import { FRAME_MESSAGE, type Frame } from './frames.js';
 import type { SharedFolder } from './paths.js';
 
 /** Changes when the meaning of a frame or message does; part of the host's key. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 /** The one session on the link of a client or a worker. */
 export const ONLY_SESSION = 1;
 
@@ -40,6 +40,8 @@ export interface SessionRequest {
   readonly stdoutIsTerminal: boolean;
   readonly stderrIsTerminal: boolean;
   readonly terminalSize?: TerminalSize;
+  /** How many byte streams of its own, both ways, the command has beside the first three. */
+  readonly channels?: number;
   /** The build of vivarium that is to be used. */
   readonly bundle: BundleReference;
   /** A script given as text rather than as a path. */

@@ -7,7 +7,7 @@ import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
-import type { CommandIo, CommandSignal } from '../base/command-io.js';
+import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
 import { bundle } from './bundle.js';
 import { connectHost, connectRunning, type HostConnection } from './client.js';
@@ -23,6 +23,11 @@ export interface EmbeddedOptions {
   readonly log?: Logger;
 }
 
+export interface CommandOptions extends EmbeddedOptions {
+  /** Each is given a byte stream to the command inside, where it is the one of the same index in `channels` of its io. */
+  readonly join?: readonly ((channel: Channel) => void)[];
+}
+
 /** Variables of the caller's that mean the same inside: languages, colours, terminal, and our own. */
 const PASSED = /^(LANG|LC_\w+|TERM|COLORTERM|NO_COLOR|FORCE_COLOR|TZ|HOME|USER|LOGNAME|XDG_CACHE_HOME|VIVARIUM_\w+)$/;
 
@@ -36,7 +41,7 @@ const PASSED = /^(LANG|LC_\w+|TERM|COLORTERM|NO_COLOR|FORCE_COLOR|TZ|HOME|USER|L
 export async function runInEmbeddedHost(
   argv: readonly string[],
   io: CommandIo,
-  options: EmbeddedOptions = {},
+  options: CommandOptions = {},
 ): Promise<SessionEnd> {
   const size = io.terminalSize();
   const request = {
@@ -68,7 +73,7 @@ export async function runInEmbeddedHost(
   } finally {
     release();
   }
-  return runSession(connection, { ...request, bundle: build }, io, options.signal);
+  return runSession(connection, { ...request, bundle: build }, io, options.signal, options.join);
 }
 
 export interface ScriptOptions extends EmbeddedOptions {

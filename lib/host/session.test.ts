@@ -1,7 +1,7 @@
 /** A session from end to end without a host: the client's side and the worker's side joined by two streams. */
 import { PassThrough, Writable, type Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import type { CommandIo, CommandSignal } from '../base/command-io.js';
+import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
 import { VmmError } from '../base/errors.js';
 import type { HostConnection } from './client.js';
 import { duplexPair } from './fake-machine.js';
@@ -65,7 +65,7 @@ class FakeTerminal implements SessionIo {
   };
 }
 
-function join(run: RunCommand, abort?: AbortSignal) {
+function join(run: RunCommand, abort?: AbortSignal, channels: ((channel: Channel) => void)[] = []) {
   const [near, far] = duplexPair();
   let handlers: Parameters<HostConnection['listen']>[0] | undefined;
   const link = new Link(near, near, {
@@ -79,7 +79,7 @@ function join(run: RunCommand, abort?: AbortSignal) {
     ended.push(status);
     far.destroy();
   });
-  const status = runSession(connection, request, terminal, abort);
+  const status = runSession(connection, request, terminal, abort, channels);
   return { terminal, status, served, ended, far };
 }
 
@@ -115,6 +115,31 @@ describe('a session', () => {
     terminal.stdin.end(data);
     expect(await status).toEqual({ by: 'process', status: 0 });
     expect(Buffer.concat(terminal.stdout.chunks).equals(data)).toBe(true);
+  });
+
+  it('carries megabytes both ways over channels of its own, and breaks them at its end', async () => {
+    const data = Buffer.alloc(2_000_003, 'channel');
+    const outside: Channel[] = [];
+    const take = (channel: Channel) => void outside.push(channel);
+    const { status } = join(
+      async (_argv, io) => {
+        const [echo, still] = io.channels!;
+        echo!.input.pipe(echo!.output);
+        await new Promise((resolve) => still!.input.once('data', resolve));
+        return 3;
+      },
+      undefined,
+      [take, take],
+    );
+    outside[0]!.output.end(data);
+    const back = await readAll(outside[0]!.input);
+    expect(back.equals(data)).toBe(true);
+    outside[1]!.output.write('enough');
+    expect(await status).toEqual({ by: 'process', status: 3 });
+    expect(outside.map(({ input, output }) => [input.destroyed, output.destroyed])).toEqual([
+      [true, true],
+      [true, true],
+    ]);
   });
 
   it("takes nothing of the terminal's input unless the command reads", async () => {

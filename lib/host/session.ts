@@ -3,10 +3,11 @@
  * process inside, until its exit status is here. Leaves the terminal as it was, whatever happens.
  */
 import type { Writable } from 'node:stream';
-import type { CommandIo, CommandSignal } from '../base/command-io.js';
+import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { HostConnection } from './client.js';
 import { creditOf, FRAME_CREDIT, FRAME_DATA, FRAME_END, STDERR, STDIN, STDOUT, type Frame } from './frames.js';
+import { Channels } from './channels.js';
 import { errorOf, messageOf, ONLY_SESSION, type Message, type SessionRequest } from './messages.js';
 import { FrameReadable, FrameWritable } from './streams.js';
 
@@ -21,7 +22,7 @@ export type SessionEnd =
   { readonly by: 'process'; readonly status: number } | { readonly by: 'signal'; readonly signal: CommandSignal };
 
 /**
- * Runs a session to its end. A signal before the command inside takes any ends it, with what is there of it hung up.
+ * Runs a session to its end; each member of `join` gets a channel of it. A signal before the command inside takes any ends it, with what is there of it hung up.
  *
  * @throws VmmError as the process inside reported it, ERR_EMBEDDED_HOST when the host or the process is lost;
  *   AbortError, with the process inside hung up.
@@ -31,9 +32,11 @@ export async function runSession(
   request: SessionRequest,
   io: SessionIo,
   signal?: AbortSignal,
+  join: readonly ((channel: Channel) => void)[] = [],
 ): Promise<SessionEnd> {
   const { link } = connection;
   const send = (frame: Frame): void => link.send(frame);
+  const channels = new Channels(join.length, ONLY_SESSION, send);
   const say = (message: Message): void => link.sendMessage(ONLY_SESSION, message);
   const stdin = new FrameWritable({ session: ONLY_SESSION, stream: STDIN, send });
   const stdout = new FrameReadable({ session: ONLY_SESSION, stream: STDOUT, send });
@@ -70,6 +73,7 @@ export async function runSession(
       };
       connection.listen({
         onFrame: (frame) => {
+          if (channels.onFrame(frame)) return;
           if (frame.type === FRAME_DATA) (frame.stream === STDERR ? stderr : stdout).deliver(frame.payload);
           else if (frame.type === FRAME_END) (frame.stream === STDERR ? stderr : stdout).deliverEnd();
           else if (frame.type === FRAME_CREDIT) {
@@ -103,7 +107,8 @@ export async function runSession(
         if (size !== undefined) say({ type: 'resize', size });
       }),
     );
-    say({ type: 'open', request });
+    say({ type: 'open', request: { ...request, channels: join.length } });
+    channels.all.forEach((channel, index) => join[index]!(channel));
     const end = await ended;
     if (end.by === 'signal') return end;
     // A stream that the process never ended (it was killed) ends with the process.
@@ -115,6 +120,7 @@ export async function runSession(
     for (const cleanup of cleanups.reverse()) cleanup();
     if (raw) io.setRawMode(false);
     stdin.destroy();
+    channels.destroy();
     link.destroy();
   }
 }

@@ -8,6 +8,7 @@ import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import { VmmError } from '../base/errors.js';
+import { Channels } from './channels.js';
 import { creditOf, FRAME_CREDIT, FRAME_DATA, FRAME_END, STDERR, STDIN, STDOUT, type Frame } from './frames.js';
 import { Link } from './link.js';
 import {
@@ -61,6 +62,7 @@ class WorkerJob {
   readonly #resizers = new Set<() => void>();
   readonly #signalTakers = new Set<(signal: CommandSignal) => void>();
   readonly #endProcess: (status: number) => void;
+  #channels: Channels | undefined;
   #size: TerminalSize | undefined;
   #finished = false;
   /** The client was told that signals are taken. */
@@ -94,6 +96,7 @@ class WorkerJob {
       stdin: this.#stdin,
       stdout: this.#stdout,
       stderr: this.#stderr,
+      channels: this.#channels?.all ?? [],
       stdinIsTerminal: request.stdinIsTerminal,
       stdoutIsTerminal: request.stdoutIsTerminal,
       stderrIsTerminal: request.stderrIsTerminal,
@@ -116,6 +119,7 @@ class WorkerJob {
   async finish(last: Message): Promise<void> {
     this.#finished = true;
     this.#stdin.destroy();
+    this.#channels?.destroy();
     await Promise.all([this.#stdout, this.#stderr].map((output) => this.#ended(output)));
     this.#link.sendMessage(ONLY_SESSION, last);
     this.#link.close();
@@ -131,12 +135,15 @@ class WorkerJob {
   }
 
   #onFrame(frame: Frame, onOpen: (request: SessionRequest) => void): void {
+    if (this.#channels?.onFrame(frame) === true) return;
     if (frame.type === FRAME_DATA) return this.#stdin.deliver(frame.payload);
     if (frame.type === FRAME_END) return this.#stdin.deliverEnd();
     if (frame.type === FRAME_CREDIT) return this.#output(frame.stream).grant(creditOf(frame));
     const message = messageOf(frame);
     switch (message.type) {
       case 'open':
+        // At once: frames of theirs may follow in the same chunk.
+        this.#channels = new Channels(message.request.channels ?? 0, ONLY_SESSION, (next) => this.#link.send(next));
         return onOpen(message.request);
       case 'resize':
         this.#size = message.size;

@@ -21,7 +21,21 @@ export interface Busybox {
 
 const ENTRY = 'busybox';
 /** What our init and makers call; a busybox without one of these is not taken. */
-const NEEDED = ['sh', 'mount', 'umount', 'poweroff', 'reboot', 'halt', 'setsid', 'modprobe', 'depmod', 'acpid', 'stty'];
+const NEEDED = [
+  'sh',
+  'mount',
+  'umount',
+  'poweroff',
+  'reboot',
+  'halt',
+  'setsid',
+  'modprobe',
+  'depmod',
+  'acpid',
+  'stty',
+  'ip',
+  'udhcpc',
+];
 
 /**
  * @throws VmmError ERR_SETUP when this system has no static busybox and Debian's package can't be had; AbortError.

@@ -1,5 +1,5 @@
 /**
- * The default guest's root: a cpio archive with busybox, the kernel's virtio modules, the guest agent and guest/init.
+ * The default guest's root: a cpio archive with busybox, the kernel's virtio modules, the guest agent and the scripts in guest/.
  * Built once into the cache for each kernel. Not compressed: a guest whose kernel is emulated unpacks far slower than
  * the host copies.
  */
@@ -34,15 +34,12 @@ export async function defaultInitramfs(
 ): Promise<string> {
   const cache = options.cache ?? new Cache();
   const { kernel } = options;
-  const [tool, agent, init] = [
-    await busybox(options),
-    await guestAgent(options),
-    await readFile(join(GUEST_FOLDER, 'init')),
-  ];
+  const [tool, agent] = [await busybox(options), await guestAgent(options)];
+  const scripts = await guestScripts();
   const modules = kernel?.modulesPath === undefined ? undefined : { ...kernel, path: kernel.modulesPath };
   const key = createHash('sha256')
     .update(JSON.stringify([LAYOUT, modules?.key ?? 'none', tool.key, agent.key, GUEST_MODULES]))
-    .update(init)
+    .update(JSON.stringify(scripts.map(({ path, mode, data }) => [path, mode, data.toString()])))
     .digest('hex')
     .slice(0, 16);
   const entry = await cache.use(
@@ -52,7 +49,7 @@ export async function defaultInitramfs(
       options.log?.log('info', `building the guest's initramfs for ${modules?.release ?? 'a kernel without modules'}`);
       const archive = cpioArchive([
         ...baseEntries(),
-        { path: 'init', type: 'file', mode: 0o755, data: init },
+        ...scripts,
         { path: 'bin/busybox', type: 'file', mode: 0o755, data: await readFile(tool.path) },
         ...appletLinks(tool.applets),
         { path: 'bin/vivarium-agent', type: 'file', mode: 0o755, data: await readFile(agent.path) },
@@ -63,6 +60,18 @@ export async function defaultInitramfs(
     { signal: options.signal },
   );
   return join(entry, 'initramfs.cpio');
+}
+
+/** Our own, by where they stand in the guest. */
+async function guestScripts(): Promise<(CpioEntry & { data: Buffer; mode: number })[]> {
+  const script = async (path: string, name: string, mode: number) => {
+    return { path, type: 'file' as const, mode, data: await readFile(join(GUEST_FOLDER, name)) };
+  };
+  return [
+    await script('init', 'init', 0o755),
+    await script('etc/network', 'network', 0o644),
+    await script('etc/dhcp-event', 'dhcp-event', 0o755),
+  ];
 }
 
 /** Folders, and the device nodes that the kernel needs before /dev is mounted. */

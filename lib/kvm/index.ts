@@ -3,7 +3,7 @@ export { Kvm, kvmPath } from './system.js';
 export type { CpuidEntry } from './cpuid-rows.js';
 export { Vm, type GsiRoute, type IoeventfdOptions } from './vm.js';
 export { Vcpu, type MsrEntry, type VcpuCounters, type VcpuListener } from './vcpu.js';
-export type { KvmPit, PitChange, PitLoad, PitOutcome, PitReading } from './pit.js';
+export type { KvmPit, PitCalm, PitChange, PitLoad, PitLook, PitOutcome, PitReading } from './pit.js';
 export { EventFd } from './event-fd.js';
 export { interfaceExists, TapDevice } from './tap-device.js';
 export type { VcpuExit, PortExit, MmioExit, InternalErrorExit } from './exits.js';

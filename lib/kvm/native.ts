@@ -240,6 +240,34 @@ export interface NativePit {
   change(change: NativePitChange): void;
   /** The oldest outcome: of the change, or of the expiry that a change before it had armed. */
   takeOutcome(): NativePitOutcome | undefined;
+  /** The event thread looks from now on, or no more; a change ends it too. */
+  watch(calm: NativePitCalm | undefined): void;
+  /** The last look of this watch that found nothing, if there was one since the last call. */
+  takeLook(): NativePitLook | undefined;
+  /** Something was found since the last call; the watch is over then. */
+  takeStir(): boolean;
+}
+
+/** What the event thread finds as long as nothing happens. Times are CLOCK_MONOTONIC. */
+export interface NativePitCalm {
+  readonly expected: NativePitLoad & { readonly mode: number };
+  /** Of the ticks; 0n: none is expected. */
+  readonly periodNs: bigint;
+  /** A moment that has passed, and the counter at it. */
+  readonly sinceNs: bigint;
+  readonly delivered: bigint;
+  /** What the ticks since then may be worth less, and more, than the time since. */
+  readonly behindNs: bigint;
+  readonly aheadNs: bigint;
+  /** Between two looks; a millisecond at least. */
+  readonly intervalNs: bigint;
+}
+
+export interface NativePitLook {
+  readonly atNs: bigint;
+  readonly delivered: bigint;
+  /** What each vCPU's thread has used so far. */
+  readonly vcpuCpuNs: BigUint64Array;
 }
 
 /**
@@ -309,6 +337,8 @@ export interface NativeVcpu extends NativeStructIoctls {
   getDeviceAttr(group: number, attribute: number): bigint;
   setDeviceAttr(group: number, attribute: number, value: bigint): void;
   stats(): Record<string, bigint | BigUint64Array>;
+  /** One of them, read alone; undefined where this KVM has none of that name. */
+  stat(name: string): bigint | undefined;
   /** Starts the thread on first use; afterwards un-parks. The vCPU enters KVM_RUN. */
   resume(): void;
   /**

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { callbackConsole, fileConsole, fileDisk, hostEntropy, memoryDisk } from '../vsp/index.js';
+import { callbackConsole, fileConsole, fileDisk, hostEntropy, memoryDisk, networkSwitch } from '../vsp/index.js';
 import { checkDeviceOptions, type DeviceOptions } from './device-options.js';
 
 const backend = fileConsole('port.log');
@@ -7,7 +7,12 @@ const disk = (id: string) => ({ id, backend: memoryDisk('1MiB') });
 
 describe('checkDeviceOptions', () => {
   it('gives a kernel an entropy device, other images none, and whoever says so', () => {
-    expect(checkDeviceOptions({}, true)).toMatchObject({ disks: [], consolePorts: [], entropy: { id: 'entropy' } });
+    expect(checkDeviceOptions({}, true)).toMatchObject({
+      disks: [],
+      nics: [],
+      consolePorts: [],
+      entropy: { id: 'entropy' },
+    });
     expect(checkDeviceOptions({}, false).entropy).toBeUndefined();
     expect(checkDeviceOptions({ entropy: false }, true).entropy).toBeUndefined();
     const own = { id: 'rng', backend: hostEntropy(), bytesPerSecond: 1024 };
@@ -70,6 +75,12 @@ describe('checkDeviceOptions', () => {
       { disks: [disk('entropy')] },
       RangeError,
       /entropy.id: 'entropy' is the id/,
+    ],
+    [
+      'a nic with the id of a disk',
+      { disks: [disk('a')], nics: [{ id: 'a', backend: networkSwitch('lan') }] },
+      RangeError,
+      /nics\[0\].id: 'a' is the id of another device too/,
     ],
     [
       'more devices than the bus holds',

@@ -3,10 +3,13 @@ import { checkConsolePorts, type ConsolePortOptions } from './console-options.js
 import { DeviceIds } from './device-ids.js';
 import { checkDisks, type DiskConfig, type DiskOptions } from './disk-options.js';
 import { checkEntropy, type EntropyConfig, type EntropyOptions } from './entropy-options.js';
+import { checkNics, type NicConfig, type NicOptions } from './nic-options.js';
 
 export interface DeviceOptions {
   /** Disks of the host that are lent to the guest, in this order: vda, vdb, ... */
   readonly disks?: readonly DiskOptions[];
+  /** Network interfaces that are lent to the guest, in this order: eth0, eth1, ... in a Linux guest. */
+  readonly nics?: readonly NicOptions[];
   /** Streams of bytes between guest and host, at most 31: /dev/virtio-ports/NAME in a Linux guest. */
   readonly consolePorts?: readonly ConsolePortOptions[];
   /** Random bytes of the host's: /dev/hwrng in a Linux guest. Default: true for a kernel, false for other images. */
@@ -16,6 +19,7 @@ export interface DeviceOptions {
 /** Checked. */
 export interface DeviceConfigs {
   readonly disks: readonly DiskConfig[];
+  readonly nics: readonly NicConfig[];
   readonly consolePorts: readonly Required<ConsolePortOptions>[];
   readonly entropy: EntropyConfig | undefined;
 }
@@ -27,14 +31,15 @@ const SLOTS = 31;
 export function checkDeviceOptions(options: DeviceOptions, isKernel: boolean): DeviceConfigs {
   const ids = new DeviceIds();
   const disks = checkDisks(options.disks ?? [], ids);
+  const nics = checkNics(options.nics ?? [], ids);
   const consolePorts = checkConsolePorts(options.consolePorts ?? [], ids);
   const entropy = checkEntropy(options.entropy ?? isKernel, ids);
-  const slots = disks.length + (consolePorts.length > 0 ? 1 : 0) + (entropy === undefined ? 0 : 1);
+  const slots = disks.length + nics.length + (consolePorts.length > 0 ? 1 : 0) + (entropy === undefined ? 0 : 1);
   if (slots > SLOTS) {
     throw new RangeError(
-      `disks, consolePorts, entropy: ${slots} devices, where the PCI bus has room for ${SLOTS} ` +
+      `disks, nics, consolePorts, entropy: ${slots} devices, where the PCI bus has room for ${SLOTS} ` +
         '(all console ports are one device; entropy: false leaves that one out)',
     );
   }
-  return { disks, consolePorts, entropy };
+  return { disks, nics, consolePorts, entropy };
 }

@@ -2,6 +2,8 @@
 export { Machine, type MachineState } from './machine.js';
 export type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 export type { DiskOptions } from './disk-options.js';
+export type { NicOptions } from './nic-options.js';
+export { claimMac, type MacClaim } from './mac-claims.js';
 export type { ConsolePortOptions } from './console-options.js';
 export type { EntropyOptions } from './entropy-options.js';
 export type { DeviceSource, LentDevice, RefreshReport } from './lent-device.js';
@@ -11,7 +13,8 @@ export type { BootImage, FlatBoot, KernelBoot, MultibootBoot } from '../boot/ind
 export { checkMachineOptions, checkMemory } from './options.js';
 export type { EndReason, EndStatus } from './status.js';
 export type { MachinePit } from './machine-pit.js';
-export { fileDisk, lockImages, qcow2Disk } from '../vsp/index.js';
+export { fileDisk, lockImages, networkSwitch, passt, qcow2Disk, tap } from '../vsp/index.js';
+export { carriedNetwork, carryNetwork, formatMac, parseMac } from '../vsp/index.js';
 export { MachineConsole, type WaitForOptions } from './console.js';
 export { setLinuxProbe, type LinuxSupport } from './linux-support.js';
 export type { JsonValue } from './inspect.js';

@@ -6,9 +6,10 @@ import { AbortError, VmmError } from '../base/errors.js';
 import { checkInteger, checkOptionNames } from '../base/options.js';
 import type { BlockProvider, BlockSource, ConsolePort, ConsoleSize, ConsoleSource } from '../vsp/index.js';
 import type { DeviceContract, EntropyProvider, EntropySource, RebindOptions, RebindReport } from '../vsp/index.js';
+import type { NetOpenContext, NetProvider, NetSource } from '../vsp/index.js';
 
 /** What any lent device can stand on. */
-export type DeviceSource = BlockSource | ConsoleSource | EntropySource;
+export type DeviceSource = BlockSource | NetSource | ConsoleSource | EntropySource;
 
 /** What `refresh` found: a disk's size, or the size of the terminal behind a console port that has one. */
 export interface RefreshReport {
@@ -25,8 +26,10 @@ export interface LentDevice {
    * Another backend of its class from now on, while the guest runs and has requests in flight. A refusal leaves the old
    * one serving. `allowLarger` and `maxHoldMs` are for disks: the other classes hold no requests.
    *
-   * @throws TypeError for a backend of another class; VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_TIMEOUT, ERR_STATE,
-   *   ERR_CLOSED, ERR_SYSTEM; AbortError.
+   * A nic's link stays as it is for the guest, and frames that wait for it stay; those under way in the old network are lost.
+   *
+   * @throws TypeError for a backend of another class; VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_DEVICE, ERR_TIMEOUT,
+   *   ERR_STATE, ERR_CLOSED, ERR_SYSTEM; AbortError.
    */
   rebind(backend: DeviceSource, options?: RebindOptions): Promise<RebindReport>;
   /** Looks whether the backend has another size, and tells the guest. @throws VmmError */
@@ -37,6 +40,8 @@ export interface LentDevice {
    * @throws TypeError on a device of another class, RangeError for a size that is none.
    */
   resize(size: ConsoleSize): void;
+  /** Takes a nic's link down or up: the guest is told, and nothing passes while it is down. @throws TypeError on another class */
+  setLink(up: boolean): void;
 }
 
 export function lentDisk(disk: BlockProvider): LentDevice {
@@ -51,6 +56,30 @@ export function lentDisk(disk: BlockProvider): LentDevice {
     },
     refresh: async () => ({ sizeBytes: (await disk.refreshGeometry()).sizeBytes }),
     resize: () => refuseResize(disk.id, 'block'),
+    setLink: () => refuseLink(disk.id, 'block'),
+  };
+}
+
+export function lentNic(nic: NetProvider, context: Omit<NetOpenContext, 'signal'>): LentDevice {
+  return {
+    id: nic.id,
+    get contract() {
+      return nic.contract;
+    },
+    rebind: async (source, options) => {
+      requireClass(nic.id, 'network', source);
+      const opened = {
+        describe: () => source.describe(),
+        open: () => source.open({ ...context, signal: options?.signal }),
+      };
+      return change(opened, options, nic, (backend) => nic.rebind(backend));
+    },
+    refresh: () => Promise.resolve({}),
+    resize: () => refuseResize(nic.id, 'network'),
+    setLink: (up) => {
+      if (typeof up !== 'boolean') throw new TypeError('setLink: true or false is wanted');
+      nic.setLink(up);
+    },
   };
 }
 
@@ -76,6 +105,7 @@ export function lentConsolePort(id: string, port: ConsolePort): LentDevice {
         rows: checkInteger('rows', rows, 1, 0xffff),
       });
     },
+    setLink: () => refuseLink(id, 'console'),
   };
 }
 
@@ -91,10 +121,11 @@ export function lentEntropy(entropy: EntropyProvider): LentDevice {
     },
     refresh: () => Promise.resolve({}),
     resize: () => refuseResize(entropy.id, 'entropy'),
+    setLink: () => refuseLink(entropy.id, 'entropy'),
   };
 }
 
-const CLASSES = { block: 'a disk', console: 'a console', entropy: 'a generator' };
+const CLASSES = { block: 'a disk', network: 'a network', console: 'a console', entropy: 'a generator' };
 
 function requireClass<C extends DeviceSource['class']>(
   id: string,
@@ -107,6 +138,10 @@ function requireClass<C extends DeviceSource['class']>(
 
 function refuseResize(id: string, ofClass: DeviceSource['class']): never {
   throw new TypeError(`'${id}' is ${CLASSES[ofClass]}: only a console port has a terminal's size`);
+}
+
+function refuseLink(id: string, ofClass: DeviceSource['class']): never {
+  throw new TypeError(`'${id}' is ${CLASSES[ofClass]}: only a nic has a link`);
 }
 
 /** The change where no request is held: the new backend is opened, asked for, and takes over. */

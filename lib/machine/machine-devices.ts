@@ -7,16 +7,19 @@ import type { Clock } from '../base/clock.js';
 import { AbortError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { type AddressSpace, NativeIoEngine } from '../memory/index.js';
-import { BlockDevice, ConsoleDevice, EntropyDevice, type VirtioDevice } from '../vdp/index.js';
-import { BlockProvider, type ConsoleBackend, ConsoleProvider, EntropyProvider } from '../vsp/index.js';
+import { BlockDevice, ConsoleDevice, EntropyDevice, NetDevice, type VirtioDevice } from '../vdp/index.js';
+import { BlockProvider, type ConsoleBackend, ConsoleProvider, EntropyProvider, NetProvider } from '../vsp/index.js';
 import type { DeviceConfigs } from './device-options.js';
 import { IoEngineSlot } from './io-engine-slot.js';
-import { type LentDevice, lentConsolePort, lentDisk, lentEntropy } from './lent-device.js';
+import { type LentDevice, lentConsolePort, lentDisk, lentEntropy, lentNic } from './lent-device.js';
+import { claimMac, type MacClaim } from './mac-claims.js';
 
 /** No id of a user's has a colon. */
 const CONSOLE = 'console:ports';
 
 export interface MachineDevicesOptions extends DeviceConfigs {
+  /** The machine's. */
+  readonly name: string;
   /** The guest's, to begin with: some backends read their image's metadata when they are opened. */
   readonly memory: AddressSpace;
   readonly clock: Clock;
@@ -27,6 +30,8 @@ export interface MachineDevicesOptions extends DeviceConfigs {
 export class MachineDevices {
   readonly #slot = new IoEngineSlot((memory) => new NativeIoEngine(memory));
   readonly #disks: BlockProvider[] = [];
+  readonly #nics: NetProvider[] = [];
+  readonly #macs: MacClaim[] = [];
   #console: ConsoleProvider | undefined;
   #entropy: EntropyProvider | undefined;
   readonly #clock: Clock;
@@ -39,13 +44,15 @@ export class MachineDevices {
   /**
    * Opens every backend; what was opened is closed again when a later one fails.
    *
-   * @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_STATE, ERR_SYSTEM; AbortError.
+   * @throws VmmError ERR_DISK_IMAGE, ERR_DISK_LOCKED, ERR_DEVICE, ERR_STATE, ERR_SYSTEM; AbortError; RangeError for an MTU
+   *   that a nic's backend has not.
    */
   static async open(options: MachineDevicesOptions): Promise<MachineDevices> {
     const devices = new MachineDevices(options.clock);
     try {
       await devices.#slot.use(options.memory);
       await devices.#openDisks(options);
+      await devices.#openNics(options);
       await devices.#openConsole(options);
       await devices.#openEntropy(options);
       return devices;
@@ -63,6 +70,26 @@ export class MachineDevices {
       const disk = await BlockProvider.open(backend, context);
       this.#disks.push(disk);
       this.#lent.set(id, lentDisk(disk));
+    }
+  }
+
+  async #openNics({ name: machine, nics, clock, logger, signal }: MachineDevicesOptions): Promise<void> {
+    for (const { id, backend: source, mac: wanted, mtuBytes } of nics) {
+      if (signal?.aborted === true) throw new AbortError(signal);
+      const claim = claimMac({ machine, id, mac: wanted });
+      this.#macs.push(claim);
+      const { mac } = claim;
+      const context = { id, mac, clock, logger };
+      const backend = await source.open({ ...context, signal });
+      let nic: NetProvider;
+      try {
+        nic = new NetProvider({ id, backend, mac, mtuBytes, clock, logger });
+      } catch (error) {
+        await backend.close();
+        throw error;
+      }
+      this.#nics.push(nic);
+      this.#lent.set(id, lentNic(nic, context));
     }
   }
 
@@ -102,6 +129,7 @@ export class MachineDevices {
   /** The guest's sides, for a new board. */
   makeProxies(): VirtioDevice[] {
     const proxies: VirtioDevice[] = this.#disks.map((disk) => new BlockDevice(disk));
+    for (const nic of this.#nics) proxies.push(new NetDevice(nic.id, nic));
     if (this.#console) proxies.push(new ConsoleDevice(CONSOLE, this.#console.ports));
     if (this.#entropy) proxies.push(new EntropyDevice(this.#entropy.id, this.#entropy, this.#clock));
     return proxies;
@@ -116,15 +144,19 @@ export class MachineDevices {
   }
 
   inspect(): unknown {
-    const details = new Map(this.#disks.map((disk) => [disk.id, disk.inspect()]));
+    const details = new Map([...this.#disks, ...this.#nics].map((device) => [device.id, device.inspect()]));
     const devices = [...this.#lent].map(([id, { contract }]) => [id, { contract, ...details.get(id) }]);
     return { requestsInFlight: this.#slot.inFlight, devices: Object.fromEntries(devices) as unknown };
   }
 
   /** Makes durable what was promised, and gives locks and descriptors back. After the board. Idempotent. */
   async close(): Promise<void> {
-    const providers = [...this.#disks, this.#console, this.#entropy].filter((provider) => provider !== undefined);
+    const providers = [...this.#disks, ...this.#nics, this.#console, this.#entropy].filter(
+      (provider) => provider !== undefined,
+    );
     const closed = await Promise.allSettled(providers.map((provider) => provider.close()));
+    // Only now: until its port is gone, frames with the address may be under way.
+    for (const claim of this.#macs) claim.release();
     await this.#slot.close();
     const failure = closed.find((result) => result.status === 'rejected');
     if (failure) throw failure.reason;

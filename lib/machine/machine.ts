@@ -106,10 +106,10 @@ export class Machine implements AsyncDisposable {
         throw new RangeError(`cpus: ${config.cpus} are more than this KVM allows, ${kvm.maxVcpus()}`);
       }
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
-      const { disks, consolePorts, entropy, clock, logger } = config;
+      const { name, disks, nics, consolePorts, entropy, clock, logger } = config;
       space = makeSpace(config);
-      const lent = { disks, consolePorts, entropy };
-      devices = await MachineDevices.open({ ...lent, memory: space, clock, logger, signal: call.signal });
+      const lent = { disks, nics, consolePorts, entropy };
+      devices = await MachineDevices.open({ name, ...lent, memory: space, clock, logger, signal: call.signal });
       const machine = new Machine(config, kvm, space, devices);
       machine.#use(
         await Board.create(kvm, config, space, machine.#listener(), {
@@ -175,14 +175,15 @@ export class Machine implements AsyncDisposable {
   /** The board's CPUs go; all of them, or none when one can't. */
   async #letRun(): Promise<void> {
     const board = this.#board;
+    // Before the first instruction: a guest that programs its PIT at once must not be taken for one that did so in the pause.
+    this.pit.run();
     try {
       board.resume();
     } catch (error) {
       await board.park();
+      this.pit.pauseAgain();
       throw error;
     }
-    if (this.#fresh) this.pit.start();
-    else this.pit.resume();
     this.#fresh = false;
     this.#halt ??= this.#makeHaltDetector();
     this.#halt.start();

@@ -74,6 +74,7 @@ const NAMES = [
   'portDevices',
   'virtioDevices',
   'disks',
+  'nics',
   'consolePorts',
   'entropy',
   'pit',

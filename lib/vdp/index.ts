@@ -9,3 +9,4 @@ export type { DescriptorChain, Virtqueue } from './virtqueue.js';
 export { BlockDevice, type BlockDeviceOptions } from './block.js';
 export { ConsoleDevice } from './console.js';
 export { EntropyDevice } from './entropy.js';
+export { NetDevice } from './net.js';

@@ -349,7 +349,7 @@ describe('the device', () => {
 
   it('brings large packets from guest to guest over a switch without a checksum made', async () => {
     const net = new NetSwitch({ name: 'lan' });
-    const sender = new NetProvider({ id: 'a', backend: net.port(), logger: silentLogger });
+    const sender = new NetProvider({ id: 'a', backend: net.port(), logger: silentLogger, mac: 0x020000000002 });
     const receiver = await rig();
     await receiver.provider.rebind(net.port());
     const large = unfinished(tcp(9000), 1400);

@@ -7,9 +7,10 @@ import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import { announcementOf } from './announcement.js';
 import type { NetBackend, NetFrame } from './contract.js';
-import { macOf, NetProvider } from './provider.js';
-import { recordPackets } from './recorder.js';
+import { NetProvider } from './provider.js';
+import { recordedNetwork, recordPackets } from './recorder.js';
 import { segmentTcp } from './segment.js';
+import type { NetSource } from './source.js';
 import { NetSwitch } from './switch.js';
 import { FakeGuest, FakeNetwork, packet, unfinished, withoutNative } from './testing.js';
 
@@ -219,10 +220,7 @@ describe('NetProvider', () => {
     expect(network.sent.length).toBe(2);
   });
 
-  it('has a stable address of its own, and refuses one that is none', () => {
-    expect(macOf('net0')).toBe(macOf('net0'));
-    expect(macOf('net0')).not.toBe(macOf('net1'));
-    expect(Math.floor(macOf('net0') / 2 ** 40) & 3).toBe(2);
+  it('refuses an address or an MTU that is none', () => {
     const backend = new FakeNetwork();
     for (const mac of [0, 2 ** 48, 0x010000000000]) expect(() => provider(backend, { mac })).toThrow(RangeError);
     for (const mtuBytes of [67, 1501]) expect(() => provider(backend, { mtuBytes })).toThrow(RangeError);
@@ -313,6 +311,36 @@ describe('recordPackets', () => {
       expect(new Uint8Array(first)).toEqual(tcp(7));
       expect(new Uint8Array(bytes.subarray(40 + first.length + 16))).toEqual(tcp(8));
       expect(network.closed).toBe(true);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it('goes on in its file when its network is opened again, for one device at a time', async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'vivarium-net-'));
+    const file = path.join(folder, 'net.pcap');
+    try {
+      const networks: FakeNetwork[] = [];
+      const around: NetSource = {
+        class: 'network',
+        describe: () => ({ kind: 'fake' }),
+        open: () => Promise.resolve(networks[networks.push(new FakeNetwork()) - 1]!),
+      };
+      const source = recordedNetwork(around, file);
+      expect(source.describe()).toEqual({ kind: 'recorder', path: file, around: { kind: 'fake' } });
+      const context = { id: 'net0', mac: OWN, logger, clock: new ManualClock() };
+      for (const length of [7, 8]) {
+        const net = provider(await source.open(context));
+        await expect(source.open(context)).rejects.toMatchObject({ code: 'ERR_STATE' });
+        net.send([{ bytes: tcp(length) }]);
+        await net.close();
+      }
+      const records = 2 * 16 + tcp(7).length + tcp(8).length;
+      expect((await stat(file)).size).toBe(24 + records);
+      await expect(recordedNetwork(around, file).open(context)).rejects.toMatchObject({ errno: 'EEXIST' });
+      expect(networks.map(({ closed }) => closed)).toEqual([true, true, true]);
+      expect(() => recordedNetwork({} as NetSource, file)).toThrow(TypeError);
+      expect(() => recordedNetwork(around, '')).toThrow(TypeError);
     } finally {
       await rm(folder, { recursive: true });
     }

@@ -8,7 +8,6 @@
  * What the guest does not take waits, bounded; then the backend is paused, and what it still gives is dropped. It must not
  * know virtio or touch guest memory.
  */
-import { createHash } from 'node:crypto';
 import { Ether, VLAN_TAG_BYTES } from '../../abi/inet.js';
 import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
@@ -27,14 +26,15 @@ import {
   type NetService,
 } from './contract.js';
 import { layoutOf } from './frame-layout.js';
-import { macAt, MacFilter } from './mac-filter.js';
+import { formatMac, isGroupMac } from './mac-address.js';
+import { MacFilter } from './mac-filter.js';
 
 export interface NetProviderOptions {
   readonly id: string;
   readonly backend: NetBackend;
   readonly logger: Logger;
-  /** A number of 48 bits, not a group address. Default: one of the locally administered, made of the id. */
-  readonly mac?: number | undefined;
+  /** A number of 48 bits, not a group address. */
+  readonly mac: number;
   /** 68 to 65521 bytes. Default: the backend's. */
   readonly mtuBytes?: number | undefined;
   /** Default: the host's. */
@@ -89,10 +89,10 @@ export class NetProvider implements NetService {
 
   /** @throws RangeError for an address or an MTU that is none, or an MTU that the backend has not. */
   constructor(options: NetProviderOptions) {
-    const { id, backend, clock = hostClock, logger, mtuBytes = backend.mtuBytes, mac = macOf(id) } = options;
+    const { id, backend, clock = hostClock, logger, mtuBytes = backend.mtuBytes, mac } = options;
     this.id = id;
     this.mac = checkInteger('mac', mac, 1, 2 ** 48 - 1);
-    if (Math.floor(mac / 2 ** 40) % 2 === 1) throw new RangeError(`network ${id}: the address is that of a group`);
+    if (isGroupMac(mac)) throw new RangeError(`network ${id}: the address is that of a group`);
     this.mtuBytes = checkInteger('mtuBytes', mtuBytes, MIN_MTU_BYTES, Math.min(MAX_MTU_BYTES, backend.mtuBytes));
     this.filter = new MacFilter(this.mac);
     this.#clock = clock;
@@ -126,8 +126,10 @@ export class NetProvider implements NetService {
   }
 
   /** Frames that wait for the guest, and those that were dropped by reason. */
-  inspect(): unknown {
-    return { waiting: this.#waiting.length, linkUp: this.linkUp, dropped: { ...this.#dropped } };
+  inspect(): object {
+    const { mtuBytes, linkUp } = this;
+    const dropped = { ...this.#dropped };
+    return { mac: formatMac(this.mac), mtuBytes, linkUp, waiting: this.#waiting.length, dropped };
   }
 
   attach(guest: NetGuestEnd | undefined): void {
@@ -191,7 +193,12 @@ export class NetProvider implements NetService {
     });
     // Whatever made the guest wait is gone.
     this.onWritable?.();
-    await old.close();
+    try {
+      await old.close();
+    } catch (error) {
+      // The new one serves already: this is no failure of the rebind.
+      this.#logger.log('warn', `network ${this.id}: the backend before could not be closed: ${String(error)}`);
+    }
   }
 
   /** Idempotent. */
@@ -292,11 +299,4 @@ export class NetProvider implements NetService {
       this.#logger.log('warn', `network ${this.id}: ${count} frames ${what}: dropped`, { dropped }),
     );
   }
-}
-
-/** Stable for an id: locally administered, no group (IEEE 802, 8.2). */
-export function macOf(id: string): number {
-  const bytes = createHash('sha256').update(id).digest().subarray(0, Ether.ADDRESS_BYTES);
-  bytes[0] = (bytes[0]! & 0xfc) | 0x02;
-  return macAt(bytes, 0);
 }

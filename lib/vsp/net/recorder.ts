@@ -5,9 +5,10 @@
  */
 import { createWriteStream, openSync, type WriteStream } from 'node:fs';
 import { hostClock, type Clock } from '../../base/clock.js';
-import { SystemError } from '../../base/errors.js';
+import { SystemError, VmmError } from '../../base/errors.js';
 import { KiB, MiB } from '../../base/units.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
+import type { NetSource } from './source.js';
 
 const MAGIC_NANOSECONDS = 0xa1b23c4d;
 const LINKTYPE_ETHERNET = 1;
@@ -16,16 +17,59 @@ const RECORD_HEADER_BYTES = 16;
 const MAX_RECORD_BYTES = 256 * KiB;
 const MAX_BEHIND_BYTES = 8 * MiB;
 
-/** Records what passes between a device and `backend`, in a new file of mode 0600. @throws SystemError. */
-export function recordPackets(backend: NetBackend, path: string, options: { clock?: Clock } = {}): NetBackend {
+/**
+ * Records what passes between a device and `network` in a file of mode 0600 that must not be there yet. Opened again, after
+ * a rebind away, it goes on in that file.
+ *
+ * @throws TypeError for what is no network or no path; `open` throws VmmError ERR_STATE while a device has it, SystemError.
+ * @example nics: [{ id: 'net0', backend: recordedNetwork(networkSwitch('lan'), 'lan.pcap') }]
+ */
+export function recordedNetwork(network: NetSource, path: string): NetSource {
+  if ((network as NetSource | null)?.class !== 'network') throw new TypeError('recordedNetwork: a network is wanted');
+  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
+    throw new TypeError('recordedNetwork: the path of a file is wanted');
+  }
+  let isOpen = false;
+  let wasOpened = false;
+  return {
+    class: 'network',
+    describe: () => ({ kind: 'recorder', path, around: network.describe() }),
+    open: async (context) => {
+      if (isOpen) throw new VmmError('ERR_STATE', `${path} records the packets of another device`);
+      isOpen = true;
+      const release = (): void => void (isOpen = false);
+      let backend: NetBackend | undefined;
+      try {
+        backend = await network.open(context);
+        const recorder = recordPackets(backend, path, { clock: context.clock, goesOn: wasOpened, onClose: release });
+        wasOpened = true;
+        return recorder;
+      } catch (error) {
+        release();
+        await backend?.close();
+        throw error;
+      }
+    },
+  };
+}
+
+export interface RecorderOptions {
+  readonly clock?: Clock;
+  /** The file is there, with its header. Default: it must not be there. */
+  readonly goesOn?: boolean;
+  readonly onClose?: () => void;
+}
+
+/** The same around a network that is open. @throws SystemError. */
+export function recordPackets(backend: NetBackend, path: string, options: RecorderOptions = {}): NetBackend {
   let fd: number;
   try {
-    fd = openSync(path, 'wx', 0o600);
+    fd = openSync(path, options.goesOn === true ? 'a' : 'wx', 0o600);
   } catch (error) {
     const { code = 'EIO', errno = 0 } = error as NodeJS.ErrnoException;
     throw new SystemError('open', code, Math.abs(errno), path);
   }
-  return new Recorder(backend, createWriteStream(path, { fd }), path, options.clock ?? hostClock);
+  return new Recorder(backend, createWriteStream(path, { fd }), path, options);
 }
 
 class Recorder implements NetBackend {
@@ -36,18 +80,21 @@ class Recorder implements NetBackend {
   readonly #stream: WriteStream;
   readonly #path: string;
   readonly #clock: Clock;
+  readonly #onClose: (() => void) | undefined;
   #skipped = 0;
   #failure: string | undefined;
 
-  constructor(backend: NetBackend, stream: WriteStream, path: string, clock: Clock) {
+  constructor(backend: NetBackend, stream: WriteStream, path: string, options: RecorderOptions) {
     this.takes = backend.takes;
     this.gives = backend.gives;
     this.mtuBytes = backend.mtuBytes;
     this.#backend = backend;
     this.#stream = stream;
     this.#path = path;
-    this.#clock = clock;
+    this.#clock = options.clock ?? hostClock;
+    this.#onClose = options.onClose;
     stream.on('error', (error) => (this.#failure = error.message));
+    if (options.goesOn === true) return;
     const header = Buffer.alloc(FILE_HEADER_BYTES);
     header.writeUInt32LE(MAGIC_NANOSECONDS, 0);
     header.writeUInt16LE(2, 4); // version 2.4
@@ -88,6 +135,7 @@ class Recorder implements NetBackend {
       if (this.#stream.closed) resolve();
       else this.#stream.once('close', resolve).end();
     });
+    this.#onClose?.();
   }
 
   #record(frames: readonly NetFrame[]): void {

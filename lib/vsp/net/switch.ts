@@ -9,6 +9,7 @@ import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import type { BackendDescription } from '../contract.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
+import { isGroupMac } from './mac-address.js';
 import { macAt } from './mac-filter.js';
 
 export interface NetSwitchOptions {
@@ -44,12 +45,19 @@ export class NetSwitch {
     this.#clock = options.clock ?? hostClock;
   }
 
-  /** A port for one device. @throws VmmError ERR_STATE when the switch is full. */
-  port(): NetBackend {
+  get portCount(): number {
+    return this.#ports.size;
+  }
+
+  /** A port for one device; `onClose` is called when it has gone. @throws VmmError ERR_STATE when the switch is full. */
+  port(onClose?: () => void): NetBackend {
     if (this.#ports.size === MAX_PORTS) throw new VmmError('ERR_STATE', `switch ${this.name} has no more ports`);
     const port: SwitchPort = new SwitchPort(this.name, this.mtuBytes, {
       send: (frames) => this.#send(port, frames),
-      close: () => this.#close(port),
+      close: () => {
+        this.#close(port);
+        onClose?.();
+      },
     });
     this.#ports.add(port);
     return port;
@@ -84,7 +92,7 @@ export class NetSwitch {
   }
 
   #learn(mac: number, port: SwitchPort, nowNs: bigint): void {
-    if (isGroup(mac)) return;
+    if (isGroupMac(mac)) return;
     const known = this.#learned.get(mac);
     if (known?.port === port) {
       known.seenNs = nowNs;
@@ -101,7 +109,7 @@ export class NetSwitch {
   }
 
   #portOf(mac: number, nowNs: bigint): SwitchPort | undefined {
-    const known = isGroup(mac) ? undefined : this.#learned.get(mac);
+    const known = isGroupMac(mac) ? undefined : this.#learned.get(mac);
     if (known === undefined) return undefined;
     if (nowNs - known.seenNs <= AGEING_NS) return known.port;
     known.port.addresses.delete(mac);
@@ -132,6 +140,7 @@ class SwitchPort implements NetBackend {
   readonly #on: SwitchEnd;
   #host: NetHostEnd | undefined;
   #paused = false;
+  #isClosed = false;
   #lost = 0;
 
   constructor(switchName: string, mtuBytes: number, on: SwitchEnd) {
@@ -145,7 +154,7 @@ class SwitchPort implements NetBackend {
   }
 
   send(frames: readonly NetFrame[]): boolean {
-    this.#on.send(frames);
+    if (!this.#isClosed) this.#on.send(frames);
     return true;
   }
 
@@ -163,12 +172,9 @@ class SwitchPort implements NetBackend {
   }
 
   close(): Promise<void> {
-    this.#on.close();
+    if (!this.#isClosed) this.#on.close();
+    this.#isClosed = true;
     this.#host = undefined;
     return Promise.resolve();
   }
-}
-
-function isGroup(mac: number): boolean {
-  return Math.floor(mac / 2 ** 40) % 2 === 1;
 }

@@ -6,7 +6,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { hostClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetBackend, NetFrame } from './contract.js';
-import { networkSwitch } from './network-switch-shared.js';
+import { networkSwitch } from './network-switch.js';
 import { SwitchHub } from './switch-link-hub.js';
 import { SwitchPlace } from './switch-link-place.js';
 import { unfinished, packet } from './testing.js';

@@ -1,0 +1,80 @@
+/** Networks that are lent into the embedded host, with the real rooms, both ends in this process. */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Channel } from '../base/command-io.js';
+import { ManualClock } from '../base/clock.js';
+import { silentLogger } from '../base/logger.js';
+import * as machines from '../machine/index.js';
+import { lendNics } from './lend-nics.js';
+import { parseNics } from './nic-option.js';
+import { networkOf } from './networks.js';
+
+let runtime: string;
+let before: string | undefined;
+beforeAll(() => {
+  before = process.env['XDG_RUNTIME_DIR'];
+  runtime = mkdtempSync(join(tmpdir(), 'vivarium-lend-'));
+  process.env['XDG_RUNTIME_DIR'] = runtime;
+});
+afterAll(() => {
+  if (before === undefined) delete process.env['XDG_RUNTIME_DIR'];
+  else process.env['XDG_RUNTIME_DIR'] = before;
+  rmSync(runtime, { recursive: true });
+});
+
+const clock = new ManualClock();
+const context = { machines, clock, logger: silentLogger, signal: new AbortController().signal };
+const claims = () => readdirSync(join(runtime, 'vivarium', 'macs'));
+
+function channelPair(): [Channel, Channel] {
+  const [one, two] = [new PassThrough(), new PassThrough()];
+  return [
+    { input: one, output: two },
+    { input: two, output: one },
+  ];
+}
+
+describe('lendNics', () => {
+  it('opens them here, and what is told inside finds them at its channels', async () => {
+    const lent = await lendNics(parseNics(['switch:lend,mtu=9000', 'switch:lend,mac=02:00:00:00:00:0A'], []), context);
+    expect(lent.nics).toMatchObject([
+      { id: 'net0', mtuBytes: 9000, network: { kind: 'carried', channel: 0 } },
+      { id: 'net1', mac: '02:00:00:00:00:0a', network: { kind: 'carried', channel: 1 } },
+    ]);
+    expect(machines.parseMac(lent.nics[0]!.mac!)).toBeDefined();
+    expect(claims().length).toBe(2);
+
+    const pairs = [channelPair(), channelPair()];
+    lent.join.forEach((take, index) => take(pairs[index]![0]));
+    const inner = pairs.map(([, channel]) => channel);
+    const backends = await Promise.all(
+      lent.nics.map(async (nic) =>
+        networkOf(nic, machines, inner).open({ id: nic.id, mac: 1, clock, logger: silentLogger }),
+      ),
+    );
+    const got = await new Promise<Uint8Array>((resolve) => {
+      backends[0]!.start({ receive: () => undefined, writable: () => undefined, link: () => undefined });
+      backends[1]!.start({
+        receive: ([frame]) => resolve(frame!.bytes),
+        writable: () => undefined,
+        link: () => undefined,
+      });
+      backends[0]!.send([{ bytes: new Uint8Array(8000).fill(7) }]);
+    });
+    expect([got.length, got[7999]]).toEqual([8000, 7]);
+    await Promise.all(backends.map((backend) => backend.close()));
+    await lent.close();
+    expect(claims()).toEqual([]);
+  });
+
+  it('leaves nothing open when one is not there', async () => {
+    const nics = parseNics(['switch:lend', 'switch:lend,mtu=9000'], []);
+    await expect(lendNics(nics, context)).rejects.toMatchObject({ code: 'ERR_DEVICE' });
+    expect(claims()).toEqual([]);
+    const anew = await lendNics(parseNics(['switch:lend,mtu=9000'], []), context);
+    await anew.close();
+  });
+});

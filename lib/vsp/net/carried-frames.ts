@@ -1,0 +1,165 @@
+/**
+ * Frames and what belongs to them over a byte stream, for a network whose backend is in another process. Each record has
+ * a length, so that a stream that goes wrong is noticed and given up; nothing of it is believed.
+ *
+ * | offset | size | field                                                                                        |
+ * |--------|------|----------------------------------------------------------------------------------------------|
+ * | 0      | 4    | bytes behind this field, big endian, at most MAX_RECORD_BYTES                                  |
+ * | 4      | 1    | 0 hello, 1 frame, 2 link                                                                     |
+ * | 5      | 1    | hello: 1 takes checksums, 2 takes segments, 4 gives checked, 8 gives merged; link: 0 down, 1 up;  |
+ * |        |      | frame: 1 checked, 2 unfinished, 4 to be cut                                                  |
+ * | 6      | 2    | hello: MTU in bytes; frame: where the unfinished checksum starts, big endian                   |
+ * | 8      | 2    | frame: where it stands, from there                                                            |
+ * | 10     | 2    | frame: payload bytes of a segment                                                             |
+ * | 12     |      | frame: its bytes                                                                             |
+ */
+import type { NetAbilities, NetBackend, NetFrame } from './contract.js';
+
+export type CarriedRecord =
+  | {
+      readonly type: 'hello';
+      readonly takes: NetAbilities;
+      readonly gives: NetBackend['gives'];
+      readonly mtuBytes: number;
+    }
+  | { readonly type: 'frame'; readonly frame: NetFrame }
+  | { readonly type: 'link'; readonly up: boolean };
+
+const LENGTH_BYTES = 4;
+const HEADER_BYTES = 12;
+/** The largest packet with its Ethernet header and tags, and our header. */
+const MAX_RECORD_BYTES = 65535 + 22 + HEADER_BYTES;
+const HELLO = 0;
+const FRAME = 1;
+const LINK = 2;
+
+/** All frames in one piece; one that is too long for any network is left out. */
+export function encodeFrames(frames: readonly NetFrame[]): Uint8Array {
+  const fitting = frames.filter(({ bytes }) => HEADER_BYTES - LENGTH_BYTES + bytes.length <= MAX_RECORD_BYTES);
+  const all = Buffer.allocUnsafe(fitting.reduce((sum, { bytes }) => sum + HEADER_BYTES + bytes.length, 0));
+  let at = 0;
+  for (const { bytes, unfinished, segmentBytes, checked } of fitting) {
+    const flags = (checked === true ? 1 : 0) | (unfinished ? 2 : 0) | (segmentBytes === undefined ? 0 : 4);
+    writeHeader(
+      all,
+      at,
+      FRAME,
+      flags,
+      [unfinished?.startAt ?? 0, unfinished?.offset ?? 0, segmentBytes ?? 0],
+      bytes.length,
+    );
+    all.set(bytes, at + HEADER_BYTES);
+    at += HEADER_BYTES + bytes.length;
+  }
+  return all;
+}
+
+export function encodeHello({ takes, gives, mtuBytes }: NetBackend): Uint8Array {
+  const flags = [takes.checksum, takes.segments, gives.checked, gives.merged];
+  const all = Buffer.alloc(HEADER_BYTES);
+  writeHeader(
+    all,
+    0,
+    HELLO,
+    flags.reduce((sum, flag, bit) => sum | (flag ? 1 << bit : 0), 0),
+    [mtuBytes, 0, 0],
+  );
+  return all;
+}
+
+export function encodeLink(up: boolean): Uint8Array {
+  const all = Buffer.alloc(HEADER_BYTES);
+  writeHeader(all, 0, LINK, up ? 1 : 0, [0, 0, 0]);
+  return all;
+}
+
+function writeHeader(
+  all: Buffer,
+  at: number,
+  type: number,
+  flags: number,
+  words: readonly [number, number, number],
+  dataBytes = 0,
+): void {
+  all.writeUInt32BE(HEADER_BYTES - LENGTH_BYTES + dataBytes, at);
+  all[at + 4] = type;
+  all[at + 5] = flags;
+  words.forEach((word, index) => all.writeUInt16BE(word, at + 6 + 2 * index));
+}
+
+/** Takes bytes as they come, gives whole records. Frames of one chunk share its bytes. */
+export class CarriedDecoder {
+  #rest: Buffer = Buffer.alloc(0);
+  #pieces: Uint8Array[] = [];
+  #bytes = 0;
+  #wantedBytes = LENGTH_BYTES;
+  #isBroken = false;
+
+  /** Undefined when the stream is beyond repair: a length or a type that there is not. */
+  push(chunk: Uint8Array): CarriedRecord[] | undefined {
+    if (this.#isBroken) return undefined;
+    this.#pieces.push(chunk);
+    this.#bytes += chunk.length;
+    // A large frame in many small pieces is put together once.
+    if (this.#rest.length + this.#bytes < this.#wantedBytes) return [];
+    const all = Buffer.concat([this.#rest, ...this.#pieces]);
+    const records: CarriedRecord[] = [];
+    let at = 0;
+    for (;;) {
+      this.#wantedBytes = LENGTH_BYTES;
+      if (all.length - at < LENGTH_BYTES) break;
+      const length = all.readUInt32BE(at);
+      if (length < HEADER_BYTES - LENGTH_BYTES || length > MAX_RECORD_BYTES) return this.#break();
+      this.#wantedBytes = LENGTH_BYTES + length;
+      if (all.length - at < this.#wantedBytes) break;
+      const record = decodeRecord(all.subarray(at, at + this.#wantedBytes));
+      if (record === undefined) return this.#break();
+      records.push(record);
+      at += this.#wantedBytes;
+    }
+    this.#rest = all.subarray(at);
+    this.#pieces = [];
+    this.#bytes = 0;
+    return records;
+  }
+
+  get heldBytes(): number {
+    return this.#rest.length + this.#bytes;
+  }
+
+  #break(): undefined {
+    this.#isBroken = true;
+    this.#rest = Buffer.alloc(0);
+    this.#pieces = [];
+    this.#bytes = 0;
+    return undefined;
+  }
+}
+
+function decodeRecord(record: Buffer): CarriedRecord | undefined {
+  const flags = record[5]!;
+  const words = [6, 8, 10].map((at) => record.readUInt16BE(at));
+  switch (record[4]) {
+    case HELLO: {
+      const [checksum, segments, checked, merged] = [1, 2, 4, 8].map((bit) => (flags & bit) !== 0);
+      const [takes, gives] = [
+        { checksum: checksum!, segments: segments! },
+        { checked: checked!, merged: merged! },
+      ];
+      return { type: 'hello', takes, gives, mtuBytes: words[0]! };
+    }
+    case LINK:
+      return { type: 'link', up: flags === 1 };
+    case FRAME: {
+      const frame: NetFrame = {
+        bytes: new Uint8Array(record.buffer, record.byteOffset + HEADER_BYTES, record.length - HEADER_BYTES),
+        ...((flags & 1) === 0 ? {} : { checked: true }),
+        ...((flags & 2) === 0 ? {} : { unfinished: { startAt: words[0]!, offset: words[1]! } }),
+        ...((flags & 4) === 0 ? {} : { segmentBytes: words[2]! }),
+      };
+      return { type: 'frame', frame };
+    }
+    default:
+      return undefined;
+  }
+}

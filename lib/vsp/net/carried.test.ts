@@ -1,0 +1,173 @@
+import { PassThrough } from 'node:stream';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { ManualClock } from '../../base/clock.js';
+import { silentLogger } from '../../base/logger.js';
+import { carriedNetwork, carryNetwork } from './carried.js';
+import { CarriedDecoder, encodeFrames, encodeHello, encodeLink } from './carried-frames.js';
+import type { NetFrame } from './contract.js';
+import { NetProvider } from './provider.js';
+import { FakeGuest, FakeNetwork, packet, unfinished } from './testing.js';
+
+const OWN = 0x020000000001;
+const context = { id: 'net0', mac: OWN, logger: silentLogger, clock: new ManualClock() };
+const turns = async () => {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+};
+
+function streams(highWaterMark = 1 << 20) {
+  const [toInside, toOutside] = [new PassThrough({ highWaterMark }), new PassThrough({ highWaterMark })];
+  return {
+    outside: { input: toOutside, output: toInside },
+    inside: { input: toInside, output: toOutside },
+  };
+}
+
+async function carried(network: FakeNetwork, highWaterMark?: number) {
+  const { outside, inside } = streams(highWaterMark);
+  carryNetwork(network, outside);
+  const backend = await carriedNetwork(inside).open(context);
+  const provider = new NetProvider({ id: 'net0', backend, logger: silentLogger, mac: OWN });
+  const guest = new FakeGuest(true, true);
+  provider.attach(guest);
+  return { provider, backend, guest, outside, inside };
+}
+
+const payload = new Uint8Array(3000).fill(7);
+const plain = packet({ version: 4, payload: payload.subarray(0, 100) });
+const large = unfinished(packet({ version: 4, payload }), 1000);
+
+describe('a carried network', () => {
+  it('has what its backend has, and brings frames both ways with what is left to do about them', async () => {
+    const network = new FakeNetwork({
+      takes: { checksum: true, segments: true },
+      gives: { checked: true },
+      mtuBytes: 9000,
+    });
+    const { provider, backend, guest } = await carried(network);
+    expect(backend).toMatchObject({ takes: network.takes, gives: network.gives, mtuBytes: 9000 });
+    provider.send([{ bytes: plain }, { ...large, bytes: large.bytes.slice() }]);
+    network.host.receive([{ bytes: plain, checked: true }, large]);
+    await turns();
+    expect(network.sent).toEqual([{ bytes: plain }, large]);
+    expect(guest.got).toEqual([{ bytes: plain, checked: true }, large]);
+    network.host.link(false);
+    await turns();
+    expect(guest.links).toEqual([true, false]);
+    await provider.close();
+    await turns();
+    // Whoever carries closes it.
+    expect(network.closed).toBe(false);
+  });
+
+  it('holds up a backend whose frames nobody takes, and a guest whose frames nobody takes', async () => {
+    const network = new FakeNetwork();
+    const { provider, guest, backend } = await carried(network, 1024);
+    backend.setPaused(true);
+    network.host.receive(Array.from({ length: 40 }, () => ({ bytes: plain })));
+    expect(network.paused).toBe(true);
+    network.host.receive([{ bytes: plain }]);
+    backend.setPaused(false);
+    await turns();
+    expect(network.paused).toBe(false);
+    expect(guest.got.length).toBe(40);
+
+    let writable = 0;
+    provider.onWritable = () => writable++;
+    network.more = false;
+    while (provider.send([{ bytes: plain.slice() }]));
+    await turns();
+    while (provider.send([{ bytes: plain.slice() }]));
+    await turns();
+    const sent = network.sent.length;
+    network.more = true;
+    network.host.writable();
+    await turns();
+    expect(network.sent.length).toBeGreaterThan(sent);
+    expect(writable).toBeGreaterThan(0);
+  });
+
+  it('takes the link down when the other end goes', async () => {
+    const { guest, outside } = await carried(new FakeNetwork());
+    outside.output.end();
+    await turns();
+    expect(guest.links).toEqual([true, false]);
+  });
+
+  it('is given up for what no other end of ours would send', async () => {
+    for (const bytes of [Uint8Array.of(0, 0, 0, 0), encodeFrames([{ bytes: plain }]), new Uint8Array(20).fill(255)]) {
+      const { inside, outside } = streams();
+      const opening = carriedNetwork(inside).open(context);
+      outside.output.write(bytes);
+      await expect(opening).rejects.toMatchObject({ code: 'ERR_DEVICE' });
+    }
+    const network = new FakeNetwork();
+    const { outside, guest } = await carried(network);
+    outside.output.write(new Uint8Array(20).fill(255));
+    outside.input.write(new Uint8Array(20).fill(255));
+    await turns();
+    expect(guest.links).toEqual([true, false]);
+    expect(outside.input.destroyed).toBe(true);
+    expect(network.sent).toEqual([]);
+  });
+
+  it('can be opened once, and its opening be given up', async () => {
+    const source = carriedNetwork(streams().inside);
+    const given = source.open({ ...context, signal: AbortSignal.abort() });
+    await expect(given).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await expect(source.open(context)).rejects.toMatchObject({ code: 'ERR_STATE' });
+  });
+});
+
+describe('CarriedDecoder', () => {
+  const anyFrame: fc.Arbitrary<NetFrame> = fc
+    .record({
+      bytes: fc.uint8Array({ maxLength: 200 }),
+      checked: fc.constantFrom(true, undefined),
+      unfinished: fc.option(fc.record({ startAt: fc.nat(0xffff), offset: fc.nat(0xffff) }), { nil: undefined }),
+      segmentBytes: fc.option(fc.nat(0xffff), { nil: undefined }),
+    })
+    .map((frame) => Object.fromEntries(Object.entries(frame).filter(([, value]) => value !== undefined)) as never);
+
+  it('gives back what was sent, however it is cut', () => {
+    fc.assert(
+      fc.property(fc.array(anyFrame, { maxLength: 20 }), fc.array(fc.integer({ min: 1, max: 300 })), (frames, cuts) => {
+        const hello = encodeHello(new FakeNetwork({ takes: { segments: true }, gives: { merged: true } }));
+        const all = Buffer.concat([hello, encodeFrames(frames), encodeLink(true), encodeLink(false)]);
+        const decoder = new CarriedDecoder();
+        const records = [];
+        for (let at = 0, cut = 0; at < all.length; cut++) {
+          const length = cuts[cut] ?? all.length;
+          records.push(...decoder.push(all.subarray(at, at + length))!);
+          at += length;
+        }
+        expect(records).toEqual([
+          {
+            type: 'hello',
+            takes: { checksum: false, segments: true },
+            gives: { checked: false, merged: true },
+            mtuBytes: 1500,
+          },
+          ...frames.map((frame) => ({ type: 'frame', frame })),
+          { type: 'link', up: true },
+          { type: 'link', up: false },
+        ]);
+      }),
+    );
+  });
+
+  it('stops at anything else, and holds no more than a record', () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 100 })), (chunks) => {
+        const decoder = new CarriedDecoder();
+        let isBroken = false;
+        for (const chunk of chunks) {
+          const records = decoder.push(chunk);
+          if (isBroken) expect(records).toBeUndefined();
+          isBroken ||= records === undefined;
+        }
+        expect(decoder.heldBytes).toBeLessThan(66_000);
+      }),
+    );
+  });
+});

@@ -1,0 +1,164 @@
+/**
+ * HAL: a network whose backend is in another process, at the other end of two byte streams: carryNetwork() stands beside
+ * the backend, carriedNetwork() is what the machine has. The streams hold up whoever sends too much; a backend that can't
+ * be held up loses frames, as ever.
+ *
+ *     machine -> carriedNetwork() -> output ~~> input  -> carryNetwork() -> backend
+ *     machine <- carriedNetwork() <- input  <~~ output <- carryNetwork() <- backend
+ */
+import type { Readable, Writable } from 'node:stream';
+import { AbortError, VmmError } from '../../base/errors.js';
+import type { BackendDescription } from '../contract.js';
+import { CarriedDecoder, type CarriedRecord, encodeFrames, encodeHello, encodeLink } from './carried-frames.js';
+import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
+import type { NetSource } from './source.js';
+
+export interface CarriedStreams {
+  readonly input: Readable;
+  readonly output: Writable;
+}
+
+/** Joins an open backend to whoever is at the other end. The streams' end leaves the backend open; it is the caller's. */
+export function carryNetwork(backend: NetBackend, { input, output }: CarriedStreams): void {
+  const decoder = new CarriedDecoder();
+  const write = (bytes: Uint8Array): boolean => output.destroyed || output.write(bytes);
+  let isFull = false;
+  // Streams that break are the session's end, which is told elsewhere.
+  for (const stream of [input, output]) stream.on('error', () => undefined);
+  write(encodeHello(backend));
+  backend.start({
+    receive: (frames) => {
+      // What a backend gives though it was asked to wait.
+      if (isFull || write(encodeFrames(frames))) return;
+      isFull = true;
+      backend.setPaused(true);
+      output.once('drain', () => {
+        isFull = false;
+        backend.setPaused(false);
+      });
+    },
+    writable: () => void input.resume(),
+    link: (up) => void write(encodeLink(up)),
+  });
+  input.on('data', (chunk: Uint8Array) => {
+    const records = decoder.push(chunk);
+    if (records === undefined) return void input.destroy();
+    const frames = framesOf(records);
+    if (frames.length > 0 && !backend.send(frames)) input.pause();
+  });
+}
+
+/** The network at the other end of the streams; it can be opened once. */
+export function carriedNetwork(streams: CarriedStreams): NetSource {
+  let wasOpened = false;
+  return {
+    class: 'network',
+    describe: () => ({ kind: 'carried' }),
+    open: async ({ signal }) => {
+      if (wasOpened) throw new VmmError('ERR_STATE', 'a carried network can be opened once');
+      wasOpened = true;
+      return CarriedBackend.open(streams, signal);
+    },
+  };
+}
+
+class CarriedBackend implements NetBackend {
+  readonly takes: NetBackend['takes'];
+  readonly gives: NetBackend['gives'];
+  readonly mtuBytes: number;
+  readonly #streams: CarriedStreams;
+  #host: NetHostEnd | undefined;
+  /** What came before start(). */
+  #early: CarriedRecord[] = [];
+  #isFull = false;
+  #isClosed = false;
+
+  private constructor(streams: CarriedStreams, hello: CarriedRecord & { type: 'hello' }) {
+    this.#streams = streams;
+    this.takes = hello.takes;
+    this.gives = hello.gives;
+    this.mtuBytes = hello.mtuBytes;
+  }
+
+  /** Waits for what the other end says of its backend. */
+  static open(streams: CarriedStreams, signal: AbortSignal | undefined): Promise<CarriedBackend> {
+    const { input, output } = streams;
+    const decoder = new CarriedDecoder();
+    return new Promise((resolve, reject) => {
+      let backend: CarriedBackend | undefined;
+      const onAbort = (): void => reject(new AbortError(signal));
+      signal?.addEventListener('abort', onAbort, { once: true });
+      if (signal?.aborted === true) onAbort();
+      const onGone = (): void => {
+        signal?.removeEventListener('abort', onAbort);
+        reject(new VmmError('ERR_DEVICE', 'the network at the other end of a stream has gone'));
+        backend?.setLink(false);
+      };
+      for (const stream of [input, output]) stream.on('error', onGone);
+      input.on('close', onGone);
+      input.on('end', onGone);
+      input.on('data', (chunk: Uint8Array) => {
+        const records = decoder.push(chunk);
+        if (records === undefined) return void input.destroy();
+        if (backend !== undefined) return backend.#take(records);
+        const [first, ...rest] = records;
+        if (first === undefined) return;
+        if (first.type !== 'hello') return void input.destroy();
+        signal?.removeEventListener('abort', onAbort);
+        backend = new CarriedBackend(streams, first);
+        backend.#take(rest);
+        resolve(backend);
+      });
+    });
+  }
+
+  start(host: NetHostEnd): void {
+    this.#host = host;
+    this.#take(this.#early.splice(0));
+  }
+
+  send(frames: readonly NetFrame[]): boolean {
+    const { output } = this.#streams;
+    if (output.destroyed || output.write(encodeFrames(frames))) return true;
+    if (!this.#isFull) {
+      this.#isFull = true;
+      output.once('drain', () => {
+        this.#isFull = false;
+        if (!this.#isClosed) this.#host?.writable();
+      });
+    }
+    return false;
+  }
+
+  setPaused(paused: boolean): void {
+    if (paused) this.#streams.input.pause();
+    else this.#streams.input.resume();
+  }
+
+  setLink(up: boolean): void {
+    if (!this.#isClosed) this.#host?.link(up);
+  }
+
+  describe(): BackendDescription {
+    return { kind: 'carried' };
+  }
+
+  close(): Promise<void> {
+    this.#isClosed = true;
+    this.#streams.input.destroy();
+    this.#streams.output.end();
+    return Promise.resolve();
+  }
+
+  #take(records: readonly CarriedRecord[]): void {
+    if (this.#isClosed) return;
+    if (this.#host === undefined) return void this.#early.push(...records);
+    const frames = framesOf(records);
+    if (frames.length > 0) this.#host.receive(frames);
+    for (const record of records) if (record.type === 'link') this.setLink(record.up);
+  }
+}
+
+function framesOf(records: readonly CarriedRecord[]): NetFrame[] {
+  return records.flatMap((record) => (record.type === 'frame' ? [record.frame] : []));
+}

@@ -1,0 +1,203 @@
+/**
+ * Network interfaces of machines, as a driver in a flat guest finds and uses them on real KVM: frames between two guests
+ * over a switch and to networks of the test's own, rebinds, link, resets, and addresses that nobody has twice.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import type { Machine } from '../../lib/machine/index.js';
+import { networkSwitch, type NetSource } from '../../lib/vsp/index.js';
+import { FakeNetwork } from '../../lib/vsp/net/testing.js';
+import { makeGuest, startGuest, until } from '../lib/machine.js';
+
+const RX = 0x60000;
+const TX = 0x68000;
+const TAKEN = 0x70000;
+const HEADER = 12;
+const FRAME = Uint8Array.from({ length: 60 }, (_, at) => [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5][at] ?? at);
+const BACK = Uint8Array.from([...FRAME.slice(6, 12), ...FRAME.slice(0, 6), ...FRAME.slice(12)]);
+const OWN = '02:00:00:00:00:01';
+
+let runtime: string;
+let before: string | undefined;
+beforeAll(() => {
+  before = process.env['XDG_RUNTIME_DIR'];
+  runtime = mkdtempSync(path.join(tmpdir(), 'vivarium-nics-'));
+  process.env['XDG_RUNTIME_DIR'] = runtime;
+});
+afterAll(() => {
+  if (before === undefined) delete process.env['XDG_RUNTIME_DIR'];
+  else process.env['XDG_RUNTIME_DIR'] = before;
+  rmSync(runtime, { recursive: true });
+});
+
+const options = (backend: NetSource, more: { sends?: boolean; resets?: boolean; mac?: string } = {}) => ({
+  mode: 'long64' as const,
+  defines: {
+    ...{ RX, TX, TAKEN, RX_BYTES: 2048, FRAME_BYTES: FRAME.length },
+    ...{ SENDS: Number(more.sends ?? false), RESETS: Number(more.resets ?? false) },
+  },
+  nics: [{ id: 'net0', backend, mac: more.mac ?? OWN }],
+  ...(more.resets === true ? { onReset: 'restart' as const } : {}),
+});
+
+/** A network of the test's. */
+class TestNetwork implements NetSource {
+  readonly class = 'network' as const;
+  readonly opened: FakeNetwork[] = [];
+  readonly describe = () => ({ kind: 'test' });
+  readonly open = () => {
+    this.opened.push(new FakeNetwork());
+    return Promise.resolve(this.opened.at(-1)!);
+  };
+  get last(): FakeNetwork {
+    return this.opened.at(-1)!;
+  }
+}
+
+interface Nic {
+  readonly linkUp: boolean;
+  readonly mac: string;
+  readonly dropped: Record<string, number>;
+}
+
+const nic = (vm: Machine, id = 'net0') =>
+  (vm.inspect() as unknown as { lent: { devices: Record<string, Nic> } }).lent.devices[id]!;
+
+/** The proxy of the nic, alone on the bus beside the bridge. */
+const proxy = (vm: Machine) =>
+  (
+    vm.inspect() as unknown as {
+      pci: { functions: { device: { counts: Record<string, number>; virtio?: unknown } }[] };
+    }
+  ).pci.functions[1]!.device;
+
+const isDriven = (vm: Machine) => proxy(vm).counts['activations']! > 0;
+
+describe('nics of a machine', () => {
+  it('carry frames between two guests over a switch', async () => {
+    const echo = await startGuest('virtio-net', options(networkSwitch('lan')));
+    const sender = await makeGuest(
+      'virtio-net',
+      options(networkSwitch('lan'), { sends: true, mac: '02:00:00:00:00:02' }),
+    );
+    sender.memory.write(TX + HEADER, FRAME);
+    await until(() => isDriven(echo));
+    await sender.start();
+    expect(await sender.wait()).toEqual({ reason: 'debug-exit', code: 0x21 });
+    expect(sender.memory.read(RX + HEADER, FRAME.length)).toEqual(BACK);
+    expect(echo.device('net0').contract).toMatchObject({
+      class: 'network',
+      backend: { kind: 'switch', name: 'lan' },
+      functions: { receive: { by: 'native', calls: 1 }, send: { calls: 1 }, filter: { by: 'emulated' } },
+    });
+    expect(nic(echo)).toMatchObject({ mac: OWN, linkUp: true });
+  });
+
+  it('go on over another network, and pass nothing while the link is down', async () => {
+    const [one, two] = [new TestNetwork(), new TestNetwork()];
+    const vm = await startGuest('virtio-net', options(one));
+    await until(() => isDriven(vm));
+    one.last.host.receive([{ bytes: FRAME }]);
+    await until(() => one.last.sent.length === 1);
+
+    expect(await vm.device('net0').rebind(two)).toEqual({ holdNs: 0, drainNs: 0, held: 0 });
+    expect(one.last.closed).toBe(true);
+    one.last.host.receive([{ bytes: FRAME }]);
+    two.last.host.receive([{ bytes: FRAME }]);
+    await until(() => two.last.sent.length === 1);
+    expect(two.last.sent[0]!.bytes).toEqual(BACK);
+    expect(vm.device('net0').contract).toMatchObject({ backend: { kind: 'fake' }, rebinds: 1 });
+
+    vm.device('net0').setLink(false);
+    expect(nic(vm).linkUp).toBe(false);
+    two.last.host.receive([{ bytes: FRAME }]);
+    vm.device('net0').setLink(true);
+    two.last.host.receive([{ bytes: FRAME }]);
+    await until(() => two.last.sent.length === 2);
+    expect(vm.device('net0').contract.functions['receive']).toMatchObject({ calls: 3 });
+    await vm.close();
+    expect(two.last.closed).toBe(true);
+  });
+
+  it('keep their network over a reset of the guest', async () => {
+    const network = new TestNetwork();
+    const vm = await startGuest('virtio-net', options(network, { resets: true }));
+    for (let echoes = 1; echoes <= 3; echoes++) {
+      await until(() => isDriven(vm));
+      network.last.host.receive([{ bytes: FRAME }]);
+      await until(() => network.last.sent.length === echoes);
+      await until(() => (vm.inspect() as { resets: number }).resets === echoes);
+    }
+    expect(network.opened.length).toBe(1);
+    expect(network.last.closed).toBe(false);
+  });
+
+  it('refuse what they are not, and leave the old network serving', async () => {
+    const network = new TestNetwork();
+    const vm = await makeGuest('virtio-net', options(network));
+    const net0 = vm.device('net0');
+    await expect(net0.rebind({ class: 'disk' } as never)).rejects.toThrow(/a network is wanted/);
+    expect(() => net0.resize({ columns: 1, rows: 1 })).toThrow(/only a console port/);
+    expect(() => net0.setLink(1 as never)).toThrow(TypeError);
+    const opened = new FakeNetwork({ mtuBytes: 1000 });
+    const source = { class: 'network' as const, describe: () => ({ kind: 'narrow' }) };
+    const narrow = net0.rebind({ ...source, open: () => Promise.resolve(opened) });
+    await expect(narrow).rejects.toMatchObject({ code: 'ERR_DEVICE' });
+    expect([opened.closed, network.last.closed, net0.contract.rebinds]).toEqual([true, false, 0]);
+    const missing = { ...source, open: () => Promise.reject(new TypeError('no such network')) };
+    await expect(makeGuest('virtio-net', options(missing, { mac: '02:00:00:00:00:09' }))).rejects.toThrow(/no such/);
+    // What failed has left nothing behind.
+    await makeGuest('virtio-net', options(network, { mac: '02:00:00:00:00:09' }));
+  });
+});
+
+describe('addresses', () => {
+  const idle = (nics: { id: string; backend: NetSource; mac?: string }[]) =>
+    makeGuest('halt', { defines: { IDLE: 1 }, nics });
+
+  it('differ between machines that are open, and are the same each time', async () => {
+    const backend = networkSwitch('lan');
+    const nics = [
+      { id: 'net0', backend },
+      { id: 'net1', backend },
+    ];
+    const [one, two] = [await idle(nics), await idle(nics)];
+    const macs = [one, two].flatMap((vm) => [nic(vm, 'net0').mac, nic(vm, 'net1').mac]);
+    expect(new Set(macs).size).toBe(4);
+    await one.close();
+    const three = await idle(nics);
+    expect(nic(three).mac).toBe(macs[0]);
+  });
+
+  it('that a machine of this user has are refused to others until it is closed', async () => {
+    const backend = networkSwitch('lan');
+    const one = await idle([{ id: 'net0', backend, mac: OWN }]);
+    await expect(idle([{ id: 'lan', backend, mac: OWN }])).rejects.toMatchObject({
+      code: 'ERR_STATE',
+      message: expect.stringMatching(
+        new RegExp(`nic lan: ${OWN} is the address of nic net0 of machine vm, process ${process.pid}`),
+      ) as string,
+    });
+    await one.close();
+    const two = await idle([{ id: 'lan', backend, mac: OWN }]);
+    onTestFinished(() => two.close());
+    expect(nic(two, 'lan').mac).toBe(OWN);
+  });
+
+  it('of a machine in another process are refused until that process is gone, however it goes', async () => {
+    const backend = networkSwitch('lan');
+    const mac = '02:00:00:00:00:0c';
+    const child = spawn(process.execPath, [fileURLToPath(new URL('../lib/claim-child.mjs', import.meta.url)), mac]);
+    onTestFinished(() => void child.kill('SIGKILL'));
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    const holder = `nic net0 of machine child, process ${child.pid}`;
+    await expect(idle([{ id: 'net0', backend, mac }])).rejects.toThrow(holder);
+    child.kill('SIGKILL');
+    await new Promise((resolve) => child.once('close', resolve));
+    expect(nic(await idle([{ id: 'net0', backend, mac }])).mac).toBe(mac);
+  });
+});
