@@ -2,8 +2,7 @@
 // Arguments: 'passt', or 'switch' and the folder where its processes meet. Its one line of output is the description.
 import { hostClock } from '#lib/base/clock.js';
 import { silentLogger } from '#lib/base/logger.js';
-import { networkSwitch } from '#lib/vsp/net/network-switch-shared.js';
-import { passt } from '#lib/vsp/net/passt.js';
+import { networkSwitch, passt } from '#lib/vsp/index.js';
 
 const [, , kind, folder] = process.argv;
 const source = kind === 'passt' ? passt() : networkSwitch('lan', { folder });

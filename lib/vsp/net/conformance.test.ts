@@ -1,12 +1,15 @@
 import { execFileSync } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it, type TestContext } from 'vitest';
+import { describe, expect, it, onTestFinished, type TestContext } from 'vitest';
 import { hostClock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import { silentLogger } from '../../base/logger.js';
+import type { NetBackend } from './contract.js';
+import { NetProvider } from './provider.js';
 import type { NetSource } from './source.js';
 import { NetSwitch } from './switch.js';
 import { SwitchHub } from './switch-link-hub.js';
@@ -14,8 +17,13 @@ import { SwitchPlace } from './switch-link-place.js';
 import { passt } from './passt.js';
 import { tap } from './tap.js';
 import { CONFORMANCE, conforms, type ConformanceNetwork } from './testing-conformance.js';
+import { withoutNative } from './testing.js';
+import { TinyGuest } from './testing-guest.js';
 import { isInNamespace, runInNamespace, whyNoTap } from './testing-namespace.js';
 import { betweenGuests, echoOverSocket, echoServers, freePort } from './testing-far.js';
+
+const provider = (backend: NetBackend, mac: number) =>
+  new NetProvider({ id: 'net0', backend, mac, logger: silentLogger, clock: hostClock });
 
 const open = (source: NetSource) =>
   source.open({ id: 'net0', mac: 0x020000000042, logger: silentLogger, clock: hostClock });
@@ -113,6 +121,62 @@ suite('tap', async () => {
 });
 
 if (!isInNamespace) {
+  it('passt forwards datagrams of the host', async (context) => {
+    const reason = await whyNoPasst();
+    if (reason !== undefined) context.skip(reason);
+    const port = await freePort('127.0.0.1');
+    const forwards = [{ host: port, guest: 53, protocol: 'udp' }] as const;
+    const net = provider(await open(passt({ forwards })), 0x020000000042);
+    onTestFinished(() => net.close());
+    const guest = new TinyGuest(net, '10.0.2.15');
+    onTestFinished(() => guest.stop());
+    await guest.arp([10, 0, 2, 2]);
+    guest.onUdp = (payload) => payload;
+    const socket = createSocket('udp4');
+    onTestFinished(() => void socket.close());
+    let heard: Buffer | undefined;
+    socket.on('message', (bytes) => (heard = bytes));
+    await guest.until(
+      () => heard !== undefined,
+      () => socket.send('a question', port, '127.0.0.1'),
+    );
+    expect(heard?.toString()).toBe('a question');
+    expect(guest.wrong).toBe(0);
+  });
+
+  it('a stream goes on while its device moves between switches, and between processes', async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'vivarium-rebind-'));
+    onTestFinished(() => rm(folder, { recursive: true }));
+    const hubs = [0, 1, 2].map(() => {
+      const common = { name: 'lan', mtuBytes: undefined, clock: hostClock, logger: silentLogger };
+      return new SwitchHub({ ...common, place: new SwitchPlace(folder, 'lan') });
+    });
+    onTestFinished(() => hubs.forEach((hub) => hub.close()));
+    const [near, far] = [
+      provider(await hubs[0]!.port(undefined), 0x42),
+      provider(await hubs[2]!.port(undefined), 0x43),
+    ];
+    const [guest, server] = [new TinyGuest(near, '10.1.0.2'), new TinyGuest(far, '10.1.0.1')];
+    server.listen(7, (tcp) => (tcp.onData = (bytes) => tcp.write(bytes)));
+    const bytes = Uint8Array.from({ length: 1_000_000 }, (_, at) => (at * 7 + (at >> 8)) & 255);
+    const tcp = await guest.connect(server.ip, 7);
+    const parts: Uint8Array[] = [];
+    tcp.onData = (part) => parts.push(part);
+    tcp.write(bytes);
+    for (let moves = 0; moves < 9 && tcp.receivedBytes < bytes.length; moves++) {
+      const before = tcp.receivedBytes;
+      const backend = await hubs[moves % 3]!.port(undefined);
+      await near.rebind(moves % 2 === 0 ? withoutNative(backend) : backend);
+      await guest.until(() => tcp.receivedBytes > before);
+    }
+    await guest.until(() => tcp.receivedBytes >= bytes.length);
+    expect(Buffer.concat(parts).equals(bytes)).toBe(true);
+    expect([guest.wrong, server.wrong, near.linkUp]).toEqual([0, 0, true]);
+    for (const one of [guest, server]) one.stop();
+    await near.close();
+    await far.close();
+  });
+
   it('a tap conforms, in a network namespace', { timeout: 120_000 }, async (context) => {
     const reason = whyNoTap();
     if (reason !== undefined) context.skip(reason);

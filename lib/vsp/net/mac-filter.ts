@@ -29,6 +29,11 @@ export class MacFilter implements NetFilter {
     this.#device = this.#own = own;
   }
 
+  /** The address that the guest has now. */
+  get address(): number {
+    return this.#own;
+  }
+
   setAddress(mac: number): void {
     this.#own = mac;
   }

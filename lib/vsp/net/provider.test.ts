@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
+import { announcementOf } from './announcement.js';
 import type { NetBackend, NetFrame } from './contract.js';
 import { NetProvider } from './provider.js';
 import { recordedNetwork, recordPackets } from './recorder.js';
@@ -15,7 +16,7 @@ import { FakeGuest, FakeNetwork, packet, unfinished, withoutNative } from './tes
 
 const OWN = 0x020000000001;
 const logger = silentLogger;
-const provider = (backend: NetBackend, options: { mac?: number; mtuBytes?: number } = {}) =>
+const provider = (backend: NetBackend, options: { mac?: number; mtuBytes?: number; clock?: ManualClock } = {}) =>
   new NetProvider({ id: 'net0', backend, logger, mac: OWN, ...options });
 const payload = (length: number) => Uint8Array.from({ length }, (_, index) => index % 251);
 const tcp = (length: number, more: { sequence?: number; id?: number } = {}) =>
@@ -154,7 +155,9 @@ describe('NetProvider', () => {
 
   it('changes its network without a word to the guest, and never to one that can do less', async () => {
     const network = new FakeNetwork();
-    const net = provider(network, { mtuBytes: 1400 });
+    const clock = new ManualClock();
+    const net = provider(network, { mtuBytes: 1400, clock });
+    const announcement = { bytes: announcementOf(OWN) };
     const guest = new FakeGuest();
     net.attach(guest);
     await expect(net.rebind(new FakeNetwork({ mtuBytes: 1300 }))).rejects.toMatchObject({ code: 'ERR_DEVICE' });
@@ -166,7 +169,9 @@ describe('NetProvider', () => {
     net.send([unfinished(tcp(4))]);
     expect(network.closed).toBe(true);
     expect(guest.got.map(({ bytes }) => bytes)).toEqual([tcp(1), tcp(3)]);
-    expect(next.sent).toEqual([unfinished(tcp(4))]);
+    expect(next.sent).toEqual([announcement, unfinished(tcp(4))]);
+    clock.advance(2_000_000_000n);
+    expect(next.sent.slice(2)).toEqual(Array(4).fill(announcement));
     expect([guest.links, net.contract.rebinds]).toEqual([[true], 1]);
     await net.close();
     await expect(net.rebind(network)).rejects.toMatchObject({ code: 'ERR_CLOSED' });

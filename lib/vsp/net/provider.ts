@@ -15,6 +15,7 @@ import { RateLimit, type Logger } from '../../base/logger.js';
 import { checkInteger } from '../../base/options.js';
 import type { DeviceContract, ServedBy } from '../contract.js';
 import { FunctionBooks } from '../function-books.js';
+import { Announcer, announcementOf } from './announcement.js';
 import { adapt, checkedFrame, mergedFrames, type AdaptCounts } from './adapt.js';
 import {
   NET_FUNCTIONS,
@@ -74,6 +75,7 @@ export class NetProvider implements NetService {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #complaints: RateLimit;
+  readonly #announcer: Announcer;
   readonly #books = new FunctionBooks<NetFunction>(NET_FUNCTIONS);
   readonly #dropped = { noFrame: 0, filtered: 0, guestSlow: 0, noGuest: 0 };
   #backend: NetBackend;
@@ -95,6 +97,7 @@ export class NetProvider implements NetService {
     this.filter = new MacFilter(this.mac);
     this.#clock = clock;
     this.#logger = logger;
+    this.#announcer = new Announcer(clock);
     this.#complaints = new RateLimit(clock, { burst: 5, refillNs: 1_000_000_000n });
     this.#backend = backend;
     this.#start(backend);
@@ -184,6 +187,10 @@ export class NetProvider implements NetService {
     this.#rebinds++;
     this.#start(backend);
     if (this.#paused) backend.setPaused(true);
+    // The guest, which is told nothing, may be silent for long.
+    this.#announcer.begin(() => {
+      if (this.linkUp && this.#guest !== undefined) backend.send([{ bytes: announcementOf(this.filter.address) }]);
+    });
     // Whatever made the guest wait is gone.
     this.onWritable?.();
     try {
@@ -196,6 +203,7 @@ export class NetProvider implements NetService {
 
   /** Idempotent. */
   close(): Promise<void> {
+    this.#announcer.cancel();
     this.#closed ??= this.#backend.close();
     return this.#closed;
   }

@@ -157,11 +157,12 @@ export async function conforms(
   const network = await open();
   const backend = native ? network.backend : withoutNative(network.backend);
   const net = new NetProvider({ id: 'net0', backend, logger: silentLogger, mac: MAC, clock: hostClock });
+  const guest = new TinyGuest(net, network.guestIp);
   try {
-    const guest = new TinyGuest(net, network.guestIp);
     await check.run({ network, net, guest, far: ipOf(network.farIp) });
     assert.equal(guest.wrong, 0, 'every checksum is right');
   } finally {
+    guest.stop();
     await net.close();
     await network.close();
   }

@@ -94,6 +94,7 @@ export function betweenGuests(
       return Buffer.concat(parts);
     },
     close: async () => {
+      far.stop();
       await net.close();
       await close();
     },

@@ -3,7 +3,6 @@
  * a provider where a proxy would be. Like a guest's kernel it leaves checksums and segments to its device; of what it gets
  * it checks every checksum with the plain reference of testing.ts.
  */
-import { hostClock, type Timer } from '../../base/clock.js';
 import type { NetFrame, NetGuestEnd, NetService } from './contract.js';
 import { macAt, macBytes } from './mac-filter.js';
 import { plainChecksum } from './testing.js';
@@ -11,7 +10,7 @@ import { MSS_BYTES, TinyTcp, type TcpSegment } from './testing-tcp.js';
 
 const UDP = 17;
 const TCP = 6;
-const RETRY_NS = 200_000_000n;
+const RETRY_MS = 200;
 
 export const ipOf = (text: string): readonly number[] => text.split('.').map(Number);
 const be16 = (value: number) => [(value >>> 8) & 255, value & 255];
@@ -33,7 +32,9 @@ export class TinyGuest implements NetGuestEnd {
   readonly #streams = new Map<string, TinyTcp>();
   readonly #macs = new Map<string, number>();
   #changed: (() => void)[] = [];
-  #timer: Timer | undefined;
+  /** How often a while has passed: then streams send again what was lost. */
+  #rounds = 0;
+  readonly #ticker: NodeJS.Timeout;
   #lastPort = 40_000;
 
   constructor(service: NetService, ip: string) {
@@ -41,6 +42,11 @@ export class TinyGuest implements NetGuestEnd {
     this.mac = service.mac;
     this.ip = ipOf(ip);
     service.attach(this);
+    this.#ticker = setInterval(() => {
+      this.#rounds++;
+      for (const tcp of this.#streams.values()) tcp.retry();
+      this.#tell();
+    }, RETRY_MS).unref();
   }
 
   link(): void {}
@@ -50,7 +56,7 @@ export class TinyGuest implements NetGuestEnd {
     // Not at once: two guests on one switch would answer each other until the stack is full.
     queueMicrotask(() => {
       for (const frame of frames) this.#take(frame);
-      for (const tell of this.#changed.splice(0)) tell();
+      this.#tell();
     });
     return frames.length;
   }
@@ -87,22 +93,27 @@ export class TinyGuest implements NetGuestEnd {
   /** Until it is so; `again` is called now and whenever a while has passed. */
   async until(isSo: () => boolean, again: () => void = () => {}): Promise<void> {
     again();
+    let since = this.#rounds;
     while (!isSo()) {
-      await new Promise<void>((resolve) => {
-        this.#changed.push(resolve);
-        this.#timer ??= hostClock.setTimer(RETRY_NS, () => {
-          this.#timer = undefined;
-          again();
-          for (const tcp of this.#streams.values()) tcp.retry();
-          for (const tell of this.#changed.splice(0)) tell();
-        });
-      });
+      await new Promise<void>((resolve) => this.#changed.push(resolve));
+      if (since === this.#rounds) continue;
+      since = this.#rounds;
+      again();
     }
+  }
+
+  /** Ends its being busy. */
+  stop(): void {
+    clearInterval(this.#ticker);
   }
 
   /** A frame of these bytes, whatever they are. */
   raw(bytes: readonly number[]): void {
     this.#service.send([{ bytes: Uint8Array.from(bytes) }]);
+  }
+
+  #tell(): void {
+    for (const tell of this.#changed.splice(0)) tell();
   }
 
   #take({ bytes, unfinished }: NetFrame): void {
@@ -153,6 +164,7 @@ export class TinyGuest implements NetGuestEnd {
       flags: transport[13]!,
       windowBytes: view.getUint16(14),
       payload: transport.slice((transport[12]! >>> 4) * 4),
+      windowShift: windowShiftOf(transport.subarray(20, (transport[12]! >>> 4) * 4)),
     });
   }
 
@@ -168,7 +180,7 @@ export class TinyGuest implements NetGuestEnd {
   }
 
   #sendTcp(ip: readonly number[], mine: number, theirs: number, segment: TcpSegment): void {
-    const options = segment.isFirst === true ? [2, 4, ...be16(MSS_BYTES)] : [];
+    const options = segment.isFirst === true ? [2, 4, ...be16(MSS_BYTES), 1, 3, 3, 0] : [];
     const numbers = [...be32(segment.sequence), ...be32(segment.acknowledged)];
     const rest = [(5 + options.length / 4) * 16, segment.flags, ...be16(segment.windowBytes), 0, 0, 0, 0];
     const header = Uint8Array.from([...be16(mine), ...be16(theirs), ...numbers, ...rest, ...options]);
@@ -191,4 +203,16 @@ export class TinyGuest implements NetGuestEnd {
     bytes.set(transport, 34);
     this.#service.send([{ bytes, unfinished: { startAt: 34, offset }, segmentBytes }]);
   }
+}
+
+/** The option of a window's scale (RFC 7323, 2.2), 0 where there is none. */
+function windowShiftOf(options: Uint8Array): number {
+  for (
+    let at = 0;
+    at < options.length && options[at] !== 0;
+    at += options[at] === 1 ? 1 : Math.max(2, options[at + 1] ?? 2)
+  ) {
+    if (options[at] === 3) return options[at + 2] ?? 0;
+  }
+  return 0;
 }

@@ -1,7 +1,7 @@
 /**
  * One end of a TCP connection (RFC 9293) for tests: opens either way, keeps order, sends again from the first byte that
- * nobody has acknowledged. No congestion control, no scaled window, no urgent data: what a short transfer over a network
- * of this host does not need.
+ * nobody has acknowledged. Windows of the other side may be scaled (RFC 7323), its own is not. No congestion control, no
+ * urgent data: what a short transfer over a network of this host does not need.
  */
 
 const FIN = 0x01;
@@ -22,6 +22,8 @@ export interface TcpSegment {
   readonly windowBytes: number;
   readonly payload: Uint8Array;
   readonly isFirst?: boolean;
+  /** Of a first segment: how windows are scaled. */
+  readonly windowShift?: number;
 }
 
 const ahead = (a: number, b: number) => (a - b) | 0;
@@ -40,7 +42,10 @@ export class TinyTcp {
   #next = 1000;
   #expected = 0;
   #windowBytes = WINDOW_BYTES;
+  #windowShift = 0;
   #isOpening = false;
+  /** For what had come before already: at once, two sides could answer each other for ever. */
+  #owesAcknowledgement = false;
 
   constructor(send: (segment: TcpSegment) => void) {
     this.#send = send;
@@ -67,18 +72,22 @@ export class TinyTcp {
       return;
     }
     this.#next = this.#unacknowledged;
+    if (this.#owesAcknowledgement) this.#acknowledge();
     this.#pump();
   }
 
-  take({ sequence, acknowledged, flags, windowBytes, payload }: TcpSegment): void {
+  take({ sequence, acknowledged, flags, windowBytes, payload, windowShift = 0 }: TcpSegment): void {
     if ((flags & RST) !== 0) this.wasReset = true;
     if ((flags & SYN) !== 0) {
       this.#expected = (sequence + 1) >>> 0;
+      this.#windowShift = windowShift;
       if ((flags & ACK) === 0) this.#synchronize(SYN | ACK);
     }
-    if ((flags & ACK) !== 0) this.#acknowledged(acknowledged, windowBytes);
+    // A window is not scaled in a first segment.
+    const scaledBytes = (flags & SYN) === 0 ? windowBytes * 2 ** this.#windowShift : windowBytes;
+    if ((flags & ACK) !== 0) this.#acknowledged(acknowledged, scaledBytes);
     if ((flags & SYN) !== 0) {
-      if ((flags & ACK) !== 0) this.#emit(ACK, this.#next, new Uint8Array(0));
+      if ((flags & ACK) !== 0) this.#acknowledge();
       return;
     }
     const old = ahead(this.#expected, sequence);
@@ -94,7 +103,8 @@ export class TinyTcp {
       this.hasEnded = true;
       this.#expected = (this.#expected + 1) >>> 0;
     }
-    if (payload.length > 0 || (flags & FIN) !== 0) this.#emit(ACK, this.#next, new Uint8Array(0));
+    if (isNew || endsHere) this.#acknowledge();
+    else if (payload.length > 0) this.#owesAcknowledgement = true;
     this.#pump();
   }
 
@@ -119,6 +129,11 @@ export class TinyTcp {
       this.#emit(ACK | PSH, this.#next, part);
       this.#next = (this.#next + part.length) >>> 0;
     }
+  }
+
+  #acknowledge(): void {
+    this.#owesAcknowledgement = false;
+    this.#emit(ACK, this.#next, new Uint8Array(0));
   }
 
   #synchronize(flags: number): void {
