@@ -43,8 +43,8 @@ export type {
   PolicyInput,
   PolicyName,
 } from './time/index.js';
-export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk } from './vsp/index.js';
-export { networkSwitch, recordedNetwork } from './vsp/index.js';
+export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk, sharedDisk } from './vsp/index.js';
+export { networkSwitch, passt, recordedNetwork, tap } from './vsp/index.js';
 export {
   callbackConsole,
   fileConsole,
@@ -77,12 +77,20 @@ export type {
   NetOpenContext,
   NetSource,
   NetworkSwitchOptions,
+  PasstForward,
+  PasstOptions,
   Qcow2DiskOptions,
   Qcow2OverlayOptions,
   RebindOptions,
   RebindReport,
+  SharedDisk,
+  SharedDiskOptions,
+  SharedGuestOptions,
   StdioStreams,
   StreamConsoleOptions,
+  TakeBackOptions,
+  TapOptions,
+  TrafficLimits,
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';

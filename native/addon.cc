@@ -9,10 +9,12 @@
 #include "bindings/runtime_wrap.h"
 #include "bindings/struct_sizes.h"
 #include "bindings/system_wrap.h"
+#include "bindings/tap_wrap.h"
 #include "bindings/vcpu_wrap.h"
 #include "bindings/views.h"
 #include "bindings/vm_wrap.h"
 #include "core/file_lock.h"
+#include "net/tap.h"
 
 namespace vivarium {
 namespace {
@@ -36,6 +38,12 @@ Napi::Value lockFileOf(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value interfaceIndexOf(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    return Napi::Number::New(info.Env(), interfaceIndex(stringArgument(info, 0, "name")));
+  });
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment(env);
   env.SetInstanceData<Environment>(environment);
@@ -46,10 +54,12 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   defineConstant(exports, "structSizes", structSizes(env));
   exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
   exports.Set("lockFile", Napi::Function::New<lockFileOf>(env, "lockFile"));
+  exports.Set("interfaceIndex", Napi::Function::New<interfaceIndexOf>(env, "interfaceIndex"));
   exports.Set("System", SystemWrap::define(env));
   exports.Set("Memory", MemoryWrap::define(env));
   exports.Set("EventFd", EventFdWrap::define(env));
   exports.Set("IoQueue", IoQueueWrap::define(env));
+  exports.Set("Tap", TapWrap::define(env));
   return exports;
 }
 

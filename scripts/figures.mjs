@@ -27,7 +27,13 @@ export const PROMISES = [
   ['pit', 'greatestRateOfCapRatio', 1, '', 'greatest rate in 100 ms after it, against the cap'],
   ['pit', 'workGivenUpPercent', 30, ' %', "share of the guest's own work given up while it is paid back"],
   ['pit', 'loadLostTicks', 0, '', 'ticks lost by a guest once a load on all CPUs has ended'],
-  ['pit', 'oneMachineCpuPercent', 0.1, ' %', 'CPU use of the JavaScript thread with a machine that is owed nothing'],
+  [
+    'pit',
+    'oneMachineCpuPercent',
+    0.1,
+    ' %',
+    'CPU use of the JavaScript and event threads with a machine that is owed nothing',
+  ],
   ['pit', 'eachOfTwentyCpuPercent', 0.1, ' %', 'the same for each of twenty machines in one process'],
   ['pit', 'catchUpCpuPercent', 1, ' %', 'the same with one machine that is caught up'],
   [
@@ -39,6 +45,16 @@ export const PROMISES = [
   ],
   ['block', 'readRebindMs', 5, ' ms', 'rebind with reads in flight: how long it stops the device beyond the drain'],
   ['block', 'writeRebindMs', 5, ' ms', 'the same with writes in flight'],
+  [
+    'net',
+    'sendSmallCpuUs',
+    2,
+    ' us',
+    'CPU time of a 60-byte frame out of a guest, mock driver included: 500,000 a second',
+  ],
+  ['net', 'receiveSmallCpuUs', 2, ' us', 'the same into a guest'],
+  ['net', 'sendFullCpuUs', 2, ' us', 'the same of a 1514-byte frame out of a guest'],
+  ['net', 'receiveFullCpuUs', 2, ' us', 'the same into a guest'],
   ...[
     ['randread4kDepth1', 'fio, 4 KiB random read, depth 1'],
     ['randread4kDepth32', 'fio, 4 KiB random read, depth 32'],

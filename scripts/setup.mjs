@@ -4,7 +4,7 @@
  * as root on Debian; elsewhere it says what is missing and how to cure it.
  *
  *   library     dist/ from lib/ (tsc)                 kernels     Debian's, unpacked into the cache
- *   packages    compilers, QEMU, qemu-img, mke2fs     initramfs   the guest's root: busybox, agent, virtio modules
+ *   packages    compilers, QEMU, passt, mke2fs        initramfs   the guest's root: busybox, agent, virtio modules
  *   addon       build/ from native/ (cmake-js)        host        the image of the embedded KVM host
  *   tests       the generic kernel, a Debian root file system
  *

@@ -5,7 +5,7 @@
 
 export const Ether = { DESTINATION: 0, SOURCE: 6, TYPE: 12, HEADER_BYTES: 14, ADDRESS_BYTES: 6 } as const;
 
-export const EtherType = { IPV4: 0x0800, IPV6: 0x86dd, VLAN: 0x8100, SERVICE_VLAN: 0x88a8 } as const;
+export const EtherType = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd, VLAN: 0x8100, SERVICE_VLAN: 0x88a8 } as const;
 
 /** A tag of 802.1Q: two bytes of it behind the type that announces it, then the next type. */
 export const VLAN_TAG_BYTES = 4;

@@ -44,6 +44,8 @@ export const FUZZERS = [
   'qcow2 chains',
   'virtio registers',
   'PCI configuration',
+  'streams of frames',
+  'links of switches',
 ] as const;
 
 export type FuzzerName = (typeof FUZZERS)[number];

@@ -3,7 +3,6 @@
  * when it is opened.
  */
 import type { Channel } from '../base/command-io.js';
-import { VmmError } from '../base/errors.js';
 import type * as Machines from '../machine/index.js';
 import type { NetSource } from '../vsp/index.js';
 import type { NetworkChoice, NicChoice } from './nic-option.js';
@@ -17,12 +16,18 @@ type Maker<K extends Kind> = (
 
 const NETWORKS: { readonly [K in Kind]: Maker<K> } = {
   switch: ({ name, mtuBytes }, { networkSwitch }) => networkSwitch(name, mtuBytes === undefined ? {} : { mtuBytes }),
-  tap: () => notBuilt('tap'),
-  passt: () => notBuilt('passt'),
+  // An MTU of its own can only be below the interface's, which the provider sees to.
+  tap: ({ name }, { tap }) => tap(name),
+  passt: ({ forwards, mtuBytes }, { passt }) => {
+    const ports = forwards.map(({ hostPort, guestPort, protocol, address }) => {
+      return { host: hostPort, guest: guestPort, protocol, ...(address === undefined ? {} : { address }) };
+    });
+    return passt({ forwards: ports, ...(mtuBytes === undefined ? {} : { mtuBytes }) });
+  },
   carried: ({ channel }, { carriedNetwork }, channels) => carriedNetwork(channels[channel]!),
 };
 
-/** @throws VmmError ERR_DEVICE for a kind that this build has not. */
+/** @throws RangeError for what only the network itself knows to be impossible, such as an MTU. */
 export function networkOf(
   nic: NicChoice,
   machines: typeof Machines,
@@ -30,8 +35,4 @@ export function networkOf(
 ): NetSource {
   const make = NETWORKS[nic.network.kind] as Maker<Kind>;
   return make({ ...nic.network, mtuBytes: nic.mtuBytes }, machines, channels ?? []);
-}
-
-function notBuilt(kind: Kind): never {
-  throw new VmmError('ERR_DEVICE', `--nic ${kind}: not built`);
 }

@@ -23,6 +23,10 @@ export interface NativeAddon {
   readonly EventFd: new (initial?: number) => NativeEventFd;
   /** 'auto' takes threads where the kernel offers no io_uring; naming a kind that can't be had is a SystemError. */
   readonly IoQueue: new (memory: NativeMemory, kind: 'auto' | 'io_uring' | 'threads') => NativeIoQueue;
+  /** if_nametoindex(3): 0 where there is no network interface of that name. */
+  interfaceIndex(name: string): number;
+  /** TUNSETIFF on /dev/net/tun: takes the interface, or makes it where there is none. SystemError. */
+  readonly Tap: new (name: string, flags: number) => NativeTap;
   /**
    * Takes or changes the advisory lock of an open file description on the whole file (F_OFD_SETLK), without waiting:
    * false when another one stands in the way.
@@ -59,6 +63,7 @@ export interface NativeRuntime {
     mappings: number;
     eventFds: number;
     ioQueues: number;
+    taps: number;
   };
 }
 
@@ -128,6 +133,33 @@ export interface NativeIoQueue {
   /** Writes what has completed since into the area's completions; how many there are. */
   reap(): number;
   /** Cancels what can be cancelled and waits for the rest. Idempotent. */
+  close(): void;
+}
+
+/** A tap interface, and what its frames are read with. Every call may be a SystemError. */
+export interface NativeTap {
+  /** Stands in the runtime's queue, once, when there are frames after a read() that found no more, or a change. */
+  readonly sourceId: number;
+  /** As the interface is called now. */
+  name(): string;
+  /** TUNSETVNETHDRSZ */
+  setHeaderBytes(bytes: number): void;
+  /** TUNSETOFFLOAD */
+  setOffloads(flags: number): void;
+  /** SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU */
+  interfaceFlags(): number;
+  setInterfaceFlags(flags: number): void;
+  mtuBytes(): number;
+  /**
+   * Frames with their headers into `slab`, one behind the other, their lengths into `lengths`, as long as there is room
+   * for one of `maxFrameBytes`. How many, or -1 less that number when there are no more for now.
+   */
+  read(slab: Uint8Array, maxFrameBytes: number, lengths: Uint32Array): number;
+  /** One frame; 0, or the errno. */
+  write(header: Uint8Array, frame: Uint8Array): number;
+  /** Whether any interface of the namespace has changed since the last call. */
+  changed(): boolean;
+  /** Idempotent. */
   close(): void;
 }
 
@@ -208,6 +240,34 @@ export interface NativePit {
   change(change: NativePitChange): void;
   /** The oldest outcome: of the change, or of the expiry that a change before it had armed. */
   takeOutcome(): NativePitOutcome | undefined;
+  /** The event thread looks from now on, or no more; a change ends it too. */
+  watch(calm: NativePitCalm | undefined): void;
+  /** The last look of this watch that found nothing, if there was one since the last call. */
+  takeLook(): NativePitLook | undefined;
+  /** Something was found since the last call; the watch is over then. */
+  takeStir(): boolean;
+}
+
+/** What the event thread finds as long as nothing happens. Times are CLOCK_MONOTONIC. */
+export interface NativePitCalm {
+  readonly expected: NativePitLoad & { readonly mode: number };
+  /** Of the ticks; 0n: none is expected. */
+  readonly periodNs: bigint;
+  /** A moment that has passed, and the counter at it. */
+  readonly sinceNs: bigint;
+  readonly delivered: bigint;
+  /** What the ticks since then may be worth less, and more, than the time since. */
+  readonly behindNs: bigint;
+  readonly aheadNs: bigint;
+  /** Between two looks; a millisecond at least. */
+  readonly intervalNs: bigint;
+}
+
+export interface NativePitLook {
+  readonly atNs: bigint;
+  readonly delivered: bigint;
+  /** What each vCPU's thread has used so far. */
+  readonly vcpuCpuNs: BigUint64Array;
 }
 
 /**
@@ -277,6 +337,8 @@ export interface NativeVcpu extends NativeStructIoctls {
   getDeviceAttr(group: number, attribute: number): bigint;
   setDeviceAttr(group: number, attribute: number, value: bigint): void;
   stats(): Record<string, bigint | BigUint64Array>;
+  /** One of them, read alone; undefined where this KVM has none of that name. */
+  stat(name: string): bigint | undefined;
   /** Starts the thread on first use; afterwards un-parks. The vCPU enters KVM_RUN. */
   resume(): void;
   /**

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { VmmError } from '../base/errors.js';
 import { Irqchip } from '../abi/kvm.js';
 import { loadBinding } from './binding.js';
-import type { NativePit, NativePitChange, NativePitLoad, NativePitReading } from './native.js';
+import type { NativePit, NativePitCalm, NativePitChange, NativePitLoad, NativePitReading } from './native.js';
 import type { Vm } from './vm.js';
 
 /** A reload value and the mark that goes with it, in the channel's write latch. */
@@ -48,6 +48,16 @@ export type PitOutcome =
   /** Channel 2 runs a one-shot count that a load would disturb, or a vCPU did not come out. Nothing was done. */
   | { readonly result: 'busy'; readonly atNs: bigint; readonly delivered: bigint };
 
+/** What native code finds, look after look, as long as nothing happens to the guest's time. */
+export type PitCalm = NativePitCalm;
+
+/** A look of native code's that found nothing. */
+export interface PitLook {
+  readonly atNs: bigint;
+  readonly delivered: bigint;
+  readonly vcpuCpuNs: readonly bigint[];
+}
+
 interface Waiting {
   readonly resolve: (outcome: PitOutcome) => void;
   readonly reject: (error: Error) => void;
@@ -58,6 +68,8 @@ export class KvmPit {
   readonly minPeriodNs: bigint = (minPeriodNs ??= readMinPeriodNs());
   /** Called when an expiry was carried out, or when it found that the guest had changed channel 0 first. */
   onExpired: ((outcome: PitOutcome) => void) | undefined;
+  /** Called once after a watch() when what it looks at is no longer calm; that watch is over then. */
+  onStirred: (() => void) | undefined;
   readonly #native: NativePit;
   readonly #vm: Vm;
   #waiting: Waiting | undefined;
@@ -98,7 +110,24 @@ export class KvmPit {
     }
   }
 
+  /**
+   * Looks at the PIT from native code, without JavaScript, until it is no longer as `calm` says; `onStirred` follows then.
+   * Undefined, and any change(): no more.
+   *
+   * @throws TypeError, RangeError for numbers out of bounds.
+   */
+  watch(calm: PitCalm | undefined): void {
+    this.#native.watch(calm);
+  }
+
+  /** The last look of the present watch, once. */
+  takeLook(): PitLook | undefined {
+    const look = this.#native.takeLook();
+    return look && { ...look, vcpuCpuNs: [...look.vcpuCpuNs] };
+  }
+
   #serve(): void {
+    if (this.#native.takeStir()) this.onStirred?.();
     for (let taken = this.#native.takeOutcome(); taken !== undefined; taken = this.#native.takeOutcome()) {
       if (taken.result === 'failed') {
         this.#settle((waiting) => waiting.reject(taken.error));
@@ -136,6 +165,7 @@ export class KvmPit {
   detach(): void {
     loadBinding().dispatcher.unregister(this.#native.sourceId);
     this.onExpired = undefined;
+    this.onStirred = undefined;
     this.#settle((waiting) => waiting.reject(new VmmError('ERR_CLOSED', 'pit: the machine was closed')));
   }
 }

@@ -339,6 +339,11 @@ export class Vcpu {
     return this.#native.stats();
   }
 
+  /** One of {@link stats}, read alone, while the vCPU runs or not; undefined where this KVM has none of that name. */
+  stat(name: string): bigint | undefined {
+    return this.#native.stat(name);
+  }
+
   /** @throws VmmError ERR_STATE when the vCPU is running: its state can't be read. */
   requireStill(): void {
     if (this.state === 'running') throw new VmmError('ERR_STATE', `vCPU ${this.id} is running`);

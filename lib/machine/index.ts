@@ -13,7 +13,7 @@ export type { BootImage, FlatBoot, KernelBoot, MultibootBoot } from '../boot/ind
 export { checkMachineOptions, checkMemory } from './options.js';
 export type { EndReason, EndStatus } from './status.js';
 export type { MachinePit } from './machine-pit.js';
-export { fileDisk, lockImages, networkSwitch, qcow2Disk } from '../vsp/index.js';
+export { fileDisk, lockImages, networkSwitch, passt, qcow2Disk, tap } from '../vsp/index.js';
 export { carriedNetwork, carryNetwork, formatMac, parseMac } from '../vsp/index.js';
 export { MachineConsole, type WaitForOptions } from './console.js';
 export { setLinuxProbe, type LinuxSupport } from './linux-support.js';

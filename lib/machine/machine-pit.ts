@@ -31,6 +31,7 @@ export class MachinePit {
   readonly #subscriptions = new Set<Subscription>();
   #policy: PolicyName | PitPolicy | undefined;
   #controller!: PitController;
+  #pausedClock: 'count' | 'freeze' = 'count';
   /** What there was to say when the guest ended. */
   #last: PitStatus | undefined;
 
@@ -108,19 +109,21 @@ export class MachinePit {
     });
   }
 
-  /** The machine's: the CPUs are about to run for the first time. */
-  start(): void {
+  /** The machine's: the CPUs are about to run, for the first time or again. */
+  run(): void {
     this.#controller.start();
+    this.#controller.resume();
   }
 
   /** The machine's: the CPUs have parked. */
   pause(clock: 'count' | 'freeze'): void {
+    this.#pausedClock = clock;
     this.#controller.pause({ clock });
   }
 
-  /** The machine's: the CPUs are about to run again. */
-  resume(): void {
-    this.#controller.resume();
+  /** The machine's: they did not run after all. */
+  pauseAgain(): void {
+    this.#controller.pause({ clock: this.#pausedClock });
   }
 
   /** The machine's: the guest has ended. The status stays. */
@@ -141,6 +144,14 @@ function pitPort(board: Board): PitPort {
     set onExpired(callback) {
       pit.onExpired = callback;
     },
+    get onStirred() {
+      return pit.onStirred;
+    },
+    set onStirred(callback) {
+      pit.onStirred = callback;
+    },
+    watch: (calm) => pit.watch(calm),
+    takeLook: () => pit.takeLook(),
     delivered: () => pit.delivered(),
     read: () => pit.read(),
     change: (change) => pit.change(change),
@@ -152,7 +163,7 @@ function pitPort(board: Board): PitPort {
   };
 }
 
-/** KVM's own word for it (struct kvm_vcpu_stat_generic, `blocking`), which can be asked for while the vCPU runs. */
+/** KVM's own word for it (struct kvm_vcpu_stat_generic, `blocking`), which can be asked for while the vCPU runs. Since Linux 5.15. */
 function isHalted(vcpu: Vcpu): boolean {
-  return vcpu.stats()['blocking'] === 1n;
+  return vcpu.stat('blocking') === 1n;
 }

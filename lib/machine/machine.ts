@@ -175,14 +175,15 @@ export class Machine implements AsyncDisposable {
   /** The board's CPUs go; all of them, or none when one can't. */
   async #letRun(): Promise<void> {
     const board = this.#board;
+    // Before the first instruction: a guest that programs its PIT at once must not be taken for one that did so in the pause.
+    this.pit.run();
     try {
       board.resume();
     } catch (error) {
       await board.park();
+      this.pit.pauseAgain();
       throw error;
     }
-    if (this.#fresh) this.pit.start();
-    else this.pit.resume();
     this.#fresh = false;
     this.#halt ??= this.#makeHaltDetector();
     this.#halt.start();

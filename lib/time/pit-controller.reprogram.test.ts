@@ -13,7 +13,7 @@ describe('a guest that reprograms', () => {
     await sim.run(50n * MS);
     expect(controller.status().firingHz).toBeGreaterThan(3900);
     sim.program(1193);
-    await sim.run(20n * MS);
+    await sim.run(51n * MS);
     expect(controller.status()).toMatchObject({ reprograms: 2, phase: 'catch-up' });
     await sim.run(50n * MS);
     expect(controller.status().firingHz).toBeGreaterThan(3900);
@@ -25,7 +25,7 @@ describe('a guest that reprograms', () => {
     await sim.run(50n * MS);
     const { count } = sim.read();
     sim.program(count);
-    await sim.run(40n * MS);
+    await sim.run(51n * MS);
     expect(controller.status()).toMatchObject({ reprograms: 2 });
     expect(controller.status().programmedHz).toBeCloseTo(PIT_HZ / count, 6);
     await controller.stop();
@@ -37,7 +37,7 @@ describe('a guest that reprograms', () => {
     await pause(2000);
     await sim.run(50n * MS);
     sim.programLowByteOnly(250);
-    await sim.run(50n * MS);
+    await sim.run(51n * MS);
     expect(controller.status()).toMatchObject({ reprograms: 2 });
     expect(controller.status().programmedHz).toBeCloseTo(PIT_HZ / 250, 3);
   });
@@ -47,7 +47,7 @@ describe('a guest that reprograms', () => {
     await pause(2000);
     await sim.run(100n * MS);
     sim.program(20_000, 0);
-    await sim.run(30n * MS);
+    await sim.run(51n * MS);
     const owed = controller.status().lagMs;
     expect(owed).toBeGreaterThan(1500);
     expect(controller.status()).toMatchObject({ phase: 'stand-down', standDownReason: 'one-shot', programmedHz: 0 });
@@ -59,13 +59,13 @@ describe('a guest that reprograms', () => {
     expect(events).toEqual(['catch-up', 'reprogrammed', 'stand-down', 'reprogrammed', 'catch-up', 'nominal']);
   });
 
-  it('costs one reading a look while it keeps time otherwise', async () => {
+  it('costs one reading in two seconds while it keeps time otherwise', async () => {
     const { sim } = await guest();
     sim.program(20_000, 0);
     await sim.run(2n * SECOND);
     const before = { reads: sim.reads, conditionLooks: sim.conditionLooks };
     await sim.run(10n * SECOND);
-    expect(sim.reads - before.reads).toBe(100);
+    expect(sim.reads - before.reads).toBe(5);
     expect(sim.conditionLooks).toBe(before.conditionLooks);
   });
 
@@ -110,13 +110,15 @@ describe('a guest that reprograms', () => {
   it('is left alone when it never stops, until it does', async () => {
     const { sim, controller } = await guest();
     for (let each = 0; each < 400; each++) {
-      sim.program(each % 2 === 0 ? 1193 : 1500);
+      sim.program([1193, 1500, 1800][each % 3]!);
       await sim.run(10n * MS);
     }
     expect(controller.status().standDownReason).toBe('reprogrammed-too-often');
     await sim.run(3n * SECOND);
-    expect(controller.status().phase).toBe('nominal');
-    expect(Math.abs(controller.status().owed)).toBeLessThanOrEqual(1);
+    const { phase, lagMs, firingHz } = controller.status();
+    expect(phase).toBe('nominal');
+    // It swings by a period between ticks, and by half a one its beginning is uncertain.
+    expect(Math.abs(lagMs)).toBeLessThan(1500 / firingHz);
   });
 
   it.each([0, 1, 119])('may load %i: nothing piles up that nobody can pay', async (value) => {

@@ -18,18 +18,19 @@ import {
   type PolicyName,
 } from './configuration.js';
 import { isPeriodic, kernelPeriodNs, maxBigint, minBigint, UNITS_PER_NS } from './counts.js';
+import { calmOfNoTicks, calmOfTicks } from './calm.js';
 import { Episodes } from './episodes.js';
 import type { ReadMemory } from './feedback.js';
 import { GuestProgram } from './guest-program.js';
 import { TickLedger } from './ledger.js';
 import { PitEmitter, type PitEvents, type StandDownReason } from './pit-events.js';
 import { PitObserver } from './pit-observer.js';
-import type { PitChange, PitOutcome, PitPort, PitReading } from './pit-port.js';
+import type { PitCalm, PitChange, PitOutcome, PitPort, PitReading } from './pit-port.js';
 import { causesStatus, hzOfCount, ledgerStatus, type PitControllerState, type PitStatus } from './pit-status.js';
 import { PitSteering } from './pit-steering.js';
 import { PolicyGuard } from './policy-guard.js';
 import { policyInput } from './policy-input.js';
-import type { PitPolicy } from './policy.js';
+import type { PitPolicy, PolicyInput } from './policy.js';
 import { QuietWatch } from './quiet-watch.js';
 import { TimeBooks } from './time-books.js';
 
@@ -45,9 +46,12 @@ export interface PitControllerOptions {
   readonly state?: PitControllerState;
 }
 
-/** While something is owed, and otherwise. */
-const BUSY_PERIOD_NS = 20_000_000n;
+/** While something is owed, just after the guest has reprogrammed, and otherwise. */
+const PAYING_PERIOD_NS = 50_000_000n;
+const REPROGRAMMED_PERIOD_NS = 20_000_000n;
 const IDLE_PERIOD_NS = 100_000_000n;
+/** While native code looks at the idle period in JavaScript's place. */
+const REST_PERIOD_NS = 2_000_000_000n;
 const LONGEST_WAIT_NS = 100_000_000n;
 /** Where looks are slow they come less often: they take at most one part in so many of a busy period. */
 const LOOK_SHARE = 8n;
@@ -114,6 +118,7 @@ export class PitController {
     if (this.#life !== 'new') return;
     this.#life = 'running';
     this.#port.onExpired = (outcome) => this.#onExpired(outcome);
+    this.#port.onStirred = () => this.#lookAndSchedule();
     const nowNs = this.#clock.nowNs();
     const delivered = this.#port.delivered();
     const reading = this.#port.read();
@@ -137,15 +142,14 @@ export class PitController {
     if (this.#life !== 'running' || this.#observer.isPaused) return;
     this.#look();
     this.#observer.pause(this.#clock.nowNs(), clock);
-    this.#timer?.cancel();
+    this.#rest();
   }
 
   /** The vCPUs are about to run again. */
   resume(): void {
     if (this.#life !== 'running' || !this.#observer.isPaused) return;
     this.#observer.resume(this.#clock.nowNs());
-    this.#look();
-    this.#schedule();
+    this.#lookAndSchedule();
   }
 
   /** Ends the loop and puts the guest's own reload value back. The PIT then fires as the guest programmed it. */
@@ -153,7 +157,7 @@ export class PitController {
     if (this.#life === 'closed') return;
     const wasRunning = this.#life === 'running';
     this.#life = 'stopped';
-    this.#timer?.cancel();
+    this.#rest();
     if (wasRunning) await this.#steering.putBack();
   }
 
@@ -162,6 +166,7 @@ export class PitController {
     this.#life = 'closed';
     this.#timer?.cancel();
     this.#port.onExpired = undefined;
+    this.#port.onStirred = undefined;
   }
 
   /** Adds an amount of the host's time that the clock has not shown, such as that between a snapshot and its restore. */
@@ -173,7 +178,7 @@ export class PitController {
   setPolicy(policy: PolicyName | PitPolicy): void {
     this.#guard.set(policy);
     this.#reportedFault = undefined;
-    if (this.#isActive) this.#look();
+    this.#lookAndSchedule();
   }
 
   /** Virtual time against the host's: 2 runs a guest that keeps time by ticks twice as fast. */
@@ -194,6 +199,7 @@ export class PitController {
     if (this.#isActive) this.#look();
     this.#observer.setTimeScale(this.#clock.nowNs(), scale);
     this.#decide(this.#clock.nowNs());
+    this.#schedule();
   }
 
   /** Adds a listener; the result removes it. @throws TypeError for an event that does not exist. */
@@ -260,18 +266,65 @@ export class PitController {
     return this.#life === 'running' && !this.#observer.isPaused;
   }
 
+  /** Nobody looks any more. */
+  #rest(): void {
+    this.#timer?.cancel();
+    this.#port.watch(undefined);
+  }
+
+  #lookAndSchedule(): void {
+    if (!this.#isActive) return;
+    this.#look();
+    this.#schedule();
+  }
+
   #schedule(): void {
     this.#timer?.cancel();
     if (!this.#isActive) return;
     const { phase } = this.#episodes;
-    const isBusy = phase === 'catch-up' || phase === 'slow-down' || this.#observer.watch.isRecent(this.#clock.nowNs());
-    const busyNs = minBigint(maxBigint(BUSY_PERIOD_NS, this.#lookCostNs * LOOK_SHARE), IDLE_PERIOD_NS);
-    this.#timer = this.#clock.setTimer(isBusy ? busyNs : IDLE_PERIOD_NS, () => {
+    const isPaying = phase === 'catch-up' || phase === 'slow-down';
+    const isReprogrammed = this.#observer.watch.isRecent(this.#clock.nowNs());
+    const isBusy = isPaying || isReprogrammed;
+    const calm = isBusy ? undefined : this.#calm();
+    // A watch that is not wanted any more has ended by itself, or by the change that made it so.
+    if (calm) this.#port.watch(calm);
+    const shortestNs = isReprogrammed ? REPROGRAMMED_PERIOD_NS : PAYING_PERIOD_NS;
+    const busyNs = minBigint(maxBigint(shortestNs, this.#lookCostNs * LOOK_SHARE), IDLE_PERIOD_NS);
+    this.#timer = this.#clock.setTimer(isBusy ? busyNs : calm ? REST_PERIOD_NS : IDLE_PERIOD_NS, () => {
       if (this.#life !== 'running') return;
       const startedNs = this.#clock.nowNs();
       this.#look(true);
       this.#lookCostNs = this.#clock.nowNs() - startedNs;
       this.#schedule();
+    });
+  }
+
+  /** What native code can look for in JavaScript's place; undefined while that would not do. */
+  #calm(): PitCalm | undefined {
+    const { program, underWay } = this.#steering;
+    const { watch } = this.#observer;
+    // A policy of the user's, and a clock in guest memory, have more to see than ticks.
+    if (underWay || program.expiry || watch.isFlooded || this.#books.feedback || this.#guard.name === 'custom') {
+      return undefined;
+    }
+    const found = { expected: program.expected, intervalNs: IDLE_PERIOD_NS };
+    if (!this.#observer.nominal.periodic) return this.#quiet.isNoted ? calmOfNoTicks(this.#books, found) : undefined;
+    const { isBegun, health } = this.#books;
+    if (this.#episodes.phase !== 'nominal' || !isBegun || health.state !== 'alive') return undefined;
+    return calmOfTicks(this.#books, this.#policyInput(this.#books.closedAt.ns), found);
+  }
+
+  #policyInput(nowNs: bigint): PolicyInput {
+    return policyInput({
+      nowNs,
+      books: this.#books,
+      nominal: this.#observer.nominal,
+      bounds: this.#observer.bounds,
+      program: this.#steering.program,
+      episodes: this.#episodes,
+      minPeriodNs: this.#port.minPeriodNs,
+      controlPeriodNs: PAYING_PERIOD_NS,
+      slowDown: this.#observer.maySlowDown,
     });
   }
 
@@ -281,6 +334,8 @@ export class PitController {
     if (this.#steering.underWay) return;
     this.#looks++;
     this.#mayDecideAgain = true;
+    const calm = this.#port.takeLook();
+    if (calm && this.#observer.nominal.periodic) this.#observer.bookCalm(calm);
     const delivered = this.#port.delivered();
     const reading = this.#port.read();
     if (byTimer && this.#quiet.isStill(delivered, reading)) this.#books.rest(this.#clock.nowNs());
@@ -314,19 +369,7 @@ export class PitController {
       });
       return;
     }
-    const decision = this.#guard.decide(
-      policyInput({
-        nowNs,
-        books: this.#books,
-        nominal,
-        bounds: this.#observer.bounds,
-        program,
-        episodes: this.#episodes,
-        minPeriodNs: this.#port.minPeriodNs,
-        controlPeriodNs: BUSY_PERIOD_NS,
-        slowDown: this.#observer.maySlowDown,
-      }),
-    );
+    const decision = this.#guard.decide(this.#policyInput(nowNs));
     this.#reportFault();
     this.#forgive(decision.forgiveTicks, decision.gaveUp);
     const firingNs = Number(kernelPeriodNs(Math.max(1, decision.count), this.#port.minPeriodNs));
@@ -390,9 +433,7 @@ export class PitController {
     else if (outcome.result === 'changed') {
       this.#observer.observe(outcome.atNs, outcome.delivered, outcome.reading);
     }
-    if (!this.#isActive) return;
-    this.#look();
-    this.#schedule();
+    this.#lookAndSchedule();
   }
 
   #onFailed(error: unknown): void {

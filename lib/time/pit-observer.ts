@@ -9,7 +9,7 @@ import type { Episodes } from './episodes.js';
 import type { TimeScale } from './ledger.js';
 import { nominalOf, type Nominal } from './nominal.js';
 import type { PitEmitter } from './pit-events.js';
-import type { PitPort, PitReading } from './pit-port.js';
+import type { PitLook, PitPort, PitReading } from './pit-port.js';
 import type { PitSteering } from './pit-steering.js';
 import { hzOfCount, type PitControllerState } from './pit-status.js';
 import { ReprogramWatch } from './reprogram-watch.js';
@@ -106,14 +106,21 @@ export class PitObserver {
     }
   }
 
-  /** Books a window of steady programming. */
-  book(nowNs: bigint, delivered: bigint): void {
+  /** Books a window that native code has found calm, while JavaScript did not look. */
+  bookCalm({ atNs, delivered, vcpuCpuNs }: PitLook): void {
+    // One that another look has overtaken tells nothing.
+    if (atNs > this.#parts.books.closedAt.ns) this.book(atNs, delivered, vcpuCpuNs);
+  }
+
+  /** Books a window of steady programming. `vcpuCpuNs`: of its end, which has passed. */
+  book(nowNs: bigint, delivered: bigint, vcpuCpuNs?: readonly bigint[]): void {
     this.accountPause(nowNs);
     const { books, steering, events, logger } = this.#parts;
     const findings = books.book(nowNs, delivered, this.#nominal.periodic, {
       replayed: steering.reinjects,
       nominalHz: this.#nominal.hz,
       held: this.watch.isFlooded,
+      vcpuCpuNs,
     });
     if (findings.storm) {
       this.#storms++;

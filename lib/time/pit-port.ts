@@ -7,9 +7,9 @@
  * that differs from the low byte of that count; a latch that is no longer the mark says that the guest has reloaded,
  * also when it loaded the very same count.
  */
-import type { PitChange, PitOutcome, PitReading } from '../kvm/index.js';
+import type { PitCalm, PitChange, PitLook, PitOutcome, PitReading } from '../kvm/index.js';
 
-export type { PitChange, PitOutcome, PitReading };
+export type { PitCalm, PitChange, PitLook, PitOutcome, PitReading };
 
 /** What is known of the guest's ability to take ticks, sampled by the controller. */
 export interface TickConditions {
@@ -35,6 +35,14 @@ export interface PitPort {
    * further change has replaced in the meantime does no harm; neither does one that comes late.
    */
   onExpired: ((outcome: PitOutcome) => void) | undefined;
+  /**
+   * Looks at intervals without JavaScript, until what it finds is not what `calm` says; `onStirred` is called then, once.
+   * Undefined, and every change(): no more.
+   */
+  watch(calm: PitCalm | undefined): void;
+  onStirred: (() => void) | undefined;
+  /** The last look of the present watch that found nothing; undefined when there was none since the last call. */
+  takeLook(): PitLook | undefined;
   /** The shortest period the kernel fires at, in ns (kvm's min_timer_period_us). */
   readonly minPeriodNs: bigint;
 }

@@ -23,7 +23,7 @@ export interface SteeringListener {
 }
 
 /** No rate but nominal lasts longer than this without being confirmed: five control periods. */
-export const MAX_EXPIRY_NS = 100_000_000n;
+export const MAX_EXPIRY_NS = 250_000_000n;
 
 export class PitSteering {
   readonly #port: PitPort;

@@ -18,6 +18,11 @@ export class QuietWatch {
     this.#reading = undefined;
   }
 
+  /** The last full look found that nothing can follow but from a move of the guest's. */
+  get isNoted(): boolean {
+    return this.#reading !== undefined;
+  }
+
   /** Nothing has moved since the note. */
   isStill(delivered: bigint, reading: PitReading): boolean {
     const seen = this.#reading;

@@ -4,7 +4,7 @@
  * no tautology. Not used by the library itself.
  */
 import { ManualClock, type Clock, type Timer } from '../base/clock.js';
-import type { PitChange, PitOutcome, PitPort, PitReading, TickConditions } from './pit-port.js';
+import type { PitCalm, PitChange, PitLook, PitOutcome, PitPort, PitReading, TickConditions } from './pit-port.js';
 
 /**
  * The JavaScript thread: what is posted to it, and its timers, wait while it is stalled. Native code and the guest go on.
@@ -71,6 +71,7 @@ export class SimulatedMachine implements PitPort {
   readonly loop = new SimulatedEventLoop(this.clock);
   readonly minPeriodNs: bigint;
   onExpired: ((outcome: PitOutcome) => void) | undefined;
+  onStirred: (() => void) | undefined;
 
   /** What the guest counted for itself: ticks, and its time in PIT cycles by the reload value that each tick was fired with. */
   guestTicks = 0n;
@@ -86,6 +87,8 @@ export class SimulatedMachine implements PitPort {
   reads = 0;
   maskLooks = 0;
   conditionLooks = 0;
+  /** Of native code's, in place of JavaScript's. */
+  watchLooks = 0;
   handlerNs: bigint;
   acknowledgementsHidden: boolean;
   /** The next change finds channel 2 in use. */
@@ -109,6 +112,8 @@ export class SimulatedMachine implements PitPort {
   #closed = false;
   #changing = false;
   #onAcknowledge: (() => void) | undefined;
+  #watch: Timer | undefined;
+  #look: PitLook | undefined;
 
   // The guest's side.
   readonly #halts: boolean;
@@ -212,6 +217,7 @@ export class SimulatedMachine implements PitPort {
     this.#closed = true;
     this.#timer?.cancel();
     this.#expiry?.cancel();
+    this.#watch?.cancel();
     this.#handler?.cancel();
   }
 
@@ -262,11 +268,43 @@ export class SimulatedMachine implements PitPort {
     };
   }
 
+  watch(calm: PitCalm | undefined): void {
+    this.#watch?.cancel();
+    this.#look = undefined;
+    if (calm) this.#watchFrom(calm);
+  }
+
+  takeLook(): PitLook | undefined {
+    const look = this.#look;
+    this.#look = undefined;
+    return look;
+  }
+
+  #watchFrom(calm: PitCalm): void {
+    const { intervalNs, sinceNs, periodNs, expected } = calm;
+    this.#watch = this.clock.setTimer(intervalNs - (this.clock.nowNs() % intervalNs), () => {
+      this.watchLooks++;
+      const nowNs = this.clock.nowNs();
+      const ticks = this.#acknowledged - calm.delivered;
+      const lagNs = nowNs - sinceNs - ticks * periodNs;
+      const isInTime = periodNs === 0n ? ticks === 0n : lagNs <= calm.behindNs && lagNs >= -calm.aheadNs;
+      const isSame = this.#count === expected.count && this.#mode === expected.mode && this.#latch === expected.latch;
+      if (!isInTime || !isSame || this.#midWrite) {
+        this.loop.post(() => this.onStirred?.());
+        return;
+      }
+      this.#accountCpu();
+      this.#look = { atNs: nowNs, delivered: this.#acknowledged, vcpuCpuNs: [this.#cpuNs] };
+      this.#watchFrom(calm);
+    });
+  }
+
   async change(change: PitChange): Promise<PitOutcome> {
     if (this.#closed) throw new Error('closed');
     if (this.#changing) throw new Error('a change is under way');
     this.#changing = true;
     this.changes++;
+    this.watch(undefined);
     try {
       if (change.waitForTickNs > 0n) await this.#tickOrTimeout(change.waitForTickNs);
       // Where KVM has this, the outcome reaches JavaScript only when its loop runs.

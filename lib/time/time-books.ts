@@ -27,6 +27,8 @@ export interface WindowContext {
   readonly nominalHz: number;
   /** The ledger shall not begin, whatever comes. */
   readonly held: boolean;
+  /** What each vCPU's thread had used at the window's end, which has passed. Missing: it ends now. */
+  readonly vcpuCpuNs?: readonly bigint[] | undefined;
 }
 
 /** What a window brought to light. */
@@ -78,6 +80,11 @@ export class TimeBooks {
   /** The guest has taken a tick of the programmed period. Before that nothing is expected of it. */
   get isBegun(): boolean {
     return this.#isBegun;
+  }
+
+  /** The end of the last closed window, and the counter at it. */
+  get closedAt(): { readonly ns: bigint; readonly delivered: bigint } {
+    return { ns: this.#lastNs, delivered: this.#lastDelivered };
   }
 
   /** Windows in which a faster rate came and went unseen. */
@@ -266,9 +273,9 @@ export class TimeBooks {
     }
   }
 
-  #judge(window: Window, pausedNs: bigint, { replayed, nominalHz }: WindowContext): WindowFindings {
+  #judge(window: Window, pausedNs: bigint, { replayed, nominalHz, vcpuCpuNs }: WindowContext): WindowFindings {
     const before = this.#cpuNs;
-    let conditions = this.#port.conditions(false);
+    let conditions: TickConditions = vcpuCpuNs ? { masked: undefined, vcpuCpuNs } : this.#port.conditions(false);
     this.#cpuNs = conditions.vcpuCpuNs;
     let looked = false;
     const look = (): TickConditions => {

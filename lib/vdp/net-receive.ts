@@ -22,6 +22,8 @@ export class NetReceive implements NetGuestEnd {
   /** Popped and not used yet, in order. */
   #held: DescriptorChain[] = [];
   #heldBytes = 0;
+  /** A frame with its header, until it is in guest memory. */
+  #scratch = new Uint8Array(0);
   /** The service was told that not all was taken. */
   #hasRefused = false;
   #isStopped = false;
@@ -120,7 +122,9 @@ export class NetReceive implements NetGuestEnd {
   #fill(frame: NetFrame, wantedBytes: number): void {
     let buffers = 0;
     for (let room = 0; room < wantedBytes; buffers++) room += this.#held[buffers]!.writable.lengthBytes;
-    const all = new Uint8Array(wantedBytes);
+    if (this.#scratch.length < wantedBytes) this.#scratch = new Uint8Array(wantedBytes);
+    const all = this.#scratch.subarray(0, wantedBytes);
+    all.fill(0, 0, VirtioNetHdr.SIZE);
     all.set(frame.bytes, VirtioNetHdr.SIZE);
     describe(frame, all, buffers, this.checksum);
     for (let index = 0, at = 0; index < buffers; index++) {

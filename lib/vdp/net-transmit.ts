@@ -6,6 +6,7 @@
 import { VirtioNetFeature as F, VirtioNetGso, VirtioNetHdr, VirtioNetHdrFlag } from '../abi/virtio.js';
 import type { NetFrame } from '../vsp/net/contract.js';
 import type { NetContext } from './net.js';
+import { Slab } from './slab.js';
 import type { DescriptorChain, Virtqueue } from './virtqueue.js';
 
 /** Frames that are handed to the service at once. */
@@ -19,6 +20,7 @@ export class NetTransmit {
   readonly #queue: Virtqueue;
   readonly #context: NetContext;
   readonly #features: bigint;
+  readonly #slab = new Slab();
   #isStopped = false;
   /** The service takes no more for now. */
   #isBlocked = false;
@@ -95,7 +97,7 @@ export class NetTransmit {
     const lengthBytes = readable.lengthBytes - VirtioNetHdr.SIZE;
     if (lengthBytes < 0) return `a frame of ${readable.lengthBytes} bytes with its header`;
     if (lengthBytes > MAX_FRAME_BYTES) return undefined;
-    const all = new Uint8Array(readable.lengthBytes);
+    const all = this.#slab.take(readable.lengthBytes);
     readable.copyTo(all);
     return describedBy(all, this.#features);
   }

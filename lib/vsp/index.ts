@@ -19,6 +19,14 @@ export { fileDisk, type FileDiskOptions } from './block/file.js';
 export type { LockFile, LockMode } from './block/image-lock.js';
 export { memoryDisk, type MemoryDisk } from './block/memory.js';
 export { createQcow2Overlay, qcow2Disk, type Qcow2DiskOptions, type Qcow2OverlayOptions } from './block/qcow2/index.js';
+export {
+  sharedDisk,
+  type SharedDisk,
+  type SharedDiskOptions,
+  type SharedGuestOptions,
+  type TakeBackOptions,
+} from './block/shared-disk.js';
+export type { TrafficLimits } from './sharing/pacer.js';
 export { faultyDisk } from './block/faulty.js';
 export type { Fault, FaultPlan, FaultRule, FaultyFunction } from './block/fault-plan.js';
 export type {
@@ -43,6 +51,8 @@ export { fileConsole } from './console/file.js';
 export { unixSocketConsole } from './console/unix-socket.js';
 export type { EntropyBackend, EntropyService, EntropySource } from './entropy/contract.js';
 export { EntropyProvider, type EntropyProviderOptions, type EntropyRate } from './entropy/provider.js';
+export { passt, type PasstForward, type PasstOptions } from './net/passt.js';
+export { tap, type TapOptions } from './net/tap.js';
 export { hostEntropy, openHostEntropy } from './entropy/host.js';
 export type { NetAbilities, NetBackend, NetFrame, NetHostEnd } from './net/contract.js';
 export { carriedNetwork, type CarriedStreams, carryNetwork } from './net/carried.js';

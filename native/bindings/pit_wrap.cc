@@ -6,6 +6,7 @@
 #include "bindings/arguments.h"
 #include "bindings/environment.h"
 #include "bindings/views.h"
+#include "core/clock.h"
 
 namespace vivarium {
 namespace {
@@ -15,6 +16,7 @@ constexpr uint64_t kMaxMode = 5;
 constexpr uint64_t kMaxLatch = std::numeric_limits<uint8_t>::max();
 // Long enough for anything, and no sum with the time since boot overflows.
 constexpr uint64_t kMaxDelayNs = uint64_t{1} << 62;
+constexpr uint64_t kMinIntervalNs = 1'000'000;
 
 struct Birth {
   std::shared_ptr<VmShared> shared;
@@ -41,13 +43,40 @@ PitLoad loadValue(Napi::Value value, const char* name, uint64_t minCount) {
   return PitLoad{static_cast<uint32_t>(count), static_cast<uint8_t>(latch)};
 }
 
+// What channel 0 must hold, or must not have changed from: count 0 and mode 0 while it was never programmed.
+struct Expected {
+  PitLoad load;
+  uint8_t mode;
+};
+
+Expected expectedValue(Napi::Value value) {
+  const PitLoad load = loadValue(value, "expected", 0);
+  const Napi::Value mode = value.As<Napi::Object>().Get("mode");
+  return Expected{load, static_cast<uint8_t>(integerValue(mode, "expected.mode", kMaxMode))};
+}
+
+PitCalm calmArgument(const Napi::CallbackInfo& info) {
+  const Napi::Object object = objectValue(info[0], "calm");
+  const Expected expected = expectedValue(object.Get("expected"));
+  PitCalm calm{expected.load, expected.mode};
+  calm.periodNs = delayValue(object.Get("periodNs"), "periodNs");
+  calm.sinceNs = bigintValue(object.Get("sinceNs"), "sinceNs");
+  // Of a time that is still to come nothing could be said.
+  if (calm.sinceNs > monotonicNs()) throwRange("sinceNs: not a time that has passed");
+  calm.delivered = bigintValue(object.Get("delivered"), "delivered");
+  calm.behindNs = delayValue(object.Get("behindNs"), "behindNs");
+  calm.aheadNs = delayValue(object.Get("aheadNs"), "aheadNs");
+  calm.intervalNs = delayValue(object.Get("intervalNs"), "intervalNs");
+  if (calm.intervalNs < kMinIntervalNs) throwRange("intervalNs: less than a millisecond");
+  return calm;
+}
+
 PitChange changeArgument(const Napi::CallbackInfo& info) {
   const Napi::Object object = objectValue(info[0], "change");
   PitChange change;
-  const Napi::Value expected = object.Get("expected");
-  change.wish.expected = loadValue(expected, "expected", 0);
-  change.wish.expectedMode =
-      static_cast<uint8_t>(integerValue(expected.As<Napi::Object>().Get("mode"), "expected.mode", kMaxMode));
+  const Expected expected = expectedValue(object.Get("expected"));
+  change.wish.expected = expected.load;
+  change.wish.expectedMode = expected.mode;
   if (const Napi::Value load = object.Get("load"); !load.IsUndefined()) change.wish.load = loadValue(load, "load", 1);
   if (const Napi::Value reinject = object.Get("reinject"); !reinject.IsUndefined()) {
     if (!reinject.IsBoolean()) throwType("reinject: a boolean is wanted");
@@ -103,6 +132,9 @@ Napi::Function PitWrap::define(Napi::Env env) {
                          InstanceMethod<&PitWrap::read>("read"),
                          InstanceMethod<&PitWrap::change>("change"),
                          InstanceMethod<&PitWrap::takeOutcome>("takeOutcome"),
+                         InstanceMethod<&PitWrap::watch>("watch"),
+                         InstanceMethod<&PitWrap::takeLook>("takeLook"),
+                         InstanceMethod<&PitWrap::takeStir>("takeStir"),
                      });
 }
 
@@ -159,6 +191,30 @@ Napi::Value PitWrap::takeOutcome(const Napi::CallbackInfo& info) {
     const std::optional<PitOutcome> outcome = steering().takeOutcome();
     return outcome.has_value() ? outcomeObject(info.Env(), *outcome) : info.Env().Undefined();
   });
+}
+
+Napi::Value PitWrap::watch(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    steering().watch().watch(absent(info, 0) ? std::nullopt : std::optional(calmArgument(info)));
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value PitWrap::takeLook(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const Napi::Env env = info.Env();
+    const std::optional<PitLook> look = steering().watch().takeLook();
+    if (!look.has_value()) return env.Undefined();
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("atNs", Napi::BigInt::New(env, look->atNs));
+    object.Set("delivered", Napi::BigInt::New(env, look->delivered));
+    object.Set("vcpuCpuNs", toBigUint64Array(env, look->vcpuCpuNs));
+    return object;
+  });
+}
+
+Napi::Value PitWrap::takeStir(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value { return Napi::Boolean::New(info.Env(), steering().watch().takeStir()); });
 }
 
 }  // namespace vivarium

@@ -27,6 +27,9 @@ class PitWrap : public Napi::ObjectWrap<PitWrap> {
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value change(const Napi::CallbackInfo& info);
   Napi::Value takeOutcome(const Napi::CallbackInfo& info);
+  Napi::Value watch(const Napi::CallbackInfo& info);
+  Napi::Value takeLook(const Napi::CallbackInfo& info);
+  Napi::Value takeStir(const Napi::CallbackInfo& info);
 
   std::shared_ptr<VmShared> shared_;
   std::shared_ptr<PitSteering> steering_;  // null once closed

@@ -91,6 +91,7 @@ Napi::Value RuntimeWrap::counts(const Napi::CallbackInfo& info) {
   counts.Set("mappings", counters.mappings.load());
   counts.Set("eventFds", counters.eventFds.load());
   counts.Set("ioQueues", counters.ioQueues.load());
+  counts.Set("taps", counters.taps.load());
   return counts;
 }
 

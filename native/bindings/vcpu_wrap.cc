@@ -33,6 +33,7 @@ Napi::Function VcpuWrap::define(Napi::Env env) {
                          InstanceMethod<&VcpuWrap::getDeviceAttr>("getDeviceAttr"),
                          InstanceMethod<&VcpuWrap::setDeviceAttr>("setDeviceAttr"),
                          InstanceMethod<&VcpuWrap::stats>("stats"),
+                         InstanceMethod<&VcpuWrap::stat>("stat"),
                          InstanceMethod<&VcpuWrap::resume>("resume"),
                          InstanceMethod<&VcpuWrap::park>("park"),
                          InstanceMethod<&VcpuWrap::kick>("kick"),
@@ -170,6 +171,13 @@ Napi::Value VcpuWrap::setDeviceAttr(const Napi::CallbackInfo& info) {
 
 Napi::Value VcpuWrap::stats(const Napi::CallbackInfo& info) {
   return guarded(info, [&] { return statsObject(info.Env(), runner().vcpu().statsFd()); });
+}
+
+Napi::Value VcpuWrap::stat(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const std::optional<uint64_t> value = runner().vcpu().stat(stringArgument(info, 0, "name"));
+    return value.has_value() ? Napi::BigInt::New(info.Env(), *value) : info.Env().Undefined();
+  });
 }
 
 Napi::Value VcpuWrap::resume(const Napi::CallbackInfo& info) {

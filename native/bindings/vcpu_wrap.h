@@ -36,6 +36,7 @@ class VcpuWrap : public Napi::ObjectWrap<VcpuWrap> {
   Napi::Value getDeviceAttr(const Napi::CallbackInfo& info);
   Napi::Value setDeviceAttr(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
+  Napi::Value stat(const Napi::CallbackInfo& info);
   Napi::Value resume(const Napi::CallbackInfo& info);
   Napi::Value park(const Napi::CallbackInfo& info);
   Napi::Value kick(const Napi::CallbackInfo& info);

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/fd.h"
@@ -21,5 +23,10 @@ Fd openStats(int fd);
 
 // @throws Failure kCapability when `statsFd` is not valid, kSyscall when it can't be read.
 std::vector<Stat> readStats(const Fd& statsFd);
+
+// Where the first value of one stands, which stays so for the descriptor's life, for readStat(); nothing where this KVM
+// has none of that name. @throws Failure kSyscall
+std::optional<uint64_t> findStat(const Fd& statsFd, std::string_view name);
+uint64_t readStat(const Fd& statsFd, uint64_t place);
 
 }  // namespace vivarium

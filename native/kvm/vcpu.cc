@@ -76,6 +76,13 @@ void Vcpu::setXsave(std::span<uint8_t> bytes) const {
   ioctlChecked(fd_.get(), request::kSetXsave, bytes.data(), "KVM_SET_XSAVE", vcpuName(id_));
 }
 
+std::optional<uint64_t> Vcpu::stat(const std::string& name) const {
+  auto found = statPlaces_.find(name);
+  if (found == statPlaces_.end()) found = statPlaces_.emplace(name, findStat(statsFd_, name)).first;
+  if (!found->second.has_value()) return std::nullopt;
+  return readStat(statsFd_, *found->second);
+}
+
 void Vcpu::close() {
   statsFd_.reset();
   fd_.reset();

@@ -4,8 +4,11 @@
 #include <linux/kvm.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/fd.h"
@@ -37,6 +40,8 @@ class Vcpu {
   void getXsave(std::span<uint8_t> bytes) const;
   void setXsave(std::span<uint8_t> bytes) const;
   const Fd& statsFd() const { return statsFd_; }
+  // One of the statistics by its name, at the cost of a read after the first call; nothing where this KVM has it not.
+  std::optional<uint64_t> stat(const std::string& name) const;
 
   // Closes the descriptors; the mapping goes with its last user. No thread may be in KVM_RUN.
   void close();
@@ -45,6 +50,7 @@ class Vcpu {
   uint32_t id_;
   Fd fd_;
   Fd statsFd_;
+  mutable std::map<std::string, std::optional<uint64_t>> statPlaces_;  // JavaScript thread
   std::shared_ptr<Mapping> mapping_;
   Counted counted_;
 };

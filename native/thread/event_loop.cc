@@ -20,9 +20,11 @@ namespace {
 constexpr uint64_t kWakeKey = UINT64_MAX;
 constexpr uint64_t kTimerKey = UINT64_MAX - 1;
 
-void addToEpoll(int epoll, int fd, uint64_t key, const char* detail) {
+constexpr uint32_t kOnce = EPOLLIN | EPOLLONESHOT;
+
+void addToEpoll(int epoll, int fd, uint64_t key, const char* detail, uint32_t events = EPOLLIN) {
   epoll_event event{};
-  event.events = EPOLLIN;
+  event.events = events;
   event.data.u64 = key;
   if (::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0) throwSyscall("epoll_ctl", errno, detail);
 }
@@ -90,10 +92,28 @@ void EventLoop::stop() {
 }
 
 EventLoop::Key EventLoop::addFd(int fd, Handler handler) {
+  return add(fd, EPOLLIN, std::move(handler));
+}
+
+EventLoop::Key EventLoop::addFdOnce(int fd, Handler handler) {
+  return add(fd, kOnce, std::move(handler));
+}
+
+void EventLoop::rearm(Key key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find(key);
+  if (found == entries_.end()) return;
+  epoll_event event{};
+  event.events = kOnce;
+  event.data.u64 = key;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, found->second.fd, &event);
+}
+
+EventLoop::Key EventLoop::add(int fd, uint32_t events, Handler handler) {
   const std::lock_guard lock(mutex_);
   if (!epoll_.valid()) return 0;
   const Key key = ++lastKey_;
-  addToEpoll(epoll_.get(), fd, key, "event thread");
+  addToEpoll(epoll_.get(), fd, key, "event thread", events);
   entries_.emplace(key, Entry{std::make_shared<const Handler>(std::move(handler)), fd, 0});
   return key;
 }

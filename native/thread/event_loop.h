@@ -36,6 +36,9 @@ class EventLoop {
 
   // `handler` is called whenever the descriptor is readable, and has to read it. The descriptor outlives remove().
   Key addFd(int fd, Handler handler);
+  // The same for one call; rearm() allows the next.
+  Key addFdOnce(int fd, Handler handler);
+  void rearm(Key key);
   // A timer, which is off.
   Key addTimer(Handler handler);
   // Calls the timer's handler once, at a moment of CLOCK_MONOTONIC; at once when that has passed; 0: never.
@@ -51,6 +54,7 @@ class EventLoop {
     uint64_t atNs = 0;  // of a timer; 0 while it is off
   };
 
+  Key add(int fd, uint32_t events, Handler handler);
   void loop();
   void call(Key key);
   void callTimers();

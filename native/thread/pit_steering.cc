@@ -35,7 +35,9 @@ PitSteering::PitSteering(const CountersPtr& counters, std::shared_ptr<ReadyQueue
       vm_(std::move(vm)),
       vcpus_(std::move(vcpus)),
       trigger_(counters, 0),
-      resample_(counters, 0) {
+      resample_(counters, 0),
+      // It is called by the watch's looks, of which close() lets none come after it.
+      watch_(std::make_shared<PitWatch>(ready_, source_, loop_, vm_, vcpus_, [this] { return delivered(); })) {
   const PitState wanted(vm_->fd());
   vm_->irqfd(trigger_, kTimerGsi, 0, &resample_);
 }
@@ -46,6 +48,7 @@ void PitSteering::start() {
   };
   knock_ = loop_.addTimer(handler);
   alarm_ = loop_.addTimer(handler);
+  watch_->start();
 }
 
 uint64_t PitSteering::delivered() {
@@ -64,6 +67,7 @@ uint64_t PitSteering::delivered() {
 }
 
 void PitSteering::change(const PitChange& change) {
+  watch_->watch(std::nullopt);
   {
     const std::lock_guard lock(mutex_);
     if (underWay_) throw Failure(FailureKind::kState, "pit", EBUSY, "a change is under way");
@@ -83,6 +87,7 @@ std::optional<PitOutcome> PitSteering::takeOutcome() {
 }
 
 void PitSteering::close() {
+  watch_->close();
   const std::lock_guard lock(stepMutex_);
   closed_ = true;
   for (const EventLoop::Key key : {knock_, alarm_, ticks_}) loop_.remove(key);

@@ -22,6 +22,7 @@
 #include "kvm/pit.h"
 #include "kvm/vm.h"
 #include "thread/event_loop.h"
+#include "thread/pit_watch.h"
 #include "thread/ready_queue.h"
 #include "thread/vcpu_group.h"
 
@@ -69,7 +70,9 @@ class PitSteering : public std::enable_shared_from_this<PitSteering> {
   uint64_t delivered();
   // JavaScript thread: what channel 0 holds now, with KVM_GET_PIT2. Throws Failure.
   PitReading read() const { return PitState(vm_->fd()).reading(); }
-  // JavaScript thread. Throws Failure kState until the outcome of the change before was taken.
+  // JavaScript thread: who looks while nothing is to be changed.
+  PitWatch& watch() const { return *watch_; }
+  // JavaScript thread; ends the watch. Throws Failure kState until the outcome of the change before was taken.
   void change(const PitChange& change);
   // JavaScript thread: the oldest outcome.
   std::optional<PitOutcome> takeOutcome();
@@ -100,6 +103,8 @@ class PitSteering : public std::enable_shared_from_this<PitSteering> {
   const std::shared_ptr<VcpuGroup> vcpus_;
   const EventFd trigger_;   // never signalled, but KVM_IRQFD wants one
   const EventFd resample_;  // its counter: acknowledged ticks that were not added to delivered_ yet
+
+  const std::shared_ptr<PitWatch> watch_;
 
   std::mutex stepMutex_;  // over a step, with its hold, and over close()
   bool closed_ = false;

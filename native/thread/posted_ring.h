@@ -1,8 +1,8 @@
 // Writes that vCPUs do not wait for: posted port writes and KVM's coalesced zones, in one ring of a VM, read by
 // JavaScript. A posted write alone is no reason to wake JavaScript: it is woken for 256 of them, for an exit, whose
-// handler reads the ring first, or by a timer 2 ms after the first, up to 16 ms while they keep coming. Beside it the two tables by which a vCPU thread
-// answers one-byte port accesses itself. The layout of the shared memory is PortFlag, PostedControl, PostedEntry and
-// ReadQueue of lib/kvm/native.ts.
+// handler reads the ring first, or by a timer 2 ms after the first, up to 16 ms while they keep coming. Beside it the
+// two tables by which a vCPU thread answers one-byte port accesses itself. The layout of the shared memory is PortFlag,
+// PostedControl, PostedEntry and ReadQueue of lib/kvm/native.ts.
 #pragma once
 
 #include <array>

@@ -17,6 +17,14 @@ bool VcpuGroup::anyActive() const {
   });
 }
 
+std::vector<uint64_t> VcpuGroup::cpuNs() const {
+  std::vector<uint64_t> all;
+  const std::lock_guard lock(mutex_);
+  all.reserve(list_.size());
+  for (const auto& runner : list_) all.push_back(runner->threadCpuNs());
+  return all;
+}
+
 void VcpuGroup::requestStop() const {
   const std::lock_guard lock(mutex_);
   for (const auto& runner : list_) runner->requestStop();

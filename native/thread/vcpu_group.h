@@ -18,6 +18,8 @@ class VcpuGroup {
   void add(std::shared_ptr<VcpuRunner> runner);
   // Any thread: whether one is running, or waits in an exit.
   bool anyActive() const;
+  // Any thread: the CPU time that each thread has used so far, in ns.
+  std::vector<uint64_t> cpuNs() const;
   // Any thread: the threads end as soon as they can.
   void requestStop() const;
   // Any thread: what is in the group, which is empty afterwards.

@@ -35,6 +35,14 @@ export async function lackingPackages({ forRun }) {
   if (findTool('mke2fs') === undefined) {
     lacks.push({ what: 'mke2fs', packages: ['e2fsprogs'], essential: needsHost });
   }
+  // A network for guests that wants no privileges.
+  if (findTool('passt') === undefined) {
+    lacks.push({ what: 'passt', packages: ['passt'], essential: () => false });
+  }
+  // Puts addresses on taps, in a network namespace of the tests' own.
+  if (!forRun && findTool('ip') === undefined) {
+    lacks.push({ what: 'ip', packages: ['iproute2'], essential: () => false });
+  }
   // The other reader and writer of qcow2 images that ours is held against.
   if (!forRun && (findTool('qemu-img') === undefined || findTool('qemu-io') === undefined)) {
     lacks.push({ what: 'qemu-img', packages: ['qemu-utils'], essential: () => false });

@@ -231,6 +231,9 @@ describe('a VM', () => {
     const stats = cpu.native.stats();
     expect(stats['exits']).toBeTypeOf('bigint');
     expect(Object.values(stats).some((value) => value instanceof BigUint64Array)).toBe(true);
+    // One of them alone, found anew and found again.
+    for (let read = 0; read < 2; read++) expect(cpu.native.stat('exits')! >= (stats['exits'] as bigint)).toBe(true);
+    expect(cpu.native.stat('no such statistic')).toBeUndefined();
   });
 
   it('is closed once and for all, with all that belongs to it', () => {

@@ -7,6 +7,7 @@ import { blockConformance, type ConformanceSubject, type MakeSubject } from './c
 import { faultyDisk } from './faulty.js';
 import { fileDisk } from './file.js';
 import { memoryDisk } from './memory.js';
+import { sharedDisk } from './shared-disk.js';
 import { TestingEngine, type TestingEngineOptions } from './testing-engine.js';
 
 const ALL_OFF = ['flush', 'discard', 'write-zeroes', 'identify', 'resize', 'topology'] as const;
@@ -50,6 +51,11 @@ const subjects: Record<string, MakeSubject> = {
     const source = faultyDisk(subject.source, { without: [...ALL_OFF, 'write'], blockBytes: 8192 });
     const { grow: _grow, ...rest } = subject;
     return { ...rest, source, options: { copyOnWrite: { maxBytes: 4 * 1024 * 1024 } }, persistent: false };
+  },
+  'a disk that is shared, copied on write': async (size) => {
+    const { grow: _grow, ...subject } = await file(size);
+    const options = { copyOnWrite: { maxBytes: 4 * 1024 * 1024 } };
+    return { ...subject, source: sharedDisk(subject.source).guest(), options, persistent: false };
   },
   memory: (size) => {
     const disk = memoryDisk(size);

@@ -83,6 +83,8 @@ export interface BlockBackend {
    * medium needs one first. Missing: at once, and a flush makes it durable, no more.
    */
   readonly writesBehind?: boolean | undefined;
+  /** It stands in for a device that the host has taken back: nothing of what it does is native. */
+  readonly isStandIn?: boolean | undefined;
   read(offset: number, data: IoVector, done: BlockDone): void;
   write?(offset: number, data: IoVector, done: BlockDone): void;
   /** Missing: what is done is as durable as it will ever be. */

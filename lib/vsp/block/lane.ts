@@ -54,7 +54,7 @@ export class BlockLane {
   /** Who does a function; `serial` is the one that the guest sees. */
   servedBy(name: BlockFunction, serial: string): ServedBy {
     const native = (is: boolean): ServedBy => (is ? 'native' : 'emulated');
-    const plain = this.overlay === undefined;
+    const plain = this.overlay === undefined && this.backend.isStandIn !== true;
     switch (name) {
       case 'read':
       case 'write':
