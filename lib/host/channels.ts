@@ -6,6 +6,12 @@ import type { Channel } from '../base/command-io.js';
 import { creditOf, FIRST_CHANNEL, FRAME_CREDIT, FRAME_DATA, FRAME_END, MAX_CHANNELS, type Frame } from './frames.js';
 import { FrameReadable, FrameWritable } from './streams.js';
 
+/**
+ * Less than for a command's own streams: packets that wait too long are sent again by those who think that they are lost,
+ * and the same bytes go over the link many times.
+ */
+const CHANNEL_WINDOW_BYTES = 192 * 1024;
+
 export class Channels {
   readonly all: readonly Channel[];
   readonly #ends: readonly { readonly input: FrameReadable; readonly output: FrameWritable }[];
@@ -14,7 +20,7 @@ export class Channels {
   constructor(count: number, session: number, send: (frame: Frame) => void) {
     if (count > MAX_CHANNELS) throw new RangeError(`${count} channels of a session, of at most ${MAX_CHANNELS}`);
     this.#ends = Array.from({ length: count }, (_, index) => {
-      const options = { session, stream: FIRST_CHANNEL + index, send };
+      const options = { session, stream: FIRST_CHANNEL + index, send, windowBytes: CHANNEL_WINDOW_BYTES };
       const [input, output] = [new FrameReadable(options), new FrameWritable(options)];
       // A session that ends breaks them in the middle, which whoever ended it knows.
       for (const stream of [input, output]) stream.on('error', () => undefined);

@@ -16,6 +16,8 @@ export interface FrameStreamOptions {
   readonly session: number;
   readonly stream: number;
   readonly send: (frame: Frame) => void;
+  /** What may be under way to the receiving end. Default {@link WINDOW_BYTES}. */
+  readonly windowBytes?: number;
 }
 
 /** The sending end. `grant` is called with the credit that the other end gives. */
@@ -84,6 +86,7 @@ export class FrameReadable extends Readable {
   #ended = false;
   #wanted = false;
   #opened = false;
+  readonly #windowBytes: number;
   /** What the sender may still send without a further grant. */
   #outstandingBytes = 0;
   /** What was consumed and is not granted again yet. */
@@ -92,6 +95,7 @@ export class FrameReadable extends Readable {
   constructor(options: FrameStreamOptions) {
     super({ highWaterMark: 64 * 1024 });
     this.#options = options;
+    this.#windowBytes = options.windowBytes ?? WINDOW_BYTES;
   }
 
   /** Data of the other end. @throws VmmError ERR_EMBEDDED_HOST when it sends more than it was granted. */
@@ -118,7 +122,7 @@ export class FrameReadable extends Readable {
     this.#wanted = true;
     if (!this.#opened) {
       this.#opened = true;
-      this.#grant(WINDOW_BYTES);
+      this.#grant(this.#windowBytes);
     }
     this.#flush();
   }
@@ -137,7 +141,7 @@ export class FrameReadable extends Readable {
   /** Credit goes back in quarters of the window: few frames, and the sender never runs dry. */
   #consume(bytes: number): void {
     this.#consumedBytes += bytes;
-    if (this.#consumedBytes < WINDOW_BYTES / 4) return;
+    if (this.#consumedBytes < this.#windowBytes / 4) return;
     this.#grant(this.#consumedBytes);
     this.#consumedBytes = 0;
   }

@@ -54,7 +54,7 @@ export function encodeFrames(frames: readonly NetFrame[]): Uint8Array {
   return all;
 }
 
-export function encodeHello({ takes, gives, mtuBytes }: NetBackend): Uint8Array {
+export function encodeHello({ takes, gives, mtuBytes }: Pick<NetBackend, 'takes' | 'gives' | 'mtuBytes'>): Uint8Array {
   const flags = [takes.checksum, takes.segments, gives.checked, gives.merged];
   const all = Buffer.alloc(HEADER_BYTES);
   writeHeader(

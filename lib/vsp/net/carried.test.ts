@@ -7,6 +7,7 @@ import { carriedNetwork, carryNetwork } from './carried.js';
 import { CarriedDecoder, encodeFrames, encodeHello, encodeLink } from './carried-frames.js';
 import type { NetFrame } from './contract.js';
 import { NetProvider } from './provider.js';
+import { segmentTcp } from './segment.js';
 import { FakeGuest, FakeNetwork, packet, unfinished } from './testing.js';
 
 const OWN = 0x020000000001;
@@ -38,14 +39,15 @@ const plain = packet({ version: 4, payload: payload.subarray(0, 100) });
 const large = unfinished(packet({ version: 4, payload }), 1000);
 
 describe('a carried network', () => {
-  it('has what its backend has, and brings frames both ways with what is left to do about them', async () => {
+  it('has every function, and brings frames both ways with what is left to do about them', async () => {
     const network = new FakeNetwork({
       takes: { checksum: true, segments: true },
       gives: { checked: true },
       mtuBytes: 9000,
     });
     const { provider, backend, guest } = await carried(network);
-    expect(backend).toMatchObject({ takes: network.takes, gives: network.gives, mtuBytes: 9000 });
+    const every = { takes: { checksum: true, segments: true }, gives: { checked: true, merged: true } };
+    expect(backend).toMatchObject({ ...every, mtuBytes: 9000 });
     provider.send([{ bytes: plain }, { ...large, bytes: large.bytes.slice() }]);
     network.host.receive([{ bytes: plain, checked: true }, large]);
     await turns();
@@ -58,6 +60,22 @@ describe('a carried network', () => {
     await turns();
     // Whoever carries closes it.
     expect(network.closed).toBe(false);
+  });
+
+  it('does what the backend lacks beside it: few large packets are carried', async () => {
+    const network = new FakeNetwork();
+    const { provider, guest } = await carried(network);
+    provider.send([{ ...large, bytes: large.bytes.slice() }]);
+    await turns();
+    const segments = segmentTcp(large.bytes, 1000)!;
+    expect(network.sent.map(({ bytes }) => bytes)).toEqual(segments);
+    network.host.receive([...segments.map((bytes) => ({ bytes })), { bytes: plain }]);
+    await turns();
+    expect(guest.got.map(({ bytes, segmentBytes }) => [bytes.length, segmentBytes])).toEqual([
+      [large.bytes.length, 1000],
+      [plain.length, undefined],
+    ]);
+    expect(guest.got[1]!.checked).toBe(true);
   });
 
   it('holds up a backend whose frames nobody takes, and a guest whose frames nobody takes', async () => {

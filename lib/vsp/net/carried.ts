@@ -1,7 +1,8 @@
 /**
  * HAL: a network whose backend is in another process, at the other end of two byte streams: carryNetwork() stands beside
- * the backend, carriedNetwork() is what the machine has. The streams hold up whoever sends too much; a backend that can't
- * be held up loses frames, as ever.
+ * the backend, carriedNetwork() is what the machine has. What the backend lacks is done beside it, so that few and large
+ * packets go over the streams, and all that is to be done to them on the faster side: the machine's may be emulated. The
+ * streams hold up whoever sends too much; a backend that can't be held up loses frames, as ever.
  *
  *     machine -> carriedNetwork() -> output ~~> input  -> carryNetwork() -> backend
  *     machine <- carriedNetwork() <- input  <~~ output <- carryNetwork() <- backend
@@ -9,6 +10,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { AbortError, VmmError } from '../../base/errors.js';
 import type { BackendDescription } from '../contract.js';
+import { adapt, type AdaptCounts, checkedFrame, mergedFrames } from './adapt.js';
 import { CarriedDecoder, type CarriedRecord, encodeFrames, encodeHello, encodeLink } from './carried-frames.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
 import type { NetSource } from './source.js';
@@ -21,15 +23,16 @@ export interface CarriedStreams {
 /** Joins an open backend to whoever is at the other end. The streams' end leaves the backend open; it is the caller's. */
 export function carryNetwork(backend: NetBackend, { input, output }: CarriedStreams): void {
   const decoder = new CarriedDecoder();
+  const counts: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
   const write = (bytes: Uint8Array): boolean => output.destroyed || output.write(bytes);
   let isFull = false;
   // Streams that break are the session's end, which is told elsewhere.
   for (const stream of [input, output]) stream.on('error', () => undefined);
-  write(encodeHello(backend));
+  write(encodeHello({ ...WHOLE, mtuBytes: backend.mtuBytes }));
   backend.start({
     receive: (frames) => {
       // What a backend gives though it was asked to wait.
-      if (isFull || write(encodeFrames(frames))) return;
+      if (isFull || write(encodeFrames(improved(frames, backend.gives)))) return;
       isFull = true;
       backend.setPaused(true);
       output.once('drain', () => {
@@ -43,9 +46,18 @@ export function carryNetwork(backend: NetBackend, { input, output }: CarriedStre
   input.on('data', (chunk: Uint8Array) => {
     const records = decoder.push(chunk);
     if (records === undefined) return void input.destroy();
-    const frames = framesOf(records);
+    const frames: NetFrame[] = [];
+    for (const frame of framesOf(records)) adapt(frame, backend.takes, true, frames, counts);
     if (frames.length > 0 && !backend.send(frames)) input.pause();
   });
+}
+
+/** What the other end gets, over every backend. */
+const WHOLE = { takes: { checksum: true, segments: true }, gives: { checked: true, merged: true } };
+
+function improved(frames: readonly NetFrame[], { merged, checked }: NetBackend['gives']): readonly NetFrame[] {
+  const packets = merged ? frames : mergedFrames(frames);
+  return checked ? packets : packets.map(checkedFrame);
 }
 
 /** The network at the other end of the streams; it can be opened once. */
