@@ -203,6 +203,9 @@ describe('a shared disk', () => {
 
   it('is refused to a guest that would write to it', async () => {
     const writing = open(sharedDisk(memoryDisk(SIZE)).guest(), { copyOnWrite: undefined });
-    await expect(writing).rejects.toMatchObject({ code: 'ERR_DISK_IMAGE', cure: expect.stringMatching(/copyOnWrite/) as string });
+    await expect(writing).rejects.toMatchObject({
+      code: 'ERR_DISK_IMAGE',
+      cure: expect.stringMatching(/copyOnWrite/) as string,
+    });
   });
 });
