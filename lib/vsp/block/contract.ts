@@ -92,6 +92,11 @@ export interface BlockBackend {
   discard?(offset: number, lengthBytes: number, done: BlockDone): void;
   /** `mayUnmap`: the space may be given back. Unsupported with it, it is so without it too. */
   writeZeroes?(offset: number, lengthBytes: number, mayUnmap: boolean, done: BlockDone): void;
+  /**
+   * What it has been given and makes wait of its own accord (a rate limit) is not to wait any longer: the device waits for all of
+   * it to end. Missing: it makes nothing wait.
+   */
+  hurry?(): void;
   /** The medium's own serial number. */
   identify?(): string;
   /** Called with the new geometry when the medium's size changed underneath, or by `resize`. */

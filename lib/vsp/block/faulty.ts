@@ -53,6 +53,7 @@ class FaultyBackend implements BlockBackend {
   readonly flush?: (done: BlockDone) => void;
   readonly discard?: (offset: number, lengthBytes: number, done: BlockDone) => void;
   readonly writeZeroes?: (offset: number, lengthBytes: number, mayUnmap: boolean, done: BlockDone) => void;
+  readonly hurry?: () => void;
   readonly identify?: () => string;
   readonly refreshGeometry?: () => Promise<BlockGeometry>;
   readonly activate?: () => Promise<void>;
@@ -93,6 +94,7 @@ class FaultyBackend implements BlockBackend {
       this.flush = (done) => this.#do('flush', 0, 0, done, (_length, next) => lower.flush!(next));
     }
     if (lower.identify && has('identify')) this.identify = () => lower.identify!();
+    if (lower.hurry) this.hurry = () => lower.hurry!();
     if (lower.activate) this.activate = () => lower.activate!();
     if (lower.deactivate) this.deactivate = () => lower.deactivate!();
     if (lower.abandon) this.abandon = () => lower.abandon!();

@@ -205,6 +205,7 @@ export class BlockProvider implements BlockService {
       this.#checkOpen();
       if (this.#prepared) return;
       this.#dispatcher.gate.hold();
+      this.#dispatcher.lane.backend.hurry?.();
       try {
         const { deadlineNs, signal } = options;
         const maxNs = deadlineNs === undefined ? undefined : deadlineNs - this.#clock.nowNs();
@@ -227,6 +228,7 @@ export class BlockProvider implements BlockService {
 
   /** Resolves when no request that has started is in flight. A proxy's reset waits for it after it stopped asking. */
   drained(): Promise<void> {
+    this.#dispatcher.lane.backend.hurry?.();
     return this.#dispatcher.gate.drained();
   }
 
@@ -250,6 +252,7 @@ export class BlockProvider implements BlockService {
   async #close(): Promise<void> {
     const closed = this.#turns.run(async () => {
       this.resume();
+      this.#dispatcher.lane.backend.hurry?.();
       await this.#dispatcher.gate.drained();
       this.#dispatcher.lane.backend.onGeometry = undefined;
       await this.#dispatcher.lane.overlay?.close();

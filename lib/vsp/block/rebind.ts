@@ -101,6 +101,7 @@ export async function changeBackend(
     const startNs = host.clock.nowNs();
     const sinceNs = (): number => Number(host.clock.nowNs() - startNs);
     host.gate.hold();
+    old.hurry?.();
     try {
       const maxNs = BigInt(Math.round(maxHoldMs * 1e6));
       const what = `disk ${host.id}: requests in flight`;

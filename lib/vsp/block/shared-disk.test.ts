@@ -191,6 +191,47 @@ describe('a shared disk', () => {
     await disk.close();
   });
 
+  it('is not kept by a guest that goes while it is taken back, or given back', async () => {
+    const clock = new ManualClock();
+    const slowly = (file: string) =>
+      faultyDisk(fileDisk(file), { rules: [{ on: 'read', fault: { delayNs: 1000n } }], clock });
+    const shared = sharedDisk(slowly(base), { clock });
+    const move = async (change: () => Promise<void>, stays: BlockProvider, goes: BlockProvider) => {
+      const request = read(stays, 0);
+      const changed = change();
+      // The other one is waited for, with the next backends of both opened.
+      while (opened < 2) await new Promise((resolve) => setImmediate(resolve));
+      await goes.close();
+      clock.advance(1000n);
+      // The file is read behind that.
+      expect(await request).toBeUndefined();
+      await changed;
+    };
+    let opened = 0;
+    const counting = (source: BlockSource): BlockSource => ({
+      ...source,
+      open: async (context) => {
+        const backend = await source.open(context);
+        opened++;
+        return backend;
+      },
+    });
+    const [one, two] = [await open(shared.guest(), { readOnly: true }), await open(shared.guest(), { readOnly: true })];
+    await move(() => shared.takeBack(counting(slowly(copy))), one, two);
+    await (await fileDisk(base).open({ engine, logger: silentLogger, readOnly: false })).close();
+    await one.close();
+    await (await fileDisk(copy).open({ engine, logger: silentLogger, readOnly: false })).close();
+  });
+
+  it('ends at once for a guest whose requests wait for its limits', async () => {
+    const clock = new ManualClock();
+    const shared = sharedDisk(memoryDisk(SIZE), { clock });
+    const disk = await open(shared.guest({ limits: { operationsPerSecond: 1 } }), { readOnly: true });
+    const requests = Array.from({ length: 100 }, () => read(disk, 0));
+    await disk.close();
+    expect(new Set(await Promise.all(requests))).toEqual(new Set([undefined]));
+  });
+
   it.each<[string, () => unknown, new () => Error]>([
     ['something that is no disk', () => sharedDisk('base.img' as unknown as BlockSource), TypeError],
     ['a depth of 0', () => sharedDisk(memoryDisk(512), { depth: 0 }), RangeError],

@@ -107,10 +107,10 @@ export class SharedDisk {
     checkOptionNames('takeBack', options, ['drainNs', 'signal']);
     await this.#turns.run(async () => {
       if (this.#standIn) throw new VmmError('ERR_STATE', 'the disk is taken back already');
-      const before = await this.#moveTo(standIn, options);
-      this.#standIn = standIn;
-      this.#takeBacks++;
-      await closeAll(before);
+      await this.#moveTo(standIn, options, () => {
+        this.#standIn = standIn;
+        this.#takeBacks++;
+      });
     }, options.signal);
   }
 
@@ -119,9 +119,7 @@ export class SharedDisk {
     checkOptionNames('giveBack', options, ['drainNs', 'signal']);
     await this.#turns.run(async () => {
       if (!this.#standIn) throw new VmmError('ERR_STATE', 'the disk is not taken back');
-      const before = await this.#moveTo(this.#disk, options);
-      this.#standIn = undefined;
-      await closeAll(before);
+      await this.#moveTo(this.#disk, options, () => (this.#standIn = undefined));
     }, options.signal);
   }
 
@@ -135,32 +133,27 @@ export class SharedDisk {
     };
   }
 
-  /** All guests, or none. What served them before is the result, with nothing in flight. */
-  async #moveTo(source: BlockSource, { drainNs = DRAIN_NS, signal }: TakeBackOptions): Promise<BlockBackend[]> {
+  /** All guests, or none; `moved` is called when they have. Resolves when what served them before is closed. */
+  async #moveTo(source: BlockSource, options: TakeBackOptions, moved: () => void): Promise<void> {
+    const { drainNs = DRAIN_NS, signal } = options;
     const ports = [...this.#ports];
     const opened: BlockBackend[] = [];
     try {
       for (const port of ports) opened.push(await port.openNext(source, signal));
       for (const port of ports) port.hold();
-      const drained = Promise.all(ports.map((port) => port.drained()));
+      const drained = Promise.all(ports.map((port) => port.drained())).then(() => undefined);
       const what = `the requests in flight on a shared disk`;
-      await waitFor(
-        drained.then(() => undefined),
-        { clock: this.#clock, maxNs: drainNs, signal, what },
-      );
+      await waitFor(drained, { clock: this.#clock, maxNs: drainNs, signal, what });
     } catch (error) {
       for (const port of ports) port.release();
       await Promise.allSettled(opened.map((backend) => backend.close()));
       throw error;
     }
     const before = ports.map((port, index) => port.swap(opened[index]!));
+    moved();
     for (const port of ports) port.release();
-    return before;
+    await Promise.all(ports.map((port, index) => port.closeFormer(before[index]!)));
   }
-}
-
-async function closeAll(backends: readonly BlockBackend[]): Promise<void> {
-  await Promise.all(backends.map((backend) => backend.close()));
 }
 
 /** The shared disk, as a port knows it. */
@@ -175,6 +168,7 @@ class SharedPort implements BlockBackend {
   readonly #pacer: Pacer;
   readonly #shared: SharedEnd;
   #inner: BlockBackend;
+  #isClosed = false;
   #inFlight = 0;
   /** While the backend below is changed. */
   #held: (() => void)[] | undefined;
@@ -212,7 +206,12 @@ class SharedPort implements BlockBackend {
     return { kind: 'shared', withdrawn: this.isStandIn, disk: this.#inner.describe() };
   }
 
+  hurry(): void {
+    this.#pacer.hurry();
+  }
+
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#shared.closed();
     await this.#inner.close();
   }
@@ -246,11 +245,24 @@ class SharedPort implements BlockBackend {
     return this.#inFlight === 0 ? Promise.resolve() : new Promise((resolve) => this.#onDrained.push(resolve));
   }
 
-  /** With nothing in flight: another backend from now on; the one before is the result. */
+  /** With nothing in flight: another backend from now on; the one before is the result. One that was closed wants none any more. */
   swap(next: BlockBackend): BlockBackend {
+    if (this.#isClosed) return next;
     const before = this.#inner;
     this.#inner = next;
     return before;
+  }
+
+  /** Nothing was written to it, so that a close that fails costs nobody anything. */
+  async closeFormer(backend: BlockBackend): Promise<void> {
+    try {
+      await backend.close();
+    } catch (error) {
+      this.#context.logger.log('warn', 'a backend of a shared disk failed to close', {
+        error,
+        backend: backend.describe(),
+      });
+    }
   }
 
   release(): void {

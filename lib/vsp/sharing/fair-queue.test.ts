@@ -117,6 +117,6 @@ it('keeps no more in service than its depth, in order within a flow, also where 
   expect([flow.waiting, queue.inService]).toEqual([0, 0]);
 });
 
-it.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY])('refuses a weight of %d', (weight) => {
+it.each([0, -1, 1e-300, 1e4, Number.NaN, Number.POSITIVE_INFINITY])('refuses a weight of %d', (weight) => {
   expect(() => new FairQueue(1).flow(weight)).toThrow(RangeError);
 });

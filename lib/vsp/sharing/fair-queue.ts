@@ -8,6 +8,9 @@
  *
  * It knows nothing of requests but their cost, reads no clock and starts nothing twice.
  */
+const LEAST_WEIGHT = 1e-3;
+const GREATEST_WEIGHT = 1e3;
+
 interface Entry {
   readonly startTag: number;
   readonly start: () => void;
@@ -31,9 +34,12 @@ export class FairQueue {
     return this.#inService;
   }
 
-  /** A guest's. `weight`: its share against that of others. @throws RangeError */
+  /** A guest's. `weight`: its share against that of others, 0.001 to 1000. @throws RangeError */
   flow(weight = 1): Flow {
-    if (!(weight > 0 && Number.isFinite(weight))) throw new RangeError(`a weight of ${weight}`);
+    // Tags are sums of costs over weights: with weights far apart they would no longer differ.
+    if (!(weight >= LEAST_WEIGHT && weight <= GREATEST_WEIGHT)) {
+      throw new RangeError(`a weight of ${weight}, which is not from ${LEAST_WEIGHT} to ${GREATEST_WEIGHT}`);
+    }
     return new Flow(weight, {
       virtualTime: () => this.#virtualTime,
       waits: (flow) => {
@@ -52,15 +58,18 @@ export class FairQueue {
   #startMore(): void {
     if (this.#isStarting) return;
     this.#isStarting = true;
-    while (this.#inService < this.#depth) {
-      let next: Flow | undefined;
-      for (const flow of this.#backlogged) if (next === undefined || flow.nextTag < next.nextTag) next = flow;
-      if (next === undefined) break;
-      this.#virtualTime = next.nextTag;
-      this.#inService++;
-      next.startNext();
+    try {
+      while (this.#inService < this.#depth) {
+        let next: Flow | undefined;
+        for (const flow of this.#backlogged) if (next === undefined || flow.nextTag < next.nextTag) next = flow;
+        if (next === undefined) break;
+        this.#virtualTime = next.nextTag;
+        this.#inService++;
+        next.startNext();
+      }
+    } finally {
+      this.#isStarting = false;
     }
-    this.#isStarting = false;
   }
 }
 

@@ -64,6 +64,23 @@ describe('a rate limit', () => {
     expect(order).toEqual([0, 10, ...Array.from({ length: 9 }, (_, index) => index + 1), 11, 12, 13, 14]);
   });
 
+  it('lets a line through that is hurried, and makes up for it afterwards', () => {
+    const clock = new ManualClock();
+    const pacer = new Pacer(clock, { operationsPerSecond: 10, operationsBurst: 1 });
+    let through = 0;
+    const ask = (count: number) => {
+      for (let each = 0; each < count; each++) pacer.submit(1, () => through++);
+    };
+    ask(50);
+    pacer.hurry();
+    expect([through, pacer.waiting]).toEqual([50, 0]);
+    ask(1);
+    clock.advance(4n * SECOND);
+    expect(through).toBe(50);
+    clock.advance(SECOND);
+    expect(through).toBe(51);
+  });
+
   it('is none without limits', () => {
     let through = 0;
     for (let each = 0; each < 5; each++) new Pacer(new ManualClock(), {}).submit(2 ** 40, () => through++);
@@ -73,6 +90,7 @@ describe('a rate limit', () => {
 
 it.each<[unknown, new () => Error]>([
   [{ operationsPerSecond: 0 }, RangeError],
+  [{ operationsPerSecond: 1e-320 }, RangeError],
   [{ bytesPerSecond: -1 }, RangeError],
   [{ bytesPerSecond: Number.NaN }, RangeError],
   [{ bytesBurst: 10 }, RangeError],

@@ -18,9 +18,12 @@ export interface TrafficLimits {
 const NAMES = ['operationsPerSecond', 'operationsBurst', 'bytesPerSecond', 'bytesBurst'] as const;
 const DEFAULT_BURST_SECONDS = 0.1;
 const LEAST_BURST_BYTES = 65536;
+/** Of rates and bursts: one in a quarter of an hour, and more than any device has. */
+const LEAST = 1e-3;
+const GREATEST = 1e15;
 const NS_PER_SECOND = 1e9;
 
-/** @throws TypeError for misspelled names and what is no number, RangeError for a rate or a burst that is not above 0. */
+/** @throws TypeError for misspelled names and what is no number, RangeError for a rate or a burst that is out of bounds. */
 export function checkTrafficLimits(name: string, limits: TrafficLimits): void {
   if (typeof limits !== 'object' || limits === null) throw new TypeError(`${name}: an object is wanted`);
   checkOptionNames(name, limits, [...NAMES]);
@@ -28,7 +31,9 @@ export function checkTrafficLimits(name: string, limits: TrafficLimits): void {
     const value: unknown = limits[key];
     if (value === undefined) continue;
     if (typeof value !== 'number') throw new TypeError(`${name}.${key}: a number is wanted`);
-    if (!(value > 0 && Number.isFinite(value))) throw new RangeError(`${name}.${key}: ${value} is not above 0`);
+    if (!(value >= LEAST && value <= GREATEST)) {
+      throw new RangeError(`${name}.${key}: ${value} is not from ${LEAST} to ${GREATEST}`);
+    }
   }
   for (const kind of ['operations', 'bytes'] as const) {
     if (limits[`${kind}Burst`] !== undefined && limits[`${kind}PerSecond`] === undefined) {
@@ -68,6 +73,13 @@ export class Pacer {
     return this.#line.length;
   }
 
+  /** Lets through at once whoever waits, who is owed for as any other: those that come later wait the longer. */
+  hurry(): void {
+    const nowNs = this.#clock.nowNs();
+    for (const { bucket } of this.#buckets) bucket.untilFreeNs(nowNs);
+    for (const waiting of this.#line.splice(0)) this.#start(waiting);
+  }
+
   /** Calls `start` when the limits allow it, possibly now. */
   submit(bytes: number, start: () => void): void {
     if (this.#buckets.length === 0) {
@@ -86,12 +98,15 @@ export class Pacer {
       const nowNs = this.#clock.nowNs();
       waitNs = Math.max(...this.#buckets.map(({ bucket }) => bucket.untilFreeNs(nowNs)));
       if (waitNs > 0) break;
-      const { bytes, start } = this.#line.shift()!;
-      for (const { ofBytes, bucket } of this.#buckets) bucket.take(ofBytes ? bytes : 1);
-      start();
+      this.#start(this.#line.shift()!);
     }
     this.#isStarting = false;
     if (this.#line.length > 0) this.#timer = this.#clock.setTimer(BigInt(Math.ceil(waitNs)), () => this.#serve());
+  }
+
+  #start({ bytes, start }: Waiting): void {
+    for (const { ofBytes, bucket } of this.#buckets) bucket.take(ofBytes ? bytes : 1);
+    start();
   }
 }
 
