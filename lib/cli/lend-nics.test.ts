@@ -8,6 +8,7 @@ import type { Channel } from '../base/command-io.js';
 import { ManualClock } from '../base/clock.js';
 import { silentLogger } from '../base/logger.js';
 import * as machines from '../machine/index.js';
+import { FakeNetwork } from '../vsp/net/testing.js';
 import { lendNics } from './lend-nics.js';
 import { parseNics } from './nic-option.js';
 import { networkOf } from './networks.js';
@@ -67,6 +68,34 @@ describe('lendNics', () => {
     expect([got.length, got[7999]]).toEqual([8000, 7]);
     await Promise.all(backends.map((backend) => backend.close()));
     await lent.close();
+    expect(claims()).toEqual([]);
+  });
+
+  it('closes every network and lets every address go although one does not close', async () => {
+    const closed: string[] = [];
+    const networkSwitch: typeof machines.networkSwitch = (name) => ({
+      class: 'network',
+      describe: () => ({ kind: 'fake' }),
+      open: () => {
+        const network = new FakeNetwork();
+        network.close = () => {
+          closed.push(name);
+          return name === 'bad' ? Promise.reject(new Error('does not end')) : Promise.resolve();
+        };
+        return Promise.resolve(network);
+      },
+    });
+    const faked = { ...context, machines: { ...machines, networkSwitch } };
+    const lent = await lendNics(parseNics(['switch:bad', 'switch:good'], []), faked);
+    expect(claims().length).toBe(2);
+    await expect(lent.close()).rejects.toThrow('does not end');
+    expect([closed, claims()]).toEqual([['bad', 'good'], []]);
+
+    // What stood in the way of opening is said, not what stood in the way of closing again.
+    const nics = parseNics(['switch:bad,mac=02:00:00:00:00:0a', 'switch:good,mac=02:00:00:00:00:0b'], []);
+    const other = machines.claimMac({ machine: 'other', id: 'net0', mac: 0x02000000000b });
+    await expect(lendNics(nics, faked)).rejects.toThrow('02:00:00:00:00:0b is the address of nic net0');
+    other.release();
     expect(claims()).toEqual([]);
   });
 

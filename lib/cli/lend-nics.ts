@@ -24,15 +24,18 @@ export interface LendContext {
 /**
  * Opens the networks of `nics`; the choices that it gives are for the command inside, which finds them at its channels.
  *
- * @throws VmmError ERR_DEVICE, ERR_STATE and what a network throws; AbortError. Nothing is open then.
+ * @throws VmmError ERR_DEVICE, ERR_STATE and what a network throws; AbortError. Nothing is open then. `close` of what it
+ *   gives closes all networks and lets all addresses go, then throws the first failure of a network.
  */
 export async function lendNics(nics: readonly NicChoice[], context: LendContext): Promise<LentNics> {
   const { machines, clock, logger, signal } = context;
   const { carryNetwork, claimMac, formatMac, parseMac } = machines;
   const opened: { claim: Machines.MacClaim; backend?: NetBackend }[] = [];
   const close = async (): Promise<void> => {
-    await Promise.all(opened.map(async ({ backend }) => backend?.close()));
+    const closed = await Promise.allSettled(opened.map(async ({ backend }) => backend?.close()));
     for (const { claim } of opened) claim.release();
+    const failure = closed.find((result) => result.status === 'rejected');
+    if (failure !== undefined) throw failure.reason as Error;
   };
   try {
     const inside: NicChoice[] = [];
@@ -50,7 +53,10 @@ export async function lendNics(nics: readonly NicChoice[], context: LendContext)
     }
     return { nics: inside, join, close };
   } catch (error) {
-    await close();
+    // What could not be closed says less than what could not be opened.
+    await close().catch((reason: unknown) =>
+      logger.log('warn', 'a network does not close', { reason: String(reason) }),
+    );
     throw error;
   }
 }

@@ -5,6 +5,7 @@
  *     tap:NAME      switch:NAME      passt[:FORWARD,...]      FORWARD = [ADDRESS:]HOST:GUEST[/tcp|/udp]
  */
 import { isIP } from 'node:net';
+import { INTERFACE_NAME_RULE, isInterfaceName } from '../vsp/net/interface-name.js';
 import { isGroupMac, parseMac } from '../vsp/net/mac-address.js';
 import { UsageError } from './usage-error.js';
 
@@ -34,8 +35,6 @@ export interface NicChoice {
 
 const ID = /^[A-Za-z0-9][\w.-]{0,19}$/;
 const SWITCH_NAME = /^[A-Za-z0-9][\w.-]{0,62}$/;
-/** IFNAMSIZ less its NUL (linux/if.h), and what the kernel takes for a name (dev_valid_name). */
-const TAP_NAME = /^(?!\.{1,2}$)[^\s/:,]{1,15}$/;
 
 /** @throws UsageError that names the option and what is wrong with it. */
 export function parseNics(texts: readonly string[], forwardTexts: readonly string[]): NicChoice[] {
@@ -104,8 +103,10 @@ function parseNetwork(text: string, option: string, refuse: (what: string) => ne
   const rest = colon < 0 ? undefined : text.slice(colon + 1);
   switch (kind) {
     case 'tap':
-      if (rest === undefined || !TAP_NAME.test(rest))
-        refuse("tap:NAME is wanted, with an interface's name of at most 15 bytes");
+      // A comma would be the kernel's to take, and is an option without a value here.
+      if (rest === undefined || !isInterfaceName(rest) || rest.includes(',')) {
+        refuse(`tap:NAME is wanted, with the name of an interface: ${INTERFACE_NAME_RULE} ,`);
+      }
       return { kind, name: rest };
     case 'switch':
       if (rest === undefined || !SWITCH_NAME.test(rest)) {

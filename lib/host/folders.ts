@@ -30,7 +30,7 @@ export interface HostFolders {
 const MAX_SOCKET_PATH_BYTES = 96;
 
 /**
- * $XDG_RUNTIME_DIR/vivarium where there is such a folder, otherwise a folder of the cache; made if need be.
+ * The user's runtime folder for the embedded host (base/user-folders.ts says where); made if need be.
  *
  * @throws VmmError ERR_SETUP when the folder belongs to another user or can't be made, or its path is too long.
  */

@@ -8,7 +8,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { VmmError } from '../base/errors.js';
-import { cacheRoot } from '../images/cache.js';
+import { cacheRoot } from '../base/user-folders.js';
 import { Kvm, kvmPath } from '../kvm/index.js';
 import { Machine, type LinuxSupport } from '../machine/index.js';
 import { LOOP_INSTRUCTIONS, PROBE_ADDRESS, probeImage, STEP_PORT, STEPS } from './probe-guest.js';

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import ts from 'typescript';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Cache, cacheRoot } from './cache.js';
+import { Cache } from './cache.js';
 import { processIdentity } from './lock.js';
 
 let root: string;
@@ -36,14 +36,6 @@ const read = (folder: string): string => readFileSync(join(folder, 'file'), 'utf
 /** What stands in an entry's folder beside whole entries. */
 const leftovers = (name: string): string[] =>
   readdirSync(join(cache.path, name)).filter((file) => file.startsWith('.'));
-
-describe('cacheRoot', () => {
-  it('goes by XDG_CACHE_HOME, unless it is empty or not absolute', () => {
-    expect(cacheRoot({ XDG_CACHE_HOME: '/x', HOME: '/h' })).toBe('/x/vivarium');
-    expect(cacheRoot({ XDG_CACHE_HOME: 'x', HOME: '/h' })).toBe('/h/.cache/vivarium');
-    expect(cacheRoot({ XDG_CACHE_HOME: '', HOME: '/h' })).toBe('/h/.cache/vivarium');
-  });
-});
 
 describe('Cache.use', () => {
   it('builds once and finds it again', async () => {

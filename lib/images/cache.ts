@@ -26,8 +26,6 @@ export interface UseOptions {
   readonly onWait?: ((holderPid: number) => void) | undefined;
 }
 
-export { cacheRoot };
-
 export class Cache {
   readonly path: string;
 

@@ -1,4 +1,4 @@
-import { fstatSync, mkdtempSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { fstatSync, mkdtempSync, readdirSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -83,5 +83,12 @@ describe('claimMac', () => {
   it('says which folder it can not use', () => {
     place = { ...place, folder: join(folder, 'missing') };
     expect(() => claim(MAC)).toThrow(expect.objectContaining({ code: 'ERR_SYSTEM', errno: 'ENOENT' }));
+  });
+
+  it('says so when it can not write who has the address', () => {
+    symlinkSync('/dev/full', join(folder, FILE));
+    expect(() => claim(MAC)).toThrow(
+      expect.objectContaining({ code: 'ERR_SYSTEM', syscall: 'ftruncate', errno: 'EINVAL' }),
+    );
   });
 });

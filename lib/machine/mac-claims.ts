@@ -80,14 +80,14 @@ function derivedMac(parts: readonly (string | number)[]): number {
 function tryClaim(mac: number, { machine, id }: MacClaimRequest, place: MacClaimPlace): MacClaim | undefined {
   const path = pathOf(mac, place);
   for (;;) {
-    const fd = openFile(path);
+    const fd = orSystemError('open', path, () => openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600));
     let claim: MacClaim | undefined;
     try {
       if (!place.lock(fd, 'exclusive')) return undefined;
       // Whoever had it may have removed the file between our two steps: the lock then is one on nothing.
       if (!isSameFile(fd, path)) continue;
-      ftruncateSync(fd);
-      writeSync(fd, `nic ${id} of machine ${machine}, process ${process.pid}`);
+      orSystemError('ftruncate', path, () => ftruncateSync(fd));
+      orSystemError('write', path, () => writeSync(fd, `nic ${id} of machine ${machine}, process ${process.pid}`));
       claim = { mac, release: releaseOnce(fd, path) };
       return claim;
     } finally {
@@ -96,12 +96,12 @@ function tryClaim(mac: number, { machine, id }: MacClaimRequest, place: MacClaim
   }
 }
 
-function openFile(path: string): number {
+function orSystemError<T>(syscall: string, path: string, action: () => T): T {
   try {
-    return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    return action();
   } catch (error) {
     const { code = 'EIO', errno = 0 } = error as NodeJS.ErrnoException;
-    throw new SystemError('open', code, Math.abs(errno), path);
+    throw new SystemError(syscall, code, Math.abs(errno), path);
   }
 }
 

@@ -6,7 +6,7 @@ import { DeviceIds } from './device-ids.js';
 export interface NicOptions {
   /** Names it in `vm.device(id)`; unique in the machine: letters, digits, '.', '_' and '-', at most 20. */
   readonly id: string;
-  /** What it stands on: `networkSwitch(name)`, `recordedNetwork(network, path)`. */
+  /** What it stands on: `tap(name)`, `passt(options)`, `networkSwitch(name)`, or `recordedNetwork` around one. */
   readonly backend: NetSource;
   /**
    * Its address, such as '02:00:00:00:00:01', not one of a group. Default: the same each time for this user, the machine's

@@ -14,6 +14,7 @@ import { cpioArchive } from '../../lib/images/cpio.js';
 import { defaultInitramfs } from '../../lib/images/initramfs.js';
 import { defaultKernel } from '../../lib/images/kernel.js';
 import type { DeviceContract } from '../../lib/vsp/index.js';
+import { freePort } from '../../lib/vsp/net/testing-far.js';
 import { MAIN, Vivarium, vivarium } from '../lib/command.js';
 import { guestScriptReport } from '../lib/guest-script.js';
 
@@ -61,7 +62,7 @@ describe('two guests on a switch', () => {
       },
       recordedTransfer: true,
       changes: REBINDS,
-      links: ['down', '0'],
+      links: ['100', '0'],
       lent: [{ linkUp: true }, { linkUp: true }],
       reasons: ['poweroff', 'poweroff'],
     });
@@ -102,7 +103,7 @@ describe('run --nic', () => {
     await once(server, 'listening');
     onTestFinished(() => void server.close());
     const { port } = server.address() as AddressInfo;
-    const forward = await freePort();
+    const forward = await freePort('127.0.0.1');
     const inGuest = `
       ip -o -4 addr show eth0 | awk '{ print $4 }'
       wget -q -O got http://10.0.2.2:${port}/ && sha256sum got
@@ -119,12 +120,3 @@ describe('run --nic', () => {
     expect([status, stderr]).toEqual([0, '']);
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}

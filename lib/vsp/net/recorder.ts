@@ -130,12 +130,15 @@ class Recorder implements NetBackend {
   }
 
   async close(): Promise<void> {
-    await this.#backend.close();
-    await new Promise<void>((resolve) => {
-      if (this.#stream.closed) resolve();
-      else this.#stream.once('close', resolve).end();
-    });
-    this.#onClose?.();
+    try {
+      await this.#backend.close();
+    } finally {
+      await new Promise<void>((resolve) => {
+        if (this.#stream.closed) resolve();
+        else this.#stream.once('close', resolve).end();
+      });
+      this.#onClose?.();
+    }
   }
 
   #record(frames: readonly NetFrame[]): void {

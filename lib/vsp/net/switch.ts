@@ -45,19 +45,12 @@ export class NetSwitch {
     this.#clock = options.clock ?? hostClock;
   }
 
-  get portCount(): number {
-    return this.#ports.size;
-  }
-
-  /** A port for one device; `onClose` is called when it has gone. @throws VmmError ERR_STATE when the switch is full. */
-  port(onClose?: () => void): NetBackend {
+  /** A port for one device. @throws VmmError ERR_STATE when the switch is full. */
+  port(): NetBackend {
     if (this.#ports.size === MAX_PORTS) throw new VmmError('ERR_STATE', `switch ${this.name} has no more ports`);
     const port: SwitchPort = new SwitchPort(this.name, this.mtuBytes, {
       send: (frames) => this.#send(port, frames),
-      close: () => {
-        this.#close(port);
-        onClose?.();
-      },
+      close: () => this.#close(port),
     });
     this.#ports.add(port);
     return port;

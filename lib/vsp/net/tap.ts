@@ -3,11 +3,12 @@
  * administrator puts it. This file decides how it is opened and says what stands in the way; frames are tap-backend.ts's.
  * An interface that exists is left as it is.
  */
-import { INTERFACE_NAME_MAX_BYTES, InterfaceFlag, TunFlag } from '../../abi/tun.js';
+import { InterfaceFlag, TunFlag } from '../../abi/tun.js';
 import { AbortError, SystemError, VmmError } from '../../base/errors.js';
 import { checkOptionNames } from '../../base/options.js';
 import { interfaceExists, TapDevice } from '../../kvm/index.js';
 import type { NetBackend } from './contract.js';
+import { INTERFACE_NAME_RULE, isInterfaceName } from './interface-name.js';
 import type { NetOpenContext, NetSource } from './source.js';
 import { TapBackend, type TapPort } from './tap-backend.js';
 
@@ -28,8 +29,6 @@ export interface TapSystem {
 
 const kernel: TapSystem = { exists: interfaceExists, open: (name, flags) => new TapDevice(name, flags) };
 const FLAGS = TunFlag.TAP | TunFlag.NO_PI | TunFlag.VNET_HDR;
-/** What the kernel would take for a pattern, a path or another field of `ip`'s (net/core/dev.c, dev_valid_name). */
-const WRONG_NAME = /^\.{1,2}$|[/%:\s\0]/;
 
 /**
  * The network behind the tap interface `name`. Its MTU is the interface's when it is opened.
@@ -41,11 +40,8 @@ const WRONG_NAME = /^\.{1,2}$|[/%:\s\0]/;
 export function tap(name: string, options: TapOptions = {}): NetSource {
   if (typeof name !== 'string') throw new TypeError('tap: the name of an interface is wanted');
   checkOptionNames('tap', options, ['create', 'system']);
-  const bytes = Buffer.byteLength(name);
-  if (bytes === 0 || bytes > INTERFACE_NAME_MAX_BYTES || WRONG_NAME.test(name)) {
-    throw new RangeError(
-      `tap: '${name}' is no name of an interface: from 1 to ${INTERFACE_NAME_MAX_BYTES} bytes, no space, no / : %`,
-    );
+  if (!isInterfaceName(name)) {
+    throw new RangeError(`tap: '${name}' is no name of an interface: ${INTERFACE_NAME_RULE}`);
   }
   return {
     class: 'network',
