@@ -46,6 +46,7 @@ export const FUZZERS = [
   'PCI configuration',
   'streams of frames',
   'links of switches',
+  'carried networks',
 ] as const;
 
 export type FuzzerName = (typeof FUZZERS)[number];

@@ -49,7 +49,7 @@ export async function lendNics(nics: readonly NicChoice[], context: LendContext)
       const backend = await source.open({ id: nic.id, mac: claim.mac, clock, logger, signal });
       entry.backend = backend;
       inside.push({ ...nic, mac: formatMac(claim.mac), network: { kind: 'carried', channel } });
-      join.push((streams) => carryNetwork(backend, streams));
+      join.push((streams) => carryNetwork(backend, streams, { id: nic.id, clock, logger }));
     }
     return { nics: inside, join, close };
   } catch (error) {

@@ -138,14 +138,15 @@ int Tap::write(std::span<const uint8_t> header, std::span<const uint8_t> frame) 
 }
 
 bool Tap::changed() {
+  if (!changes_.valid()) return false;
   bool any = false;
   uint8_t ignored[64];
   for (;;) {
-    const ssize_t got = changes_.valid() ? ::recv(changes_.get(), ignored, sizeof ignored, MSG_TRUNC) : -1;
+    const ssize_t got = ::recv(changes_.get(), ignored, sizeof ignored, MSG_TRUNC);
     // ENOBUFS: there were more than the socket holds.
     if (got >= 0 || errno == ENOBUFS) {
       any = true;
-    } else if (!changes_.valid() || errno != EINTR) {
+    } else if (errno != EINTR) {
       break;
     }
   }

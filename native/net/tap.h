@@ -50,8 +50,6 @@ class Tap {
   bool changed();
 
  private:
-  struct Wake;
-
   std::shared_ptr<Runtime> runtime_;
   std::shared_ptr<Source> source_;
   Fd fd_;

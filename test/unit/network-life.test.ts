@@ -13,10 +13,10 @@ import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, type TestContext } from 'vitest';
 import { hostClock } from '../../lib/base/clock.js';
-import { VmmError } from '../../lib/base/errors.js';
 import { silentLogger } from '../../lib/base/logger.js';
 import type { NetSource } from '../../lib/vsp/index.js';
 import { networkSwitch, passt } from '../../lib/vsp/index.js';
+import { whyNoPasst } from '../../lib/vsp/net/testing-passt.js';
 
 const open = (source: NetSource) =>
   source.open({ id: 'net0', mac: 0x020000000042, logger: silentLogger, clock: hostClock });
@@ -39,12 +39,8 @@ async function gone(pid: unknown): Promise<void> {
 
 describe('passt', () => {
   const skipIfLacking = async (context: TestContext) => {
-    try {
-      await (await open(passt())).close();
-    } catch (error) {
-      if (!(error instanceof VmmError)) throw error;
-      context.skip(error.message);
-    }
+    const reason = await whyNoPasst();
+    if (reason !== undefined) context.skip(reason);
   };
 
   it('goes when whoever started it is killed', async (context) => {

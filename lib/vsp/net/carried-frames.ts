@@ -1,6 +1,7 @@
 /**
  * Frames and what belongs to them over a byte stream, for a network whose backend is in another process. Each record has
- * a length, so that a stream that goes wrong is noticed and given up; nothing of it is believed.
+ * a length, so that a stream that goes wrong is noticed and given up; nothing of it is believed: what is said of a frame
+ * is held against its bytes, and what can be no frame is left out, counted.
  *
  * | offset | size | field                                                                                        |
  * |--------|------|----------------------------------------------------------------------------------------------|
@@ -13,7 +14,10 @@
  * | 10     | 2    | frame: payload bytes of a segment                                                             |
  * | 12     |      | frame: its bytes                                                                             |
  */
+import { Ether } from '../../abi/inet.js';
 import type { NetAbilities, NetBackend, NetFrame } from './contract.js';
+import { MIN_SEGMENT_BYTES } from './segment.js';
+import { MAX_FRAME_BYTES } from './tap-header.js';
 
 export type CarriedRecord =
   | {
@@ -25,17 +29,25 @@ export type CarriedRecord =
   | { readonly type: 'frame'; readonly frame: NetFrame }
   | { readonly type: 'link'; readonly up: boolean };
 
+/** Frames that are left out. */
+export interface CarriedCounts {
+  /** For the other end: too long for any network. */
+  lost: number;
+  /** Of the other end: what it says of them can't be, or they are none. */
+  badFrames: number;
+}
+
 const LENGTH_BYTES = 4;
 const HEADER_BYTES = 12;
-/** The largest packet with its Ethernet header and tags, and our header. */
-const MAX_RECORD_BYTES = 65535 + 22 + HEADER_BYTES;
+const MAX_RECORD_BYTES = HEADER_BYTES - LENGTH_BYTES + MAX_FRAME_BYTES;
 const HELLO = 0;
 const FRAME = 1;
 const LINK = 2;
 
-/** All frames in one piece; one that is too long for any network is left out. */
-export function encodeFrames(frames: readonly NetFrame[]): Uint8Array {
-  const fitting = frames.filter(({ bytes }) => HEADER_BYTES - LENGTH_BYTES + bytes.length <= MAX_RECORD_BYTES);
+/** All frames in one piece; one that is too long for any network is left out and counted as lost. */
+export function encodeFrames(frames: readonly NetFrame[], counts: CarriedCounts): Uint8Array {
+  const fitting = frames.filter(({ bytes }) => bytes.length <= MAX_FRAME_BYTES);
+  counts.lost += frames.length - fitting.length;
   const all = Buffer.allocUnsafe(fitting.reduce((sum, { bytes }) => sum + HEADER_BYTES + bytes.length, 0));
   let at = 0;
   for (const { bytes, unfinished, segmentBytes, checked } of fitting) {
@@ -89,11 +101,17 @@ function writeHeader(
 
 /** Takes bytes as they come, gives whole records. Frames of one chunk share its bytes. */
 export class CarriedDecoder {
+  readonly #counts: CarriedCounts;
   #rest: Buffer = Buffer.alloc(0);
   #pieces: Uint8Array[] = [];
   #bytes = 0;
   #wantedBytes = LENGTH_BYTES;
   #isBroken = false;
+
+  /** Adds frames that are none to `counts`. */
+  constructor(counts: CarriedCounts) {
+    this.#counts = counts;
+  }
 
   /** Undefined when the stream is beyond repair: a length or a type that there is not. */
   push(chunk: Uint8Array): CarriedRecord[] | undefined {
@@ -114,7 +132,8 @@ export class CarriedDecoder {
       if (all.length - at < this.#wantedBytes) break;
       const record = decodeRecord(all.subarray(at, at + this.#wantedBytes));
       if (record === undefined) return this.#break();
-      records.push(record);
+      if (record === BAD_FRAME) this.#counts.badFrames++;
+      else records.push(record);
       at += this.#wantedBytes;
     }
     this.#rest = all.subarray(at);
@@ -136,7 +155,9 @@ export class CarriedDecoder {
   }
 }
 
-function decodeRecord(record: Buffer): CarriedRecord | undefined {
+const BAD_FRAME = 'bad frame';
+
+function decodeRecord(record: Buffer): CarriedRecord | typeof BAD_FRAME | undefined {
   const flags = record[5]!;
   const words = [6, 8, 10].map((at) => record.readUInt16BE(at));
   switch (record[4]) {
@@ -151,15 +172,30 @@ function decodeRecord(record: Buffer): CarriedRecord | undefined {
     case LINK:
       return { type: 'link', up: flags === 1 };
     case FRAME: {
-      const frame: NetFrame = {
-        bytes: new Uint8Array(record.buffer, record.byteOffset + HEADER_BYTES, record.length - HEADER_BYTES),
-        ...((flags & 1) === 0 ? {} : { checked: true }),
-        ...((flags & 2) === 0 ? {} : { unfinished: { startAt: words[0]!, offset: words[1]! } }),
-        ...((flags & 4) === 0 ? {} : { segmentBytes: words[2]! }),
-      };
-      return { type: 'frame', frame };
+      const bytes = new Uint8Array(record.buffer, record.byteOffset + HEADER_BYTES, record.length - HEADER_BYTES);
+      const frame = frameOf(bytes, flags, words as [number, number, number]);
+      return frame === undefined ? BAD_FRAME : { type: 'frame', frame };
     }
     default:
       return undefined;
   }
+}
+
+/** Undefined where what is said of the frame does not fit it. */
+function frameOf(
+  bytes: Uint8Array,
+  flags: number,
+  [startAt, offset, segmentBytes]: readonly [number, number, number],
+): NetFrame | undefined {
+  const [checked, isUnfinished, isLarge] = [1, 2, 4].map((bit) => (flags & bit) !== 0);
+  if (bytes.length < Ether.HEADER_BYTES) return undefined;
+  if (isUnfinished && startAt + offset + 2 > bytes.length) return undefined;
+  // The checksum of a large packet is unfinished too.
+  if (isLarge && (!isUnfinished || segmentBytes < MIN_SEGMENT_BYTES)) return undefined;
+  return {
+    bytes,
+    ...(checked ? { checked: true } : {}),
+    ...(isUnfinished ? { unfinished: { startAt, offset } } : {}),
+    ...(isLarge ? { segmentBytes } : {}),
+  };
 }

@@ -12,6 +12,7 @@ import { FakeGuest, FakeNetwork, packet, unfinished } from './testing.js';
 
 const OWN = 0x020000000001;
 const context = { id: 'net0', mac: OWN, logger: silentLogger, clock: new ManualClock() };
+const none = () => ({ lost: 0, badFrames: 0 });
 const turns = async () => {
   for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
 };
@@ -26,12 +27,12 @@ function streams(highWaterMark = 1 << 20) {
 
 async function carried(network: FakeNetwork, highWaterMark?: number) {
   const { outside, inside } = streams(highWaterMark);
-  carryNetwork(network, outside);
+  const counts = carryNetwork(network, outside, context);
   const backend = await carriedNetwork(inside).open(context);
   const provider = new NetProvider({ id: 'net0', backend, logger: silentLogger, mac: OWN });
   const guest = new FakeGuest(true, true);
   provider.attach(guest);
-  return { provider, backend, guest, outside, inside };
+  return { provider, backend, guest, outside, inside, counts };
 }
 
 const payload = new Uint8Array(3000).fill(7);
@@ -113,7 +114,11 @@ describe('a carried network', () => {
   });
 
   it('is given up for what no other end of ours would send', async () => {
-    for (const bytes of [Uint8Array.of(0, 0, 0, 0), encodeFrames([{ bytes: plain }]), new Uint8Array(20).fill(255)]) {
+    for (const bytes of [
+      Uint8Array.of(0, 0, 0, 0),
+      encodeFrames([{ bytes: plain }], none()),
+      new Uint8Array(20).fill(255),
+    ]) {
       const { inside, outside } = streams();
       const opening = carriedNetwork(inside).open(context);
       outside.output.write(bytes);
@@ -129,6 +134,44 @@ describe('a carried network', () => {
     expect(network.sent).toEqual([]);
   });
 
+  it('leaves out frames of which what can not be is said, and counts them on either side', async () => {
+    const network = new FakeNetwork({ takes: { checksum: true, segments: true }, gives: { merged: true } });
+    const { provider, guest, outside, inside, backend, counts } = await carried(network);
+    const wrong: NetFrame[] = [
+      { bytes: plain.subarray(0, 13) },
+      { bytes: plain, unfinished: { startAt: 34, offset: plain.length - 35 } },
+      { bytes: plain, unfinished: { startAt: 0xffff, offset: 0xffff } },
+      { ...large, segmentBytes: 255 },
+      { ...large, segmentBytes: 0 },
+      { ...large, unfinished: undefined },
+    ];
+    const bytes = encodeFrames([...wrong, { bytes: plain }], none());
+    // As the ends of streams that speak for somebody else.
+    outside.output.write(bytes);
+    inside.output.write(bytes);
+    await turns();
+    expect(guest.got.map((frame) => frame.bytes.length)).toEqual([plain.length]);
+    expect(network.sent.map((frame) => frame.bytes.length)).toEqual([plain.length]);
+    expect(backend.describe()).toEqual({ kind: 'carried', lost: 0, badFrames: wrong.length });
+    expect(counts).toEqual({ lost: 0, badFrames: wrong.length });
+    // Too long for any network, in either direction.
+    network.host.receive([{ bytes: new Uint8Array(65558) }]);
+    backend.send([{ bytes: new Uint8Array(65558) }]);
+    expect([counts.lost, backend.describe()['lost']]).toEqual([1, 1]);
+    await provider.close();
+  });
+
+  it('says so at a bounded rate', () => {
+    const records: unknown[] = [];
+    const { outside } = streams();
+    const logger = { log: (...record: unknown[]) => void records.push(record) };
+    const network = new FakeNetwork();
+    carryNetwork(network, outside, { ...context, logger });
+    for (let count = 0; count < 100; count++) network.host.receive([{ bytes: new Uint8Array(65558) }]);
+    expect(records.length).toBe(5);
+    expect(records[4]).toEqual(['warn', expect.stringContaining('net0'), { lost: 5, badFrames: 0 }]);
+  });
+
   it('can be opened once, and its opening be given up', async () => {
     const source = carriedNetwork(streams().inside);
     const given = source.open({ ...context, signal: AbortSignal.abort() });
@@ -140,19 +183,20 @@ describe('a carried network', () => {
 describe('CarriedDecoder', () => {
   const anyFrame: fc.Arbitrary<NetFrame> = fc
     .record({
-      bytes: fc.uint8Array({ maxLength: 200 }),
+      bytes: fc.uint8Array({ minLength: 14, maxLength: 200 }),
       checked: fc.constantFrom(true, undefined),
-      unfinished: fc.option(fc.record({ startAt: fc.nat(0xffff), offset: fc.nat(0xffff) }), { nil: undefined }),
-      segmentBytes: fc.option(fc.nat(0xffff), { nil: undefined }),
+      unfinished: fc.option(fc.record({ startAt: fc.nat(6), offset: fc.nat(6) }), { nil: undefined }),
+      segmentBytes: fc.option(fc.integer({ min: 256, max: 0xffff }), { nil: undefined }),
     })
+    .map((frame) => (frame.unfinished === undefined ? { ...frame, segmentBytes: undefined } : frame))
     .map((frame) => Object.fromEntries(Object.entries(frame).filter(([, value]) => value !== undefined)) as never);
 
   it('gives back what was sent, however it is cut', () => {
     fc.assert(
       fc.property(fc.array(anyFrame, { maxLength: 20 }), fc.array(fc.integer({ min: 1, max: 300 })), (frames, cuts) => {
         const hello = encodeHello(new FakeNetwork({ takes: { segments: true }, gives: { merged: true } }));
-        const all = Buffer.concat([hello, encodeFrames(frames), encodeLink(true), encodeLink(false)]);
-        const decoder = new CarriedDecoder();
+        const all = Buffer.concat([hello, encodeFrames(frames, none()), encodeLink(true), encodeLink(false)]);
+        const decoder = new CarriedDecoder(none());
         const records = [];
         for (let at = 0, cut = 0; at < all.length; cut++) {
           const length = cuts[cut] ?? all.length;
@@ -177,7 +221,7 @@ describe('CarriedDecoder', () => {
   it('stops at anything else, and holds no more than a record', () => {
     fc.assert(
       fc.property(fc.array(fc.uint8Array({ maxLength: 100 })), (chunks) => {
-        const decoder = new CarriedDecoder();
+        const decoder = new CarriedDecoder(none());
         let isBroken = false;
         for (const chunk of chunks) {
           const records = decoder.push(chunk);

@@ -8,10 +8,19 @@
  *     machine <- carriedNetwork() <- input  <~~ output <- carryNetwork() <- backend
  */
 import type { Readable, Writable } from 'node:stream';
+import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
+import { RateLimit, type Logger } from '../../base/logger.js';
 import type { BackendDescription } from '../contract.js';
 import { adapt, type AdaptCounts, checkedFrame, mergedFrames } from './adapt.js';
-import { CarriedDecoder, type CarriedRecord, encodeFrames, encodeHello, encodeLink } from './carried-frames.js';
+import {
+  type CarriedCounts,
+  CarriedDecoder,
+  type CarriedRecord,
+  encodeFrames,
+  encodeHello,
+  encodeLink,
+} from './carried-frames.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
 import type { NetSource } from './source.js';
 
@@ -20,10 +29,34 @@ export interface CarriedStreams {
   readonly output: Writable;
 }
 
-/** Joins an open backend to whoever is at the other end. The streams' end leaves the backend open; it is the caller's. */
-export function carryNetwork(backend: NetBackend, { input, output }: CarriedStreams): void {
-  const decoder = new CarriedDecoder();
-  const counts: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
+/** Who is told of frames that are left out. */
+export interface CarryLog {
+  /** The device's. */
+  readonly id: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/**
+ * Joins an open backend to whoever is at the other end. The streams' end leaves the backend open; it is the caller's.
+ * Frames that are left out are logged at a bounded rate, and counted in what is given back.
+ */
+export function carryNetwork(
+  backend: NetBackend,
+  { input, output }: CarriedStreams,
+  { id, clock, logger }: CarryLog,
+): Readonly<CarriedCounts> {
+  const counts: CarriedCounts = { lost: 0, badFrames: 0 };
+  const decoder = new CarriedDecoder(counts);
+  const complaints = new RateLimit(clock, { burst: 5, refillNs: 1_000_000_000n });
+  const counting = <T>(work: () => T): T => {
+    const before = counts.lost + counts.badFrames;
+    const result = work();
+    if (counts.lost + counts.badFrames > before) {
+      complaints.run(() => logger.log('warn', `network ${id}: carried frames are left out`, { ...counts }));
+    }
+    return result;
+  };
   const write = (bytes: Uint8Array): boolean => output.destroyed || output.write(bytes);
   let isFull = false;
   // Streams that break are the session's end, which is told elsewhere.
@@ -32,7 +65,7 @@ export function carryNetwork(backend: NetBackend, { input, output }: CarriedStre
   backend.start({
     receive: (frames) => {
       // What a backend gives though it was asked to wait.
-      if (isFull || write(encodeFrames(improved(frames, backend.gives)))) return;
+      if (isFull || write(counting(() => encodeFrames(improved(frames, backend.gives), counts)))) return;
       isFull = true;
       backend.setPaused(true);
       output.once('drain', () => {
@@ -44,12 +77,23 @@ export function carryNetwork(backend: NetBackend, { input, output }: CarriedStre
     link: (up) => void write(encodeLink(up)),
   });
   input.on('data', (chunk: Uint8Array) => {
-    const records = decoder.push(chunk);
-    if (records === undefined) return void input.destroy();
-    const frames: NetFrame[] = [];
-    for (const frame of framesOf(records)) adapt(frame, backend.takes, true, frames, counts);
+    const frames = counting(() => {
+      const records = decoder.push(chunk);
+      return records && adapted(framesOf(records), backend.takes, counts);
+    });
+    if (frames === undefined) return void input.destroy();
     if (frames.length > 0 && !backend.send(frames)) input.pause();
   });
+  return counts;
+}
+
+/** As somebody takes them. What is nothing to them was none. */
+function adapted(frames: readonly NetFrame[], takes: NetBackend['takes'], counts: CarriedCounts): NetFrame[] {
+  const out: NetFrame[] = [];
+  const done: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
+  for (const frame of frames) adapt(frame, takes, true, out, done);
+  counts.badFrames += done.dropped;
+  return out;
 }
 
 /** What the other end gets, over every backend. */
@@ -79,14 +123,16 @@ class CarriedBackend implements NetBackend {
   readonly gives: NetBackend['gives'];
   readonly mtuBytes: number;
   readonly #streams: CarriedStreams;
+  readonly #counts: CarriedCounts;
   #host: NetHostEnd | undefined;
   /** What came before start(). */
   #early: CarriedRecord[] = [];
   #isFull = false;
   #isClosed = false;
 
-  private constructor(streams: CarriedStreams, hello: CarriedRecord & { type: 'hello' }) {
+  private constructor(streams: CarriedStreams, hello: CarriedRecord & { type: 'hello' }, counts: CarriedCounts) {
     this.#streams = streams;
+    this.#counts = counts;
     this.takes = hello.takes;
     this.gives = hello.gives;
     this.mtuBytes = hello.mtuBytes;
@@ -95,7 +141,8 @@ class CarriedBackend implements NetBackend {
   /** Waits for what the other end says of its backend. */
   static open(streams: CarriedStreams, signal: AbortSignal | undefined): Promise<CarriedBackend> {
     const { input, output } = streams;
-    const decoder = new CarriedDecoder();
+    const counts: CarriedCounts = { lost: 0, badFrames: 0 };
+    const decoder = new CarriedDecoder(counts);
     return new Promise((resolve, reject) => {
       let backend: CarriedBackend | undefined;
       const onAbort = (): void => reject(new AbortError(signal));
@@ -117,7 +164,7 @@ class CarriedBackend implements NetBackend {
         if (first === undefined) return;
         if (first.type !== 'hello') return void input.destroy();
         signal?.removeEventListener('abort', onAbort);
-        backend = new CarriedBackend(streams, first);
+        backend = new CarriedBackend(streams, first, counts);
         backend.#take(rest);
         resolve(backend);
       });
@@ -131,7 +178,7 @@ class CarriedBackend implements NetBackend {
 
   send(frames: readonly NetFrame[]): boolean {
     const { output } = this.#streams;
-    if (output.destroyed || output.write(encodeFrames(frames))) return true;
+    if (output.destroyed || output.write(encodeFrames(frames, this.#counts))) return true;
     if (!this.#isFull) {
       this.#isFull = true;
       output.once('drain', () => {
@@ -152,7 +199,7 @@ class CarriedBackend implements NetBackend {
   }
 
   describe(): BackendDescription {
-    return { kind: 'carried' };
+    return { kind: 'carried', ...this.#counts };
   }
 
   close(): Promise<void> {

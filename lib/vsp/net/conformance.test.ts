@@ -6,7 +6,6 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished, type TestContext } from 'vitest';
 import { hostClock } from '../../base/clock.js';
-import { VmmError } from '../../base/errors.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetBackend } from './contract.js';
 import { NetProvider } from './provider.js';
@@ -20,6 +19,7 @@ import { CONFORMANCE, conforms, type ConformanceNetwork } from './testing-confor
 import { withoutNative } from './testing.js';
 import { TinyGuest } from './testing-guest.js';
 import { isInNamespace, runInNamespace, whyNoTap } from './testing-namespace.js';
+import { whyNoPasst } from './testing-passt.js';
 import { betweenGuests, echoOverSocket, echoServers, freePort } from './testing-far.js';
 
 const provider = (backend: NetBackend, mac: number) =>
@@ -67,21 +67,6 @@ suite('a switch of two processes', async () => {
 
 let passtLack: Promise<string | undefined> | undefined;
 
-/** Not installed, or a host without a network that it could use. */
-function whyNoPasst(): Promise<string | undefined> {
-  passtLack ??= open(passt()).then(
-    async (backend) => {
-      await backend.close();
-      return undefined;
-    },
-    (error: unknown) => {
-      if (error instanceof VmmError) return error.message;
-      throw error;
-    },
-  );
-  return passtLack;
-}
-
 suite(
   'passt',
   async () => {
@@ -97,7 +82,7 @@ suite(
       echoFromFar: (bytes) => echoOverSocket(port, '127.0.0.1', bytes),
     };
   },
-  whyNoPasst,
+  () => (passtLack ??= whyNoPasst()),
 );
 
 let taps = 0;

@@ -4,7 +4,7 @@ import { finishChecksum, hasRightChecksum, hasRightHeaderChecksum, writeChecksum
 import { layoutOf, u16 } from './frame-layout.js';
 import { MacFilter } from './mac-filter.js';
 import { mergeTcp } from './merge.js';
-import { segmentTcp } from './segment.js';
+import { MIN_SEGMENT_BYTES, segmentTcp } from './segment.js';
 import { ACK, packet, plainChecksum, PSH_ACK, type PacketOptions } from './testing.js';
 
 const bytesOf = (length: number, from = 0) => Uint8Array.from({ length }, (_, index) => from + index * 7);
@@ -155,7 +155,7 @@ describe('segmentTcp', () => {
 describe('mergeTcp', () => {
   it('makes one packet of the segments of another, and nothing else of it', () => {
     fc.assert(
-      fc.property(anyTcp, fc.integer({ min: 50, max: 1460 }), (options, segmentBytes) => {
+      fc.property(anyTcp, fc.integer({ min: MIN_SEGMENT_BYTES, max: 1460 }), (options, segmentBytes) => {
         const segments = segmentTcp(packet(options), segmentBytes)!;
         const [merged, ...others] = mergeTcp(segments);
         expect(others).toEqual([]);
@@ -192,6 +192,11 @@ describe('mergeTcp', () => {
       }),
       { numRuns: 100 },
     );
+  });
+
+  it('leaves segments alone that are too short for a large packet', () => {
+    const segments = segmentTcp(packet({ version: 4, payload: bytesOf(1000) }), MIN_SEGMENT_BYTES - 1)!;
+    expect(mergeTcp(segments).map(({ bytes }) => bytes)).toEqual(segments);
   });
 
   it('never makes a packet longer than a length can say', () => {

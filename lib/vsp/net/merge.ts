@@ -2,7 +2,8 @@
  * HEL: receive merging. Frames that came together are looked through once: segments of one TCP stream that follow each
  * other become one large packet with the headers of the first, as a device with that function would give it. What
  * can't be merged keeps its place behind what it follows in its own stream. Only whole frames with right checksums
- * are merged, and segmentTcp() gives them back byte for byte: that is the test of a merge.
+ * are merged, and segmentTcp() gives them back byte for byte: that is the test of a merge. Segments too short for a large
+ * packet stay as they are.
  */
 import { Ipv4, Ipv6, Tcp, TcpFlag } from '../../abi/inet.js';
 import {
@@ -14,6 +15,7 @@ import {
   writeIpv4HeaderChecksum,
 } from './checksum.js';
 import { layoutOf, setU16, u16, u32, type FrameLayout } from './frame-layout.js';
+import { MIN_SEGMENT_BYTES } from './segment.js';
 
 export interface MergedFrame {
   readonly bytes: Uint8Array;
@@ -81,7 +83,7 @@ function alone(frame: Uint8Array): Run {
 
 function startOf(frame: Uint8Array, layout: FrameLayout): Run {
   const payload = frame.subarray(layout.payloadAt, layout.endAt);
-  const mergeable = payload.length > 0 && isPlain(frame, layout);
+  const mergeable = payload.length >= MIN_SEGMENT_BYTES && isPlain(frame, layout);
   return {
     first: frame,
     layout,

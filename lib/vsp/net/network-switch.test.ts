@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { hostClock } from '../../base/clock.js';
+import { type Clock, hostClock, ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetBackend, NetFrame } from './contract.js';
 import { networkSwitch } from './network-switch.js';
@@ -25,9 +25,9 @@ async function until(isSo: () => boolean): Promise<void> {
 }
 
 /** What one process has of a switch: to locks and sockets two hubs are as two processes. */
-function hubIn(where: string, mtuBytes?: number): SwitchHub {
+function hubIn(where: string, mtuBytes?: number, clock: Clock = hostClock): SwitchHub {
   const place = new SwitchPlace(where, 'lan');
-  const hub = new SwitchHub({ name: 'lan', place, mtuBytes, clock: hostClock, logger: silentLogger });
+  const hub = new SwitchHub({ name: 'lan', place, mtuBytes, clock, logger: silentLogger });
   onTestFinished(() => hub.close());
   return hub;
 }
@@ -141,6 +141,32 @@ describe('a switch of several processes', () => {
     await a.reaches(b);
     await b.reaches(a);
     expect(hub.describe()).toMatchObject({ badFrames: 1, links: 1 });
+  });
+
+  it('does not wait for ever for a greeting, and sends no frame before', async () => {
+    const where = await folder();
+    const clock = new ManualClock();
+    const hub = hubIn(where, undefined, clock);
+    const guest = new Guest(await hub.port(undefined), 1);
+    const [silent, greeting] = [connect(path.join(where, 'lan.sock')), connect(path.join(where, 'lan.sock'))];
+    const got: Buffer[] = [];
+    silent.on('data', (bytes: Buffer) => got.push(bytes));
+    const closed = new Promise((resolve) => silent.on('error', () => {}).once('close', resolve));
+    let greeted = 0;
+    greeting.on('error', () => {}).on('data', (bytes: Buffer) => (greeted += bytes.length));
+    greeting.write(Buffer.from('vvsw\x01\x00\x05\xdc', 'latin1'));
+    await until(() => hub.describe().links === 2);
+    while (greeted < 8 + 4 + 12 + 60) {
+      guest.port.send([guest.frame(255)]);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    clock.advance(1_999_999_999n);
+    expect(hub.describe().links).toBe(2);
+    clock.advance(1n);
+    expect(hub.describe().links).toBe(1);
+    await closed;
+    expect(Buffer.concat(got).length).toBe(8);
+    greeting.destroy();
   });
 });
 

@@ -9,7 +9,6 @@
  * here, bounded; the guest is held, and what comes all the same is dropped.
  */
 import type { Clock, Timer } from '../../base/clock.js';
-import { VmmError } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
 import { KiB, MiB } from '../../base/units.js';
 import type { BackendDescription } from '../contract.js';
@@ -125,8 +124,9 @@ export class PasstBackend implements NetBackend {
     const cut: NetFrame[] = [];
     const counts: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
     adapt(frame, { checksum: false, segments: false }, false, cut, counts);
-    this.#lost += counts.dropped;
-    return cut.filter(({ bytes }) => bytes.length <= PASST_FRAMES.maxBytes);
+    const fitting = cut.filter(({ bytes }) => bytes.length <= PASST_FRAMES.maxBytes);
+    this.#lost += counts.dropped + cut.length - fitting.length;
+    return fitting;
   }
 
   #take(passt: PasstProcess, reader: FrameReader): void {
@@ -181,14 +181,15 @@ export class PasstBackend implements NetBackend {
   async #startAgain(): Promise<void> {
     const { mac, clock } = this.#options;
     const { signal } = this.#abort;
-    const passt = this.#options.start();
+    let passt: PasstProcess | undefined;
     let reader: FrameReader;
     try {
+      passt = this.#options.start();
       reader = await answered(passt, { mac, clock, signal });
     } catch (error) {
-      if (!(error instanceof VmmError)) throw error;
-      await passt.ended;
-      if (!signal.aborted) this.#wait(error.message);
+      // Whatever it is: nobody waits for this who could catch it.
+      await passt?.ended;
+      if (!signal.aborted) this.#wait(error instanceof Error ? error.message : String(error));
       return;
     }
     if (signal.aborted) {

@@ -4,9 +4,9 @@
  * --runas). Its own process group keeps a terminal's Ctrl-C from it. When it is started again is passt-backend.ts's
  * business.
  */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import type { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+import { Duplex } from 'node:stream';
 import { EtherType } from '../../abi/inet.js';
 import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
@@ -25,7 +25,7 @@ export interface PasstProcess {
   kill(): void;
 }
 
-/** @throws VmmError ERR_SETUP when there is no such program, on `ended` and never later than with it. */
+/** Never throws: what can't be started, because there is no such program or no room for it, has `ended` with the reason. */
 export type StartPasst = (args: readonly string[]) => PasstProcess;
 
 /** What passt takes on its socket: a frame of Ethernet, at most as long as an IP packet. */
@@ -39,23 +39,41 @@ const MAX_WORDS_BYTES = 4096;
 /** What it says when nothing is wrong, of which nobody has to hear. */
 const CHATTER = /^(Failed to send \d+ bytes to syslog|Don't run as root.*)$/gm;
 
-export const startPasst: StartPasst = (args) => {
-  // Descriptor 3 is a socket pair of libuv, which closes our end for every other child.
-  const child = spawn('passt', ['--foreground', '--quiet', '--fd', '3', ...args], {
-    cwd: '/',
-    detached: true,
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
-  });
-  let words = '';
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    words = (words + text).slice(-MAX_WORDS_BYTES);
-  });
-  const stream = child.stdio[3] as Socket;
-  const stderr = child.stderr as Socket;
-  const ended = new Promise<string>((resolve) => {
-    child.once('error', (error: NodeJS.ErrnoException) => {
+/** As node:child_process has it; a parameter for tests. */
+export type Spawn = (program: string, args: readonly string[], options: SpawnOptions) => ChildProcess;
+
+export const startPasst: StartPasst = (args) => startPasstBy(spawn, args);
+
+/** {@link startPasst} by way of `run`. */
+export function startPasstBy(run: Spawn, args: readonly string[]): PasstProcess {
+  let child: ChildProcess;
+  try {
+    // Descriptor 3 is a socket pair of libuv, which closes our end for every other child.
+    child = run('passt', ['--foreground', '--quiet', '--fd', '3', ...args], {
+      cwd: '/',
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+    });
+  } catch (error) {
+    // As for ENOMEM.
+    return notStarted(Promise.resolve((error as Error).message));
+  }
+  const failed = new Promise<string>((resolve) => {
+    child.on('error', (error: NodeJS.ErrnoException) => {
       resolve(error.code === 'ENOENT' ? NOT_INSTALLED : error.message);
     });
+  });
+  // Without descriptors (EMFILE, ENFILE) a child has no streams at all, whatever its type says; its 'error' follows.
+  const { stdio } = child as { stdio?: ChildProcess['stdio'] };
+  if (stdio === undefined) return notStarted(failed);
+  const stream = stdio[3] as Socket;
+  const stderr = stdio[2] as Socket;
+  let words = '';
+  stderr.setEncoding('utf8').on('data', (text: string) => {
+    words = (words + text).slice(-MAX_WORDS_BYTES);
+  });
+  const ended = new Promise<string>((resolve) => {
+    void failed.then(resolve);
     child.once('exit', (code, signal) => {
       const say = () => {
         const said = words.replace(CHATTER, '').trim().split(/\n+/).join('; ');
@@ -82,7 +100,13 @@ export const startPasst: StartPasst = (args) => {
       child.kill('SIGKILL');
     },
   };
-};
+}
+
+/** One that never was: nothing comes from it, and what goes to it is gone. */
+function notStarted(ended: Promise<string>): PasstProcess {
+  const stream = new Duplex({ read: () => {}, write: (_chunk, _encoding, callback) => callback() });
+  return { stream, pid: undefined, ended, keepAlive: () => {}, kill: () => void stream.destroy() };
+}
 
 export const NOT_INSTALLED = 'passt is not installed';
 

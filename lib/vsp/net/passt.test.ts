@@ -1,12 +1,15 @@
+import { ChildProcess } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
+import { VmmError } from '../../base/errors.js';
 import { silentLogger } from '../../base/logger.js';
 import { hasRightChecksum } from './checksum.js';
 import type { NetFrame } from './contract.js';
 import { layoutOf } from './frame-layout.js';
-import { NOT_INSTALLED } from './passt-process.js';
+import { NOT_INSTALLED, startPasstBy, type Spawn } from './passt-process.js';
 import { passt, type PasstForward, type PasstOptions } from './passt.js';
 import { packet, unfinished } from './testing.js';
+import { passtLackOf } from './testing-passt.js';
 import { FakePasst } from './testing-wire.js';
 
 const tcp = (bytes: number) => packet({ version: 4, payload: Uint8Array.from({ length: bytes }, (_, i) => i * 7) });
@@ -85,6 +88,21 @@ describe('passt', () => {
     }
   });
 
+  it('is skipped by its tests where the host lacks it, and for no failure of it', () => {
+    const lacks = [
+      new VmmError('ERR_SETUP', NOT_INSTALLED),
+      new VmmError('ERR_DEVICE', 'passt: External interface not usable'),
+      new VmmError('ERR_DEVICE', 'passt: No external routable interface for IPv6'),
+    ];
+    expect(lacks.map(passtLackOf)).toEqual(lacks.map(({ message }) => message));
+    const failures = [
+      new VmmError('ERR_DEVICE', 'passt: no answer within 10 s'),
+      new VmmError('ERR_DEVICE', 'passt: it ended with SIGSEGV'),
+      new TypeError('External interface'),
+    ];
+    expect(failures.map(passtLackOf)).toEqual(failures.map(() => undefined));
+  });
+
   it('does not wait for ever, nor for one who has given up', async () => {
     const { source, context, started, clock } = rig({}, () => new FakePasst(false));
     const silent = source.open(context);
@@ -114,6 +132,9 @@ describe('passt', () => {
     first.give(tcp(5), tcp(6));
     await turn();
     expect(got).toEqual([tcp(5), tcp(6)].map((bytes) => ({ bytes, checked: true })));
+    // Too long, and nothing that could be cut.
+    backend.send([{ bytes: new Uint8Array(65536) }]);
+    expect(backend.describe()).toMatchObject({ lost: 1 });
     await backend.close();
   });
 
@@ -183,6 +204,46 @@ describe('passt', () => {
     expect(got.length).toBe(1);
     await backend.close();
     expect(started.filter((one) => one.passt.isAlive)).toEqual([]);
+  });
+
+  it('tries again when another can not even be started', async () => {
+    let lack: Error | undefined;
+    const { backend, first, events, clock } = await opened({}, () => {
+      if (lack !== undefined) throw lack;
+      return new FakePasst();
+    });
+    lack = new TypeError('no room');
+    first.die('gone');
+    await turn();
+    clock.advance(100_000_000n);
+    await turn();
+    expect(backend.describe()).toMatchObject({ up: false, restarts: 0, failure: 'no room' });
+    lack = undefined;
+    clock.advance(200_000_000n);
+    await turn();
+    expect(backend.describe()).toMatchObject({ up: true, restarts: 1, failure: undefined });
+    expect(events).toEqual(['down', 'writable', 'up']);
+    await backend.close();
+  });
+
+  it('has ended with the reason where there is no room for a process', async () => {
+    // As Node has it: ENOMEM is thrown; for EMFILE there is a child without streams, whose error follows.
+    const withoutMemory: Spawn = () => {
+      throw new Error('spawn ENOMEM');
+    };
+    const withoutDescriptors: Spawn = () => {
+      const child = new ChildProcess();
+      process.nextTick(() => child.emit('error', new Error('spawn passt EMFILE')));
+      return child;
+    };
+    for (const [run, words] of [
+      [withoutMemory, 'ENOMEM'],
+      [withoutDescriptors, 'EMFILE'],
+    ] as const) {
+      const source = passt({ start: (args) => startPasstBy(run, args) });
+      const expected = { code: 'ERR_DEVICE', message: expect.stringContaining(words) };
+      await expect(source.open(rig().context)).rejects.toMatchObject(expected);
+    }
   });
 
   it('starts another when this one sends what can be no frame', async () => {

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import { announcementOf } from './announcement.js';
-import type { NetBackend, NetFrame } from './contract.js';
+import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
 import { NetProvider } from './provider.js';
 import { recordedNetwork, recordPackets } from './recorder.js';
 import { segmentTcp } from './segment.js';
@@ -75,6 +75,14 @@ describe('one network under every backend', () => {
     });
   });
 });
+
+/** Says at once that its link is down. */
+class DownNetwork extends FakeNetwork {
+  override start(host: NetHostEnd): void {
+    super.start(host);
+    host.link(false);
+  }
+}
 
 describe('NetProvider', () => {
   it('does what the backend lacks, and says who did what', () => {
@@ -199,6 +207,19 @@ describe('NetProvider', () => {
     net.setLink(false);
     await net.rebind(new FakeNetwork());
     expect(net.linkUp).toBe(false);
+  });
+
+  it('moves the link once at most for another network, also when both are down', async () => {
+    const network = new DownNetwork();
+    const net = provider(network);
+    const guest = new FakeGuest();
+    net.attach(guest);
+    await net.rebind(new DownNetwork());
+    expect([guest.links, net.linkUp]).toEqual([[false], false]);
+    await net.rebind(new FakeNetwork());
+    await net.rebind(new FakeNetwork());
+    await net.rebind(new DownNetwork());
+    expect(guest.links).toEqual([false, true, false]);
   });
 
   it('sends no large packet in pieces that are none, too many, or more than the network carries', () => {

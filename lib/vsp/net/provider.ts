@@ -28,6 +28,7 @@ import {
 import { layoutOf } from './frame-layout.js';
 import { formatMac, isGroupMac } from './mac-address.js';
 import { MacFilter } from './mac-filter.js';
+import { MIN_SEGMENT_BYTES } from './segment.js';
 
 export interface NetProviderOptions {
   readonly id: string;
@@ -47,11 +48,7 @@ const MAX_MTU_BYTES = 65521;
 /** A packet of the greatest length behind its header. */
 const MAX_PACKET_BYTES = 65535;
 const MAX_TAGS_BYTES = 2 * VLAN_TAG_BYTES;
-/**
- * What a segment has at least and its headers at most: no stack asks for less than an MSS of 536 bytes less its options
- * (RFC 9293, 3.7.1), and one large packet must not become thousands of frames, nor copies of long headers.
- */
-const MIN_SEGMENT_BYTES = 256;
+/** What a segment's headers have at most: one large packet must not become copies of long headers. */
 const MAX_HEADER_BYTES = 256;
 /** What may wait for a guest. */
 const MAX_WAITING_FRAMES = 512;
@@ -219,8 +216,9 @@ export class NetProvider implements NetService {
   }
 
   #start(backend: NetBackend): void {
-    // What the one before said of its link goes with it.
-    this.#setLink({ backend: true });
+    // What the one before said of its link goes with it; with what this one says at once the guest sees one change or none.
+    let isStarting = true;
+    let isUp = true;
     backend.start({
       receive: (frames) => {
         if (backend === this.#backend) this.#receive(frames);
@@ -229,9 +227,13 @@ export class NetProvider implements NetService {
         if (backend === this.#backend) this.onWritable?.();
       },
       link: (up) => {
-        if (backend === this.#backend) this.#setLink({ backend: up });
+        if (backend !== this.#backend) return;
+        if (isStarting) isUp = up;
+        else this.#setLink({ backend: up });
       },
     });
+    isStarting = false;
+    this.#setLink({ backend: isUp });
   }
 
   /** A frame that this network carries, whole or in the segments that it asks for. */

@@ -7,6 +7,11 @@ import { Ipv4, Ipv6, Tcp, TcpFlag } from '../../abi/inet.js';
 import { writeChecksum, writeIpv4HeaderChecksum } from './checksum.js';
 import { layoutOf, setU16, setU32, u16, u32, type FrameLayout } from './frame-layout.js';
 
+/**
+ * What a segment of a large packet has at least: no stack asks for less than an MSS of 536 bytes less its options
+ * (RFC 9293, 3.7.1), and one large packet must not become thousands of frames.
+ */
+export const MIN_SEGMENT_BYTES = 256;
 /** Only the last segment ends the stream or pushes; only the first says that the window was reduced (RFC 3168, 6.1.2). */
 const LAST_ONLY = TcpFlag.FIN | TcpFlag.PSH;
 const FIRST_ONLY = TcpFlag.CWR;

@@ -31,7 +31,7 @@ export interface SwitchHubOptions {
 const DEFAULT_MTU_BYTES = 1500;
 const FIRST_WAIT_NS = 10_000_000n;
 const LONGEST_WAIT_NS = 1_000_000_000n;
-/** How long the one that listens may take to greet. */
+/** How long either side may take to greet. */
 const GREETING_NS = 2_000_000_000n;
 /** How long the first port waits for a switch to be there at all. */
 const FIRST_PORT_NS = 10_000_000_000n;
@@ -151,6 +151,7 @@ export class SwitchHub {
 
   /** Somebody joins: a port of its own for all who are behind the link. */
   #accept(socket: Socket): void {
+    const { clock } = this.#options;
     const net = this.#net;
     if (net === undefined || this.#role !== 'listening') {
       socket.destroy();
@@ -165,12 +166,20 @@ export class SwitchHub {
       return;
     }
     socket.unref();
+    const silent = clock.setTimer(GREETING_NS, () => link.end('whoever joins is silent'));
     const link = this.#link(socket, net.mtuBytes, {
-      greeted: (mtuBytes) => (mtuBytes === 0 || mtuBytes === net.mtuBytes ? undefined : `an MTU of ${mtuBytes} bytes`),
+      greeted: (mtuBytes) => {
+        silent.cancel();
+        if (mtuBytes !== 0 && mtuBytes !== net.mtuBytes) return `an MTU of ${mtuBytes} bytes`;
+        port.start(endOf((frames) => link.send(frames)));
+        return undefined;
+      },
       receive: (frames) => void port.send(frames),
-      ended: () => void port.close(),
+      ended: () => {
+        silent.cancel();
+        void port.close();
+      },
     });
-    port.start(endOf((frames) => link.send(frames)));
   }
 
   #join(): void {
