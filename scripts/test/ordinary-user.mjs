@@ -33,8 +33,9 @@ export async function asOrdinaryUser(kvmPath, use) {
       chownSync(path.join(home, name), NOBODY, NOBODY);
     }
     if (kvmPath !== undefined) node = makeNode(kvmPath, home);
-    const cwd =
-      asNobody(process.execPath, ['-e', "fs.readdirSync('lib')"], { cwd: ROOT }).status === 0 ? ROOT : copyTree(home);
+    // By its whole path: who starts in a folder may well look around there, though a folder above it is closed to him.
+    const reach = ['-e', 'fs.readdirSync(process.argv[1])', path.join(ROOT, 'lib')];
+    const cwd = asNobody(process.execPath, reach, { cwd: '/' }).status === 0 ? ROOT : copyTree(home);
     shareCache(path.join(home, 'cache'));
     await use({
       cwd,
