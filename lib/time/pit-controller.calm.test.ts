@@ -81,6 +81,14 @@ describe('a calm guest that is watched by native code', () => {
     });
   });
 
+  it('is looked at by JavaScript alone from the moment that a policy of the user’s is set', async () => {
+    const { sim, controller } = await calmGuest();
+    controller.setPolicy((input) => catchUpPolicy(input));
+    const { watchLooks } = sim;
+    await sim.run(2n * SECOND);
+    expect(sim.watchLooks).toBe(watchLooks);
+  });
+
   it('is no more looked at when the machine pauses, and when its controller is closed', async () => {
     const { sim, controller } = await calmGuest();
     controller.pause();

@@ -286,8 +286,7 @@ export class PitController {
     const isReprogrammed = this.#observer.watch.isRecent(this.#clock.nowNs());
     const isBusy = isPaying || isReprogrammed;
     const calm = isBusy ? undefined : this.#calm();
-    // A watch that is not wanted any more has ended by itself, or by the change that made it so.
-    if (calm) this.#port.watch(calm);
+    this.#port.watch(calm);
     const shortestNs = isReprogrammed ? REPROGRAMMED_PERIOD_NS : PAYING_PERIOD_NS;
     const busyNs = minBigint(maxBigint(shortestNs, this.#lookCostNs * LOOK_SHARE), IDLE_PERIOD_NS);
     this.#timer = this.#clock.setTimer(isBusy ? busyNs : calm ? REST_PERIOD_NS : IDLE_PERIOD_NS, () => {
