@@ -20,22 +20,14 @@
         .set    IOAPIC, 0xfec00000
 # Registers that stay: r15 address of the function, r14 common configuration, r13 notify, r12 ISR, r11 MSI-X control,
 # r10 MSI-X table, r9 resets left.
+        .include "virtio-pci.S"
         .code64
         .globl  _start
 _start: movq    $RESETS, %r9
-        movl    $0x80000800, %r15d
-1:      xorl    %ecx, %ecx
-        call    config
-        cmpl    $0x10421af4, %eax
-        je      found
-        addl    $0x800, %r15d
-        cmpl    $0x80010000, %r15d
-        jb      1b
-        movb    $0xe0, %al
-        jmp     bad
+        find_virtio 0x10421af4
 
         # The list of capabilities: ebx is at one of them.
-found:  movl    $0x34, %ecx
+        movl    $0x34, %ecx
         call    config
         movzbl  %al, %ebx
 next:   testl   %ebx, %ebx
@@ -120,20 +112,7 @@ begin:  xorl    %eax, %eax
         movl    $0x3000 / 8, %ecx
         cld
         rep     stosq
-        movb    $0, 0x14(%r14)
-2:      cmpb    $0, 0x14(%r14)
-        jne     2b
-        movb    $1, 0x14(%r14)
-        movb    $3, 0x14(%r14)
-        movl    $1, 8(%r14)
-        movl    $1, 0x0c(%r14)
-        movl    $0, 8(%r14)
-        movl    $0, 0x0c(%r14)
-        movb    $0x0b, 0x14(%r14)
-        movb    0x14(%r14), %al
-        cmpb    $0x0b, %al
-        movb    $0xe2, %al
-        jne     bad
+        begin_virtio
         movw    $0, 0x16(%r14)
         movw    $8, 0x18(%r14)
         movw    $(MSIX - 1) & 0xffff, 0x1a(%r14)
@@ -205,37 +184,7 @@ begin:  xorl    %eax, %eax
 bad:    outb    %al, $0xf4
 7:      jmp     7b
 
-        # eax: the word of configuration space at ecx; dx is left at the port of data.
-config: movw    $0xcf8, %dx
-        movl    %r15d, %eax
-        orl     %ecx, %eax
-        andl    $~3, %eax
-        outl    %eax, %dx
-        movw    $0xcfc, %dx
-        inl     %dx, %eax
-        ret
-        # The command register becomes si.
-command:
-        movl    $4, %ecx
-        call    config
-        movw    %si, %ax
-        outl    %eax, %dx
-        ret
-        # rax: where base address register eax stands.
-bar:    leal    0x10(,%eax,4), %ecx
-        call    config
-        andl    $~15, %eax
-        ret
-        # rax: where the structure of the vendor capability at ebx stands.
-place:  leal    4(%ebx), %ecx
-        call    config
-        movzbl  %al, %eax
-        call    bar
-        movl    %eax, %esi
-        leal    8(%ebx), %ecx
-        call    config
-        addl    %esi, %eax
-        ret
+        pci_routines
 
 taken:  pushq   %rax
         pushq   %rdi

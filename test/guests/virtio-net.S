@@ -13,21 +13,14 @@
         .set    HEADER, 12
 # Registers that stay: r15 address of the function, r14 common configuration, r13 notify, r12 its multiplier, r11 frames
 # received, r10 frames sent.
+        .include "virtio-pci.S"
         .code64
         .globl  _start
-_start: movl    $0x80000800, %r15d
-1:      xorl    %ecx, %ecx
-        call    config
-        cmpl    $0x10411af4, %eax
-        je      found
-        addl    $0x800, %r15d
-        cmpl    $0x80010000, %r15d
-        jb      1b
-        movb    $0xe0, %al
-        jmp     bad
+_start:
+        find_virtio 0x10411af4
 
         # The list of capabilities: ebx is at one of them.
-found:  movl    $0x34, %ecx
+        movl    $0x34, %ecx
         call    config
         movzbl  %al, %ebx
 next:   testl   %ebx, %ebx
@@ -56,25 +49,10 @@ listed: movb    $0xe1, %al
         jz      bad
         testq   %r13, %r13
         jz      bad
-        movl    $4, %ecx
-        call    config
-        movw    $6, %ax
-        outl    %eax, %dx
+        movl    $6, %esi
+        call    command
 
-        # Virtio 1.2, 3.1.1: VIRTIO_F_VERSION_1 and nothing else.
-        movb    $0, 0x14(%r14)
-2:      cmpb    $0, 0x14(%r14)
-        jne     2b
-        movb    $1, 0x14(%r14)
-        movb    $3, 0x14(%r14)
-        movl    $1, 8(%r14)
-        movl    $1, 0x0c(%r14)
-        movl    $0, 8(%r14)
-        movl    $0, 0x0c(%r14)
-        movb    $0x0b, 0x14(%r14)
-        cmpb    $0x0b, 0x14(%r14)
-        movb    $0xe2, %al
-        jne     bad
+        begin_virtio
         movq    $QUEUES, %rdi
         movl    $RX, %ecx
         movl    $0x00020000 + RX_BYTES, %edx
@@ -174,24 +152,4 @@ give:   movl    %eax, %esi
         movw    %si, (%r13,%rax)
         ret
 
-        # eax: the word of configuration space at ecx; dx is left at the port of data.
-config: movw    $0xcf8, %dx
-        movl    %r15d, %eax
-        orl     %ecx, %eax
-        andl    $~3, %eax
-        outl    %eax, %dx
-        movw    $0xcfc, %dx
-        inl     %dx, %eax
-        ret
-        # rax: where the structure of the vendor capability at ebx stands.
-place:  leal    4(%ebx), %ecx
-        call    config
-        movzbl  %al, %eax
-        leal    0x10(,%eax,4), %ecx
-        call    config
-        andl    $~15, %eax
-        movl    %eax, %esi
-        leal    8(%ebx), %ecx
-        call    config
-        addl    %esi, %eax
-        ret
+        pci_routines

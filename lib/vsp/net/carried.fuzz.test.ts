@@ -5,8 +5,8 @@ import { FUZZ_TIMEOUT_MS, fuzz, Random } from '../../base/fuzzing.js';
 import { silentLogger } from '../../base/logger.js';
 import { carryNetwork } from './carried.js';
 import { CarriedDecoder, encodeHello } from './carried-frames.js';
-import type { NetFrame } from './contract.js';
-import { FakeNetwork } from './testing.js';
+import { MIN_SEGMENT_BYTES } from './segment.js';
+import { checkFrame, FakeNetwork } from './testing.js';
 
 const HELLO = encodeHello(new FakeNetwork({ takes: { segments: true } }));
 /** A large packet's record, and some bytes. */
@@ -29,15 +29,6 @@ function noise(random: Random): Uint8Array {
     bytes[random.below(bytes.length)] = random.below(256);
   }
   return Uint8Array.from(bytes);
-}
-
-/** What every frame that comes out holds to, so that nobody behind it reads outside of one or makes thousands of it. */
-function check({ bytes, unfinished, segmentBytes }: NetFrame): void {
-  if (bytes.length < 14 || bytes.length > 65557) throw new Error(`a frame of ${bytes.length} bytes`);
-  if (unfinished !== undefined && unfinished.startAt + unfinished.offset + 2 > bytes.length) {
-    throw new Error(`a checksum at ${unfinished.startAt} + ${unfinished.offset} of ${bytes.length} bytes`);
-  }
-  if (segmentBytes !== undefined && (segmentBytes < 256 || unfinished === undefined)) throw new Error('odd segments');
 }
 
 it(
@@ -66,14 +57,14 @@ it(
         for (const record of records ?? []) {
           if (record.type !== 'frame') continue;
           frames++;
-          check(record.frame);
+          checkFrame(record.frame, MIN_SEGMENT_BYTES);
         }
         if (decoder.heldBytes > MAX_HELD_BYTES) throw new Error(`${decoder.heldBytes} bytes are kept`);
         at = endAt;
       }
       // In one piece, to a network which takes more or less of it. What was whole before the end of a chunk is lost there.
       input.emit('data', bytes);
-      network.sent.forEach(check);
+      for (const frame of network.sent) checkFrame(frame, MIN_SEGMENT_BYTES);
       if (network.sent.some((frame) => frame.segmentBytes !== undefined && !takes.segments))
         throw new Error('too large');
       if (isBroken) return;

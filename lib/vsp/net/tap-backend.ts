@@ -7,24 +7,13 @@ import { constants } from 'node:os';
 import { InterfaceFlag, TUN_DEFAULT_HEADER_BYTES, TunOffload } from '../../abi/tun.js';
 import { VirtioNetHdr } from '../../abi/virtio.js';
 import { SystemError } from '../../base/errors.js';
+import type { TapDevice } from '../../kvm/index.js';
 import type { BackendDescription } from '../contract.js';
 import type { NetAbilities, NetBackend, NetFrame, NetHostEnd } from './contract.js';
 import { frameBehind, MAX_FRAME_BYTES, writeHeader } from './tap-header.js';
 
-/** What it needs of a tap; TapDevice of lib/kvm, where each call is explained, or a test's fake. */
-export interface TapPort {
-  onReady: (() => void) | undefined;
-  name(): string;
-  setHeaderBytes(bytes: number): void;
-  setOffloads(flags: number): void;
-  interfaceFlags(): number;
-  setInterfaceFlags(flags: number): void;
-  mtuBytes(): number;
-  read(slab: Uint8Array, maxFrameBytes: number, lengths: Uint32Array): number;
-  write(header: Uint8Array, frame: Uint8Array): number;
-  changed(): boolean;
-  close(): void;
-}
+/** The tap, or a test's fake. */
+export type TapPort = Pick<TapDevice, keyof TapDevice>;
 
 const HEADER_BYTES = VirtioNetHdr.SIZE;
 const MAX_BYTES = HEADER_BYTES + MAX_FRAME_BYTES;

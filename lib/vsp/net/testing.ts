@@ -152,3 +152,17 @@ export function unfinished(frame: Uint8Array, segmentBytes?: number): NetFrame {
   bytes[transportAt + offset + 1] = sum;
   return { bytes, unfinished: { startAt: transportAt, offset }, segmentBytes };
 }
+
+/**
+ * What every frame holds to that comes out of a reader of other processes' bytes, so that nobody behind it reads outside of one or
+ * makes thousands of it. Throws where it does not.
+ */
+export function checkFrame({ bytes, unfinished, segmentBytes }: NetFrame, leastSegmentBytes = 1): void {
+  if (bytes.length < 14 || bytes.length > 65557) throw new Error(`a frame of ${bytes.length} bytes`);
+  if (unfinished !== undefined && unfinished.startAt + unfinished.offset + 2 > bytes.length) {
+    throw new Error(`a checksum at ${unfinished.startAt} + ${unfinished.offset} of ${bytes.length} bytes`);
+  }
+  if (segmentBytes !== undefined && (segmentBytes < leastSegmentBytes || unfinished === undefined)) {
+    throw new Error(`segments of ${segmentBytes} bytes`);
+  }
+}
