@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { VmmError } from '../base/errors.js';
 import { Irqchip } from '../abi/kvm.js';
 import { loadBinding } from './binding.js';
-import type { NativePit, NativePitCalm, NativePitChange, NativePitLoad, NativePitReading } from './native.js';
+import type { NativePit, NativePitCalm, NativePitChange, NativePitLoad, NativePitReading } from './native-pit.js';
 import type { Vm } from './vm.js';
 
 /** A reload value and the mark that goes with it, in the channel's write latch. */

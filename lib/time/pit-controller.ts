@@ -26,7 +26,7 @@ import { TickLedger } from './ledger.js';
 import { PitEmitter, type PitEvents, type StandDownReason } from './pit-events.js';
 import { PitObserver } from './pit-observer.js';
 import type { PitCalm, PitChange, PitOutcome, PitPort, PitReading } from './pit-port.js';
-import { causesStatus, hzOfCount, ledgerStatus, type PitControllerState, type PitStatus } from './pit-status.js';
+import { hzOfCount, pitStatus, type PitControllerState, type PitStatus } from './pit-status.js';
 import { PitSteering } from './pit-steering.js';
 import { PolicyGuard } from './policy-guard.js';
 import { policyInput } from './policy-input.js';
@@ -208,40 +208,18 @@ export class PitController {
   }
 
   status(): PitStatus {
-    const { ledger, causes, storm, health, feedback, feedbackFault, unseen } = this.#books;
-    const { nominal, bounds, maySlowDown, storms, reprograms } = this.#observer;
-    const { own, inForce } = this.#steering.program;
-    const nowNs = this.#life === 'running' ? this.#clock.nowNs() : 0n;
-    return {
-      programmedHz: nominal.periodic ? hzOfCount(own.count) : 0,
-      firingHz: nominal.periodic ? 1e9 / Number(kernelPeriodNs(inForce.count, this.#port.minPeriodNs)) : 0,
-      phase: this.#episodes.phase,
-      ...ledgerStatus(ledger, this.#books.owedNow(nowNs)),
-      episodes: this.#episodes.count,
-      storms,
-      reprograms,
-      policy: this.#guard.name,
-      policyFault: this.#guard.fault,
-      standDownReason: this.#episodes.standDownReason,
-      profile: bounds.profile.name,
-      nominalHz: nominal.periodic ? nominal.hz : 0,
-      isClamped: nominal.isClamped,
-      maxRateHz: nominal.periodic ? bounds.maxRateHz : 0,
-      capIsClamped: bounds.capIsClamped,
+    return pitStatus({
+      books: this.#books,
+      observer: this.#observer,
+      steering: this.#steering,
+      episodes: this.#episodes,
+      guard: this.#guard,
+      minPeriodNs: this.#port.minPeriodNs,
+      owed: this.#books.owedNow(this.#life === 'running' ? this.#clock.nowNs() : 0n),
       timeScale: this.timeScale,
-      source: health.state,
-      feedback: feedback && feedbackFault === undefined ? 'guest-memory' : 'acknowledgements',
-      feedbackFault,
-      feedbackJumps: feedback?.jumps ?? 0,
-      causes: causesStatus(causes),
-      stormLimitHz: storm.active ? storm.limitHz : undefined,
-      slowDown: maySlowDown ? 'allowed' : 'refused',
-      unseenReprograms: unseen,
-      reinject: this.#steering.reinjects,
-      acknowledged: Number(this.#port.delivered() - this.#acknowledgedBase),
-      controlPeriods: this.#looks,
-      changes: this.#steering.changes,
-    };
+      acknowledged: this.#port.delivered() - this.#acknowledgedBase,
+      looks: this.#looks,
+    });
   }
 
   /** For a snapshot: taken while the machine is paused, together with channel 0 as it is. */

@@ -1,10 +1,15 @@
 /** What is known of a guest's time, as numbers for people and for inspect(); and the saved state of the controller. */
-import { floorDiv, PIT_HZ, UNITS_PER_NS } from './counts.js';
+import { floorDiv, kernelPeriodNs, PIT_HZ, UNITS_PER_NS } from './counts.js';
 import type { PolicyName } from './configuration.js';
+import type { Episodes } from './episodes.js';
 import type { Load } from './guest-program.js';
 import type { LedgerState, TickLedger } from './ledger.js';
 import type { LossCause, LossCauses } from './loss-causes.js';
 import type { PolicyPhase } from './policy.js';
+import type { PolicyGuard } from './policy-guard.js';
+import type { PitObserver } from './pit-observer.js';
+import type { PitSteering } from './pit-steering.js';
+import type { TimeBooks } from './time-books.js';
 import type { StandDownReason } from './pit-events.js';
 import type { SourceState } from './source-health.js';
 
@@ -73,8 +78,60 @@ export interface PitControllerState {
   readonly reprograms: number;
 }
 
+/** What a controller's status is told from. */
+export interface StatusSources {
+  readonly books: TimeBooks;
+  readonly observer: PitObserver;
+  readonly steering: PitSteering;
+  readonly episodes: Episodes;
+  readonly guard: PolicyGuard;
+  readonly minPeriodNs: bigint;
+  /** With the open window. */
+  readonly owed: ReturnType<TimeBooks['owedNow']>;
+  readonly timeScale: number;
+  readonly acknowledged: bigint;
+  readonly looks: number;
+}
+
+export function pitStatus(of: StatusSources): PitStatus {
+  const { steering, episodes, guard, minPeriodNs, owed } = of;
+  const { ledger, causes, storm, health, feedback, feedbackFault, unseen } = of.books;
+  const { nominal, bounds, maySlowDown, storms, reprograms } = of.observer;
+  const { own, inForce } = steering.program;
+  return {
+    programmedHz: nominal.periodic ? hzOfCount(own.count) : 0,
+    firingHz: nominal.periodic ? 1e9 / Number(kernelPeriodNs(inForce.count, minPeriodNs)) : 0,
+    phase: episodes.phase,
+    ...ledgerStatus(ledger, owed),
+    episodes: episodes.count,
+    storms,
+    reprograms,
+    policy: guard.name,
+    policyFault: guard.fault,
+    standDownReason: episodes.standDownReason,
+    profile: bounds.profile.name,
+    nominalHz: nominal.periodic ? nominal.hz : 0,
+    isClamped: nominal.isClamped,
+    maxRateHz: nominal.periodic ? bounds.maxRateHz : 0,
+    capIsClamped: bounds.capIsClamped,
+    timeScale: of.timeScale,
+    source: health.state,
+    feedback: feedback && feedbackFault === undefined ? 'guest-memory' : 'acknowledgements',
+    feedbackFault,
+    feedbackJumps: feedback?.jumps ?? 0,
+    causes: causesStatus(causes),
+    stormLimitHz: storm.active ? storm.limitHz : undefined,
+    slowDown: maySlowDown ? 'allowed' : 'refused',
+    unseenReprograms: unseen,
+    reinject: steering.reinjects,
+    acknowledged: Number(of.acknowledged),
+    controlPeriods: of.looks,
+    changes: steering.changes,
+  };
+}
+
 /** The ledger's part of a status, the window that is open included. */
-export function ledgerStatus(ledger: TickLedger, now: { readonly deliveredTicks: bigint; readonly owedUnits: bigint }) {
+function ledgerStatus(ledger: TickLedger, now: { readonly deliveredTicks: bigint; readonly owedUnits: bigint }) {
   const owed = ledger.tickUnits === 0n ? 0n : floorDiv(now.owedUnits, ledger.tickUnits);
   return {
     expected: Number(now.deliveredTicks + ledger.forgivenTicks + owed),
@@ -86,7 +143,7 @@ export function ledgerStatus(ledger: TickLedger, now: { readonly deliveredTicks:
   };
 }
 
-export function causesStatus(causes: LossCauses): PitStatus['causes'] {
+function causesStatus(causes: LossCauses): PitStatus['causes'] {
   const { paused, masked, notRunning, notAcknowledged } = causes.losses;
   const of = ({ ticks, ns }: { ticks: bigint; ns: bigint }) => ({ ticks: Number(ticks), ms: Number(ns) / 1e6 });
   return {

@@ -1,4 +1,4 @@
-// NativePit of lib/kvm/native.ts. It keeps its VM's object alive, never the other way round.
+// NativePit of lib/kvm/native-pit.ts. It keeps its VM's object alive, never the other way round.
 #pragma once
 
 #include <memory>
