@@ -114,6 +114,8 @@ export default tseslint.config(
             commander: ['lib/cli/'],
             // Kernels packed with zstd, for a Node without zstd of its own.
             fzstd: ['lib/boot/payload.ts'],
+            // Schemas of saved state and of snapshot manifests.
+            valibot: ['lib/'],
             vitest: ['*.test.ts'],
             // The child processes of this test run its TypeScript, which Node 20 does not.
             typescript: ['lib/images/cache.test.ts'],

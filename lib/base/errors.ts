@@ -31,7 +31,13 @@ export type VmmErrorCode =
   | 'ERR_SETUP' // something that `npm run setup` provides is missing
   | 'ERR_DISK_IMAGE' // a disk image is missing, damaged or of the wrong kind
   | 'ERR_DISK_LOCKED' // another process uses the disk image
-  | 'ERR_DEVICE'; // a device model of ours failed
+  | 'ERR_DEVICE' // a device model of ours failed
+  | 'ERR_SNAPSHOT' // what was given is no snapshot, or a damaged one; nothing of it was believed
+  | 'ERR_SNAPSHOT_VERSION' // a part of a snapshot was written by a version that this one does not know
+  | 'ERR_SNAPSHOT_PARENT' // a parent of a snapshot is missing, or is not the one it was made from
+  | 'ERR_SNAPSHOT_HOST' // this host lacks what the snapshot's machine was given
+  | 'ERR_SNAPSHOT_REFUSED' // a device refused to be saved, or a promise (maxPauseMs) can't be kept
+  | 'ERR_PAGER'; // guest memory that is still in a snapshot can't be had
 
 /** Base of all failures that are not the caller's mistake. */
 export class VmmError extends Error {

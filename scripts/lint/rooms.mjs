@@ -19,6 +19,7 @@ export const ROOMS = [
   'time',
   'vsp',
   'vdp',
+  'snapshot',
   'machine',
   'images',
   'host',

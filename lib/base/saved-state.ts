@@ -1,0 +1,102 @@
+/**
+ * State of a part of a machine, as a snapshot keeps it: plain values (numbers, bigints, texts, Uint8Arrays, lists and
+ * objects of these) under the part's type and version. Each part describes its own with a schema; what a snapshot says is
+ * held against that before anything of it is used. How parts become bytes is the snapshot room's matter.
+ */
+import * as v from 'valibot';
+import { VmmError } from './errors.js';
+
+export interface SavedPart {
+  /** What it is the state of, for example 'serial-16550'. */
+  readonly type: string;
+  /** Counts up from 1 with each change of the schema. */
+  readonly version: number;
+  readonly data: unknown;
+}
+
+/** A part of a machine that can be saved and made anew from what was saved. */
+export interface Savable {
+  /** With every vCPU out of the guest, and after its device was prepared. It changes nothing. */
+  saveState(): SavedPart;
+  /**
+   * Takes a saved state over, in a part that was just made and has not been used.
+   *
+   * @throws VmmError ERR_SNAPSHOT for a state that is not one of this part, ERR_SNAPSHOT_VERSION for an unknown version.
+   */
+  restoreState(part: SavedPart): void;
+}
+
+/** How one type of part is written and read. */
+export interface StateFormat<T> {
+  readonly type: string;
+  readonly version: number;
+  save(data: T): SavedPart;
+  /** @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION */
+  load(part: SavedPart): T;
+}
+
+export interface StateFormatOptions<S extends v.GenericSchema> {
+  readonly type: string;
+  readonly version: number;
+  /** Of the present version; strict objects, bounded numbers. */
+  readonly schema: S;
+  /** By version: makes data of the next one out of it. Data of older versions goes through all that follow. */
+  readonly upgrades?: Readonly<Record<number, (data: unknown) => unknown>>;
+}
+
+export function stateFormat<S extends v.GenericSchema>(options: StateFormatOptions<S>): StateFormat<v.InferOutput<S>> {
+  const { type, version, schema, upgrades = {} } = options;
+  return {
+    type,
+    version,
+    save: (data) => ({ type, version, data }),
+    load: (part) => {
+      if (part.type !== type) {
+        throw new VmmError('ERR_SNAPSHOT', `the state of a ${type} is wanted; the snapshot has one of a ${part.type}`);
+      }
+      let { data } = part;
+      for (let at = part.version; at !== version; at++) {
+        const upgrade = at < version ? upgrades[at] : undefined;
+        if (upgrade === undefined) throw unknownVersion(part, version);
+        data = upgrade(data);
+      }
+      const result = v.safeParse(schema, data);
+      if (result.success) return result.output;
+      const issue = result.issues[0];
+      const where = v.getDotPath(issue) ?? 'the whole';
+      throw new VmmError('ERR_SNAPSHOT', `the state of a ${type} in the snapshot is wrong: ${where}: ${issue.message}`);
+    },
+  };
+}
+
+function unknownVersion(part: SavedPart, known: number): VmmError {
+  return new VmmError(
+    'ERR_SNAPSHOT_VERSION',
+    `the snapshot has the state of a ${part.type} in version ${part.version}; this vivarium reads up to ${known}`,
+    { cure: part.version > known ? 'restore it with a newer vivarium' : 'restore it with an older vivarium' },
+  );
+}
+
+/** A whole number between two bounds, for schemas. */
+export function integer(min: number, max: number): v.GenericSchema<number> {
+  return v.pipe(v.number(), v.safeInteger(), v.minValue(min), v.maxValue(max));
+}
+
+export const u8 = integer(0, 0xff);
+export const u16 = integer(0, 0xffff);
+export const u32 = integer(0, 0xffff_ffff);
+export const u64 = v.pipe(v.bigint(), v.minValue(0n), v.maxValue(0xffff_ffff_ffff_ffffn)) as v.GenericSchema<bigint>;
+export const i64 = v.pipe(v.bigint(), v.minValue(-(2n ** 63n)), v.maxValue(2n ** 63n - 1n)) as v.GenericSchema<bigint>;
+
+/** Bytes: exactly `length` of them, or at most `maxLength`. */
+export function bytes(
+  bound: { readonly length: number } | { readonly maxLength: number },
+): v.GenericSchema<Uint8Array> {
+  return v.pipe(
+    v.instance(Uint8Array),
+    v.check(
+      (value) => ('length' in bound ? value.length === bound.length : value.length <= bound.maxLength),
+      'length' in bound ? `${bound.length} bytes are wanted` : `more than ${bound.maxLength} bytes`,
+    ),
+  );
+}
