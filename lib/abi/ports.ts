@@ -49,3 +49,9 @@ export const Gsi = {
 export const UART_PORT_COUNT = 8;
 /** GPE0 has this many bytes: half status, half enable (ACPI 6.5, section 4.8.4.1). */
 export const GPE0_LENGTH_BYTES = 8;
+
+/** General purpose events of GPE0, by number: each has a method of its own in \_GPE. */
+export const Gpe = {
+  /** The machine is a clone, or was set back: the generation id has changed. */
+  GENERATION_ID: 5,
+} as const;

@@ -123,7 +123,7 @@ export function layoutAcpi(options: AcpiOptions, baseGpa: number): Uint8Array {
  */
 export function buildAcpi(memory: GuestMemory, options: AcpiOptions): number {
   const bytes = layoutAcpi(options, LowMemory.ACPI_TABLES);
-  const roomBytes = LowMemory.ACPI_TABLES_END - LowMemory.ACPI_TABLES;
+  const roomBytes = LowMemory.GENERATION_ID - LowMemory.ACPI_TABLES;
   if (bytes.length > roomBytes) {
     throw new VmmError('ERR_DEVICE', `the ACPI tables take ${bytes.length} bytes, and there is room for ${roomBytes}`);
   }

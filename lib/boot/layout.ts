@@ -31,6 +31,8 @@ export const LowMemory = {
   VIDEO: 0xa0000,
   /** RSDP, then the other ACPI tables, in the area that kernels search for it (ACPI 6.5, 5.2.5.1). */
   ACPI_TABLES: 0xe0000,
+  /** The page behind the tables holds the generation id, 16 bytes that change when a machine is restored. */
+  GENERATION_ID: 0xff000,
   ACPI_TABLES_END: 0x100000,
 } as const;
 

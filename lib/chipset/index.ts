@@ -12,6 +12,7 @@ import { GPE0_LENGTH_BYTES, Gsi, Port, UART_PORT_COUNT } from '../abi/ports.js';
 import { GiB } from '../base/units.js';
 import { chipsetAcpi } from './acpi-devices.js';
 import { ChannelPort, type ChannelHostEnd } from './channel-port.js';
+import { GenerationId, generationIdAcpi } from './generation-id.js';
 import { I8042, I8042_COMMAND_OFFSET } from './i8042.js';
 import { PmTimer } from './pm-timer.js';
 import { GPE0_OFFSET, PM1A_PORT_COUNT, PowerManagement } from './power-management.js';
@@ -60,8 +61,10 @@ export class PcChipset {
   readonly power: PowerManagement;
   /** The host's end of the guest channel. */
   readonly channel: ChannelHostEnd;
+  /** Where there are ACPI tables: begin() with them. */
+  readonly generation: GenerationId;
   /** What the devices add to the DSDT. */
-  readonly acpi: readonly AcpiContributor[] = [chipsetAcpi];
+  readonly acpi: readonly AcpiContributor[] = [chipsetAcpi, generationIdAcpi];
 
   readonly #devices: BusDevice[] = [];
   #isClosed = false;
@@ -119,6 +122,7 @@ export class PcChipset {
       PM1A_PORT_COUNT,
     );
     ports.add({ first: Port.GPE0, length: GPE0_LENGTH_BYTES }, this.power, { firstOffset: GPE0_OFFSET });
+    this.generation = new GenerationId(options.memory, (event) => this.power.raiseGpe(event));
     const reset = new ResetControl(onReset);
     this.#devices.push(reset);
     ports.add({ first: Port.RESET_CONTROL, length: 1 }, reset, { wholeAccessOnly: true });

@@ -140,6 +140,7 @@ export class Board {
       for (const note of entry.notes) config.logger.log('info', note);
       if (entry.kind !== 'flat') {
         buildAcpi(memory, { cpus: config.cpus, contributors: [...chipset.acpi, ...(pci ? [pci.acpi] : [])] });
+        chipset.generation.begin();
       }
       setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
       await attached;
