@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/random.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -35,7 +36,7 @@
 #define AGENT_VERSION "vivarium-agent 1"
 #define PROTOCOL_VERSION 1u
 
-enum { HEADER_BYTES = 12, FRAME_MAGIC = 0xa7, MAX_PING_BYTES = 64, MAX_NOTICE_BYTES = 200 };
+enum { HEADER_BYTES = 12, FRAME_MAGIC = 0xa7, MAX_PING_BYTES = 64, MAX_SEED_BYTES = 64, MAX_NOTICE_BYTES = 200 };
 enum { MAX_PAYLOAD_TO_GUEST = 2 << 20, MAX_DATA_BYTES = 64 << 10 };
 /* Windows: what the host grants at first for each output, and what a session holds of its stdin. */
 enum { INITIAL_WINDOW = 512 << 10, STDIN_WINDOW_BYTES = 512 << 10, GRANT_BYTES = 128 << 10 };
@@ -53,6 +54,7 @@ enum {
   PING = 0x07,
   POWEROFF = 0x08,
   SET_CLOCK = 0x09,
+  RESEED = 0x0a,
   HELLO = 0x81,
   STARTED = 0x82,
   STDOUT_DATA = 0x83,
@@ -717,6 +719,23 @@ static void set_clock(uint64_t unix_ns) {
 #endif
 }
 
+/* The guest was cloned: what its random numbers come from must not be what another clone has. */
+static void reseed(const uint8_t* bytes, size_t length) {
+#ifdef AGENT_STDIO
+  (void)bytes, (void)length;
+#else
+  struct {
+    struct rand_pool_info info;
+    uint8_t bytes[MAX_SEED_BYTES];
+  } pool = {{(int)(8 * length), (int)length}, {0}};
+  memcpy(pool.bytes, bytes, length);
+  int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+  if (fd < 0) return;
+  if (ioctl(fd, RNDADDENTROPY, &pool) == 0) ioctl(fd, RNDRESEEDCRNG);
+  close(fd);
+#endif
+}
+
 /* ---- receiving frames ------------------------------------------------------------------------------------------- */
 
 static uint8_t header[HEADER_BYTES];
@@ -770,6 +789,9 @@ static void handle_frame(uint32_t type, uint32_t id, uint8_t* payload, size_t le
       set_clock(unix_ns);
       break;
     }
+    case RESEED:
+      if (length > 0 && length <= MAX_SEED_BYTES) reseed(payload, length);
+      break;
     default: /* a later protocol's frame that this agent can do without */ break;
   }
 }

@@ -389,6 +389,19 @@ describe('the machine', () => {
       [FrameType.SET_CLOCK, [0x60, 0xe3, 0x16, 0, 0, 0, 0, 0]],
     ]);
   });
+
+  it('is given randomness, which is another each time', () => {
+    const { client, agent } = connect();
+    agent.boot();
+    client.reseed();
+    client.reseed();
+    const seeds = agent.controls.map(({ type, payload }) => [type, payload.length, payload.join()]);
+    expect(seeds.map(([type, length]) => [type, length])).toEqual([
+      [FrameType.RESEED, 64],
+      [FrameType.RESEED, 64],
+    ]);
+    expect(seeds[0]![2]).not.toBe(seeds[1]![2]);
+  });
 });
 
 function hello(): Uint8Array {

@@ -2,12 +2,14 @@
  * The host end of the guest agent: takes the bytes of the guest channel, keeps the sessions, and turns what the guest
  * does wrong into an error of the call that waits. It trusts nothing from the guest, and never throws into the channel.
  */
+import { randomBytes } from 'node:crypto';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import { hostClock, type Clock } from '../base/clock.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { FrameReader } from './frame-reader.js';
 import {
   decodeHello,
+  encodeFrame,
   encodeSetClock,
   encodeStart,
   encodeWords,
@@ -16,6 +18,7 @@ import {
   PowerAction,
   PROTOCOL_VERSION,
   ProtocolError,
+  SEED_BYTES,
   type Frame,
   type GuestHello,
   type StartRequest,
@@ -152,6 +155,14 @@ export class AgentClient {
   /** Sets the guest's wall clock. */
   setClock(wallMs: number): void {
     this.#send(encodeSetClock(BigInt(Math.round(wallMs * 1000)) * 1000n));
+  }
+
+  /**
+   * Mixes randomness of the host into the guest's: a clone of a machine has the same generator as its siblings. Kernels that
+   * know the generation ID (chipset/generation-id.ts) have done so by themselves before; it does no harm twice.
+   */
+  reseed(): void {
+    this.#send(encodeFrame(FrameType.RESEED, 0, randomBytes(SEED_BYTES)));
   }
 
   /** Ends the connection: whatever waits rejects with `reason`. Nothing more is sent or taken. */

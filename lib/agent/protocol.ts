@@ -24,6 +24,7 @@
  * | 0x07 | guest | ping          | any bytes up to 64                                                           |
  * | 0x08 | guest | poweroff      | u32 0 power off, 1 reboot, 2 halt; after a sync                              |
  * | 0x09 | guest | set clock     | u64 nanoseconds since 1970, UTC                                              |
+ * | 0x0a | guest | reseed        | 1 to 64 bytes of randomness, for a guest that was cloned                      |
  * | 0x81 | host  | hello         | u32 version, u32 online CPUs, u64 memory in bytes; NUL-terminated: agent, sysname, release, version, machine, notice (may be missing) |
  * | 0x82 | host  | started       | u32 pid                                                                      |
  * | 0x83 | host  | stdout        | bytes; an empty frame is the end of the stream                               |
@@ -48,6 +49,8 @@ export const MAX_PAYLOAD_TO_HOST = 64 * 1024;
 /** Bytes of stdout and of stderr that the agent may send before the host grants more. */
 export const INITIAL_WINDOW = 512 * 1024;
 export const MAX_PING_BYTES = 64;
+/** What a guest is given for its random numbers when it was cloned: two keys of its generator. */
+export const SEED_BYTES = 64;
 
 export const FrameType = {
   START: 0x01,
@@ -59,6 +62,7 @@ export const FrameType = {
   PING: 0x07,
   POWEROFF: 0x08,
   SET_CLOCK: 0x09,
+  RESEED: 0x0a,
   HELLO: 0x81,
   STARTED: 0x82,
   STDOUT: 0x83,
