@@ -3,8 +3,10 @@
 #include "bindings/environment.h"
 #include "bindings/event_fd_wrap.h"
 #include "bindings/io_queue_wrap.h"
+#include "bindings/memory_groups_wrap.h"
 #include "bindings/memory_wrap.h"
 #include "bindings/napi.h"
+#include "bindings/pager_wrap.h"
 #include "bindings/pit_wrap.h"
 #include "bindings/runtime_wrap.h"
 #include "bindings/struct_sizes.h"
@@ -55,11 +57,14 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
   exports.Set("lockFile", Napi::Function::New<lockFileOf>(env, "lockFile"));
   exports.Set("interfaceIndex", Napi::Function::New<interfaceIndexOf>(env, "interfaceIndex"));
+  exports.Set("userFaultSupport", Napi::Function::New<userFaultSupport>(env, "userFaultSupport"));
   exports.Set("System", SystemWrap::define(env));
   exports.Set("Memory", MemoryWrap::define(env));
   exports.Set("EventFd", EventFdWrap::define(env));
   exports.Set("IoQueue", IoQueueWrap::define(env));
   exports.Set("Tap", TapWrap::define(env));
+  exports.Set("Pager", PagerWrap::define(env));
+  exports.Set("MemoryGroups", MemoryGroupsWrap::define(env));
   return exports;
 }
 

@@ -1,9 +1,10 @@
 /**
  * The shape of the native addon: what `native/bindings/` exports, and the layout of the memory it shares with JavaScript.
  * Mechanism only. `binding.ts` alone loads it; `system.ts`, `vm.ts` and `vcpu.ts` make it typed and checked.
- * The PIT's part is in native-pit.ts. Guest physical addresses, offsets and sizes are numbers (exact to 2^53); registers and counters are bigint.
+ * The PIT's part is in native-pit.ts, the pager's in native-pager.ts. Guest physical addresses, offsets and sizes are numbers (exact to 2^53); registers and counters are bigint.
  */
 
+import type { NativePagerClasses } from './native-pager.js';
 import type { NativePit } from './native-pit.js';
 
 /** Makes the error that a failing native call throws or rejects with; handed to the addon once per environment. */
@@ -15,7 +16,7 @@ export type NativeErrorFactory = (
   detail: string | undefined,
 ) => Error;
 
-export interface NativeAddon {
+export interface NativeAddon extends NativePagerClasses {
   /** sizeof() of the KVM structures that cross the border, by C name, so that a test can hold the codecs against them. */
   readonly structSizes: Readonly<Record<string, number>>;
   /** Per environment (main thread or Worker): the error factory and the doorbell. Called once by binding.ts. */

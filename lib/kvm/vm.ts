@@ -67,6 +67,11 @@ export class Vm {
     this.#values = new Uint8Array(native.portValues);
   }
 
+  /** The addon's side of it, for what native code does with a machine. */
+  get native(): NativeVm {
+    return this.#native;
+  }
+
   checkExtension(capability: number): number {
     return this.#native.checkExtension(capability);
   }

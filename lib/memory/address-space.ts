@@ -30,6 +30,12 @@ interface Chunk {
   bytes: Uint8Array | undefined;
 }
 
+/** What must be asked before guest memory is touched, while some of it is still in a snapshot. */
+export interface PageGuard {
+  /** Returns when the bytes are there. @throws VmmError ERR_PAGER when they can't be had. */
+  ensure(offset: number, length: number): void;
+}
+
 export interface AddressSpaceOptions {
   readonly ranges: readonly MemoryRange[];
   readonly backing?: 'anonymous' | 'memfd';
@@ -39,10 +45,12 @@ export interface AddressSpaceOptions {
 export class AddressSpace implements DeviceMemory {
   readonly ranges: readonly MemoryRange[];
   readonly sizeBytes: number;
+  readonly backing: 'anonymous' | 'memfd';
   readonly #native: NativeMemory;
   readonly #chunks: readonly Chunk[];
   readonly #dirty: Int32Array;
   #closed = false;
+  #guard: PageGuard | undefined;
 
   /**
    * Reserves the memory; pages come when they are touched.
@@ -51,11 +59,12 @@ export class AddressSpace implements DeviceMemory {
    */
   constructor(options: AddressSpaceOptions) {
     this.ranges = options.ranges;
+    this.backing = options.backing ?? 'anonymous';
     this.sizeBytes = options.ranges.reduce((sum, range) => sum + range.sizeBytes, 0);
     try {
       this.#native = new (loadBinding().addon.Memory)({
         sizeBytes: this.sizeBytes,
-        backing: options.backing ?? 'anonymous',
+        backing: this.backing,
         hugePages: options.hugePages ?? true,
       });
     } catch (cause) {
@@ -176,6 +185,15 @@ export class AddressSpace implements DeviceMemory {
     }
   }
 
+  /** Takes the dirty bits of user space, by offset into the mapping: bit 0 of the first word is its first page. */
+  takeDirtyBits(): Uint32Array {
+    const bits = new Uint32Array(this.#dirty.length);
+    for (let word = 0; word < bits.length; word++) {
+      if (Atomics.load(this.#dirty, word) !== 0) bits[word] = Atomics.exchange(this.#dirty, word, 0);
+    }
+    return bits;
+  }
+
   /** Takes the dirty bits of user space: for each range its page numbers, ascending; the bits are cleared. */
   takeDirty(): { range: MemoryRange; pages: number[] }[] {
     let firstPage = 0;
@@ -198,6 +216,11 @@ export class AddressSpace implements DeviceMemory {
     });
   }
 
+  /** From now on every access asks the guard first; undefined ends that, and then an access costs what it did before. */
+  guardPages(guard: PageGuard | undefined): void {
+    this.#guard = guard;
+  }
+
   /** Detaches every view and unmaps. The machine must be closed before. Idempotent. */
   close(): void {
     if (this.#closed) return;
@@ -208,6 +231,7 @@ export class AddressSpace implements DeviceMemory {
   #check(gpa: number, length: number): void {
     if (this.#closed) throw new VmmError('ERR_CLOSED', 'guest memory: the machine was closed');
     if (!this.contains(gpa, length)) throw outside(gpa, length, 'guest memory');
+    if (this.#guard !== undefined && length > 0) this.#guard.ensure(this.#offset(gpa), length);
   }
 
   #each(gpa: number, length: number, visit: (window: Uint8Array, at: number) => void): void {

@@ -58,6 +58,11 @@ void Environment::addIoQueue(const std::shared_ptr<IoQueue>& queue) {
   ioQueues_.push_back(queue);
 }
 
+void Environment::addPager(const std::shared_ptr<Pager>& pager) {
+  std::erase_if(pagers_, [](const std::weak_ptr<Pager>& row) { return row.expired(); });
+  pagers_.push_back(pager);
+}
+
 void Environment::ref() {
   if (references_++ == 0) napi_ref_threadsafe_function(env_, doorbell_);
 }
@@ -100,6 +105,10 @@ void Environment::cleanUp(void* data) {
   for (const auto& machine : machines) machine->finishClose();
   for (const auto& row : self->ioQueues_) {
     if (const auto queue = row.lock()) queue->close();
+  }
+  // After all who may wait for a page.
+  for (const auto& row : self->pagers_) {
+    if (const auto pager = row.lock()) pager->close();
   }
   self->runtime->signals.stop();
   self->runtime->ready->onSpin(nullptr);

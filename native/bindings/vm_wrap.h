@@ -29,6 +29,8 @@ class VmWrap : public Napi::ObjectWrap<VmWrap> {
   static Napi::Function define(Napi::Env env);
   static Napi::Value create(Napi::Env env, std::shared_ptr<Machine> machine);
   explicit VmWrap(const Napi::CallbackInfo& info);
+  // Throws Failure kClosed.
+  const std::shared_ptr<VcpuGroup>& vcpus() const { return machine().vcpus(); }
 
  private:
   // Throws Failure kClosed.

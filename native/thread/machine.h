@@ -47,6 +47,7 @@ class Machine {
 
   const std::shared_ptr<Vm>& vm() const { return vm_; }
   const std::shared_ptr<PostedRing>& posted() const { return posted_; }
+  const std::shared_ptr<VcpuGroup>& vcpus() const { return vcpus_; }
   bool closed() const { return closed_.load(std::memory_order_acquire); }
   // Throws Failure kClosed.
   void checkOpen() const;

@@ -6,6 +6,8 @@
 //
 // Each writes its own word before it reads the other's, all sequentially consistent: a thread that goes in unaware of
 // the holder is seen by the holder, and a thread that the holder saw inside tells it when it comes out.
+//
+// A condemned gate stays shut for good, with nobody waiting at it: no vCPU of the machine ever goes in again.
 #pragma once
 
 #include <atomic>
@@ -19,28 +21,38 @@ namespace vivarium {
 class RunGate {
  public:
   // vCPU threads, each with a word of its own that is true while the thread is, or may be, in KVM_RUN.
-  void enter(std::atomic<bool>& inside) {
+  // Both: false when the gate is condemned. Then the thread is outside, and what it brought out counts for nothing.
+  bool enter(std::atomic<bool>& inside) {
     inside.store(true, std::memory_order_seq_cst);
-    while (shut_.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
-        leave(inside);
-        futexWait(&shut_, 1);
+    while (shut_.load(std::memory_order_seq_cst) != kOpen) [[unlikely]] {
+        if (!leave(inside)) return false;
+        futexWait(&shut_, kShut);
         inside.store(true, std::memory_order_seq_cst);
       }
+    return true;
   }
 
-  void leave(std::atomic<bool>& inside) {
+  bool leave(std::atomic<bool>& inside) {
     inside.store(false, std::memory_order_seq_cst);
-    if (shut_.load(std::memory_order_seq_cst) == 0) [[likely]]
-      return;
+    const uint32_t shut = shut_.load(std::memory_order_seq_cst);
+    if (shut == kOpen) [[likely]]
+      return true;
     left_.fetch_add(1, std::memory_order_seq_cst);
     futexWake(&left_);
+    return shut != kCondemned;
   }
 
   // The holder, one at a time. shut(), then make those inside come out, then waitUntil(), and in the end open().
-  void shut() { shut_.store(1, std::memory_order_seq_cst); }
+  void shut() { change(kOpen, kShut); }
 
   void open() {
-    shut_.store(0, std::memory_order_seq_cst);
+    change(kShut, kOpen);
+    futexWakeAll(&shut_);
+  }
+
+  // Any thread: for good. Then make those inside come out.
+  void condemn() {
+    shut_.store(kCondemned, std::memory_order_seq_cst);
     futexWakeAll(&shut_);
   }
 
@@ -56,7 +68,13 @@ class RunGate {
   }
 
  private:
-  std::atomic<uint32_t> shut_{0};
+  static constexpr uint32_t kOpen = 0;
+  static constexpr uint32_t kShut = 1;
+  static constexpr uint32_t kCondemned = 2;
+
+  void change(uint32_t from, uint32_t to) { shut_.compare_exchange_strong(from, to, std::memory_order_seq_cst); }
+
+  std::atomic<uint32_t> shut_{kOpen};
   std::atomic<uint32_t> left_{0};
 };
 

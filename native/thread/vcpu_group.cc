@@ -54,4 +54,10 @@ bool VcpuGroup::hold(uint64_t deadlineNs) {
   return held;
 }
 
+void VcpuGroup::condemn() const {
+  gate_->condemn();
+  const std::lock_guard lock(mutex_);
+  for (const auto& runner : list_) runner->interruptRun();
+}
+
 }  // namespace vivarium

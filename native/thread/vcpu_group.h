@@ -31,6 +31,10 @@ class VcpuGroup {
   bool hold(uint64_t deadlineNs);
   void release() { gate_->open(); }
 
+  // Any thread but a vCPU's, for good: every vCPU comes out of KVM_RUN as soon as it can, fails with ECANCELED, and
+  // what it came out with is dropped. Never waits.
+  void condemn() const;
+
  private:
   const std::shared_ptr<RunGate> gate_ = std::make_shared<RunGate>();
   mutable std::mutex mutex_;  // list_; never held over a wait

@@ -205,10 +205,17 @@ void VcpuRunner::loop() {
       }
     }
 
-    gate_->enter(inside_);
+    if (!gate_->enter(inside_)) {
+      failHere(ECANCELED);
+      break;
+    }
     const int result = ::ioctl(fd, KVM_RUN, 0);
     const int error = result < 0 ? errno : 0;
-    gate_->leave(inside_);
+    // Before anything is made of what came out: it may stand on memory that could not be had.
+    if (!gate_->leave(inside_)) {
+      failHere(ECANCELED);
+      break;
+    }
     count(control_->exits);
     if (posted_->hasZones() && !posted_->drain(requests_, kStop)) break;
 

@@ -1,0 +1,218 @@
+/**
+ * The pager of a guest memory, checked and typed: missing pages from a snapshot while vCPUs run, and the write intercept
+ * (write-intercept.ts). Faults are served by native threads without JavaScript; this file starts, asks and hears how it
+ * ended. Host code that touches guest memory asks it first, through AddressSpace.
+ */
+import { errnoName, VmmError } from '../base/errors.js';
+import { loadBinding } from '../kvm/binding.js';
+import type { Vm } from '../kvm/index.js';
+import { GroupState, type NativeGroupSource, type NativePager, type NativePagerFailure } from '../kvm/native-pager.js';
+import type { AddressSpace, PageGuard } from './address-space.js';
+import { GROUP_BYTES } from './groups.js';
+import { userFaultSupport } from './user-fault.js';
+
+export interface ServeOptions {
+  /** Groups to fill in first, the most wanted first; `hotLoaded` resolves with the last of them. */
+  readonly hot?: Uint32Array;
+  /** How long one read may take before the machine is given up. */
+  readonly readTimeoutMs?: number;
+  /** How long host code waits for a page. */
+  readonly ensureTimeoutMs?: number;
+}
+
+/** What a restore with lazy memory has cost so far; times in ns. */
+export interface LoadCost {
+  readonly missingGroups: number;
+  readonly faults: number;
+  readonly retries: number;
+  readonly faultNs: number;
+  readonly faultMaxNs: number;
+}
+
+const READ_TIMEOUT_MS = 30_000;
+
+export class GuestPager implements PageGuard {
+  readonly #memory: AddressSpace;
+  readonly #native: NativePager;
+  readonly #events = new Set<() => void>();
+  readonly #states: Uint8Array;
+  #ensureTimeoutMs = READ_TIMEOUT_MS;
+  #serving = false;
+  #failure: VmmError | undefined;
+  #refs = 0;
+  #closed = false;
+
+  /**
+   * @throws VmmError ERR_SNAPSHOT_HOST where this user has no userfaultfd: the name of what is lacking, and the cure.
+   */
+  constructor(memory: AddressSpace) {
+    const { instant, lazy } = userFaultSupport(memory.backing);
+    if (instant !== undefined && lazy !== undefined)
+      throw lackOf('page faults of guest memory can not be served', lazy);
+    const { addon, dispatcher } = loadBinding();
+    this.#memory = memory;
+    this.#native = new addon.Pager(memory.native);
+    this.#states = new Uint8Array(this.#native.states());
+    dispatcher.register(this.#native.sourceId, this, (pager) => pager.#hear());
+  }
+
+  /** The addon's side of it, for the write intercept. */
+  get native(): NativePager {
+    return this.#native;
+  }
+
+  get memory(): AddressSpace {
+    return this.#memory;
+  }
+
+  /** The machine whose vCPUs never run again when a group can't be had. */
+  guard(vm: Vm): void {
+    this.#native.guard(vm.native);
+  }
+
+  /**
+   * From now on every group comes from the source when it is first touched, and the rest in the background. Once, for
+   * memory that nobody has touched.
+   *
+   * @throws VmmError ERR_SNAPSHOT_HOST where the kernel can't; ERR_STATE when it serves already
+   */
+  serve(source: NativeGroupSource, options: ServeOptions = {}): void {
+    const { hot = new Uint32Array(), readTimeoutMs = READ_TIMEOUT_MS } = options;
+    const { lazy } = userFaultSupport(this.#memory.backing);
+    if (lazy !== undefined) throw lackOf('memory can not be restored lazily', lazy);
+    this.#ensureTimeoutMs = options.ensureTimeoutMs ?? readTimeoutMs;
+    this.#native.serve(source, hot, hot.length, readTimeoutMs);
+    this.#serving = true;
+    this.#memory.guardPages(this);
+  }
+
+  /**
+   * Returns when the bytes are there; the calling thread waits for native threads alone.
+   *
+   * @throws VmmError ERR_PAGER when they can't be had, or not in time
+   */
+  ensure(offset: number, length: number): void {
+    const states = this.#states;
+    const last = Math.floor((offset + length - 1) / GROUP_BYTES);
+    for (let group = Math.floor(offset / GROUP_BYTES); group <= last; group++) {
+      const state = states[group]!;
+      if (state >= GroupState.FAULTED && state < GroupState.FAILED) continue;
+      this.#wait(offset, length);
+      return;
+    }
+  }
+
+  /** Resolves when the hot groups are there. @throws VmmError ERR_PAGER */
+  async hotLoaded(): Promise<LoadCost> {
+    return this.#when((cost, hotMissing) => hotMissing === 0 || cost.missingGroups === 0);
+  }
+
+  /** Resolves when everything is there. @throws VmmError ERR_PAGER */
+  async complete(): Promise<LoadCost> {
+    return this.#when((cost) => cost.missingGroups === 0);
+  }
+
+  /** Why guest memory is not whole, from the moment on that JavaScript has heard of it. */
+  get failure(): VmmError | undefined {
+    return this.#failure;
+  }
+
+  /** `listener` is called once for each event: an intercept has ended, groups are there, the machine has failed. */
+  onEvent(listener: () => void): () => void {
+    this.#events.add(listener);
+    this.#keepAlive(1);
+    return () => {
+      if (this.#events.delete(listener)) this.#keepAlive(-1);
+    };
+  }
+
+  /** How each group came to be there: a copy of GroupState bytes, for access counters. */
+  groupStates(): Uint8Array {
+    return this.#states.slice();
+  }
+
+  /** The vCPUs must have been stopped. Groups that are still missing can't be had any more. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    loadBinding().dispatcher.unregister(this.#native.sourceId);
+    this.#failure ??= new VmmError('ERR_CLOSED', 'the pager was closed');
+    const serving = this.#serving && this.#native.status().load?.missing !== 0;
+    this.#native.close();
+    // What is missing stays guarded: to touch it would end the process.
+    if (!serving) this.#memory.guardPages(undefined);
+    for (const listener of [...this.#events]) listener();
+    this.#events.clear();
+    this.#keepAlive(-this.#refs);
+  }
+
+  #wait(offset: number, length: number): void {
+    if (this.#closed) throw new VmmError('ERR_PAGER', 'guest memory: its pager was closed before all of it was there');
+    const ensured = this.#native.ensure(offset, length, this.#ensureTimeoutMs);
+    if (ensured === 'present') return;
+    if (ensured === 'timeout') {
+      const what = `${length} bytes of guest memory did not come within ${this.#ensureTimeoutMs} ms`;
+      throw new VmmError('ERR_PAGER', what);
+    }
+    throw this.#noticeFailure() ?? new VmmError('ERR_PAGER', 'guest memory is not whole');
+  }
+
+  #hear(): void {
+    if (this.#closed) return;
+    const { load, failure } = this.#native.status();
+    if (failure !== undefined) this.#noticeFailure();
+    else if (load?.missing === 0) this.#memory.guardPages(undefined);
+    for (const listener of [...this.#events]) listener();
+  }
+
+  #noticeFailure(): VmmError | undefined {
+    const { failure } = this.#native.status();
+    if (failure !== undefined) this.#failure ??= pagerError(failure);
+    return this.#failure;
+  }
+
+  #cost(): { cost: LoadCost; hotMissing: number } {
+    const load = this.#native.status().load;
+    if (load === undefined) throw new VmmError('ERR_STATE', 'pager: it serves no source');
+    const { missing, hotMissing, faults, retries, faultNs, faultMaxNs } = load;
+    return { cost: { missingGroups: missing, faults, retries, faultNs, faultMaxNs }, hotMissing };
+  }
+
+  #when(reached: (cost: LoadCost, hotMissing: number) => boolean): Promise<LoadCost> {
+    return new Promise((resolve, reject) => {
+      const look = (): boolean => {
+        if (this.#failure !== undefined) {
+          reject(this.#failure);
+          return true;
+        }
+        const { cost, hotMissing } = this.#cost();
+        if (!reached(cost, hotMissing)) return false;
+        resolve(cost);
+        return true;
+      };
+      if (look()) return;
+      const off = this.onEvent(() => {
+        if (look()) off();
+      });
+    });
+  }
+
+  #keepAlive(change: number): void {
+    const { runtime } = loadBinding().dispatcher;
+    for (; change > 0; change--, this.#refs++) runtime.ref();
+    for (; change < 0; change++, this.#refs--) runtime.unref();
+  }
+}
+
+/** A failure of the pager as the error that users see. */
+export function pagerError(failure: NativePagerFailure): VmmError {
+  const { why, group, file, fileOffset, errnoNumber } = failure;
+  const errno = errnoNumber > 0 ? `, ${errnoName(errnoNumber)}` : '';
+  return new VmmError('ERR_PAGER', `group ${group} of guest memory could not be had: ${why}${errno}`, {
+    cause: { why, group, file, fileOffset, errnoNumber },
+  });
+}
+
+function lackOf(what: string, lack: { readonly name: string; readonly cure: string }): VmmError {
+  return new VmmError('ERR_SNAPSHOT_HOST', `${what}: this host lacks ${lack.name}`, { cure: lack.cure });
+}
