@@ -6,6 +6,7 @@
 import type { Clock } from '../base/clock.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
+import type { Savable, SavedPart } from '../base/saved-state.js';
 import { type AddressSpace, NativeIoEngine } from '../memory/index.js';
 import { BlockDevice, ConsoleDevice, EntropyDevice, NetDevice, type VirtioDevice } from '../vdp/index.js';
 import {
@@ -15,11 +16,13 @@ import {
   ConsoleProvider,
   EntropyProvider,
   NetProvider,
+  type Quiescable,
   waitFor,
 } from '../vsp/index.js';
 import type { DeviceConfigs } from './device-options.js';
 import { IoEngineSlot } from './io-engine-slot.js';
 import { type LentDevice, lentConsolePort, lentDisk, lentEntropy, lentNic } from './lent-device.js';
+import { lentDevicesState } from './lent-devices-state.js';
 import { claimMac, type MacClaim } from './mac-claims.js';
 
 /** No id of a user's has a colon. */
@@ -35,13 +38,14 @@ export interface MachineDevicesOptions extends DeviceConfigs {
   readonly signal?: AbortSignal | undefined;
 }
 
-export class MachineDevices {
+export class MachineDevices implements Savable {
   readonly #slot = new IoEngineSlot((memory) => new NativeIoEngine(memory));
   readonly #disks: BlockProvider[] = [];
   readonly #nics: NetProvider[] = [];
   readonly #macs: MacClaim[] = [];
   #console: ConsoleProvider | undefined;
   #entropy: EntropyProvider | undefined;
+  readonly #name: string;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #lent = new Map<string, LentDevice>();
@@ -49,7 +53,8 @@ export class MachineDevices {
   #released = Promise.resolve();
   #isHeld = false;
 
-  private constructor(clock: Clock, logger: Logger) {
+  private constructor({ name, clock, logger }: MachineDevicesOptions) {
+    this.#name = name;
     this.#clock = clock;
     this.#logger = logger;
   }
@@ -61,7 +66,7 @@ export class MachineDevices {
    *   that a nic's backend has not.
    */
   static async open(options: MachineDevicesOptions): Promise<MachineDevices> {
-    const devices = new MachineDevices(options.clock, options.logger);
+    const devices = new MachineDevices(options);
     try {
       await devices.#slot.use(options.memory);
       await devices.#openDisks(options);
@@ -152,6 +157,69 @@ export class MachineDevices {
     if (this.#console) proxies.push(new ConsoleDevice(CONSOLE, this.#console.ports));
     if (this.#entropy) proxies.push(new EntropyDevice(this.#entropy.id, this.#entropy, this.#clock));
     return proxies;
+  }
+
+  /** What has to come to rest for a snapshot, beside the PCI bus. Ports and generators do with its queues. */
+  get quiescables(): readonly Quiescable[] {
+    return [...this.#disks, ...this.#nics];
+  }
+
+  /** What each device promised its guest, and on what it stood. Data of disks is not in it. */
+  saveState(): SavedPart {
+    return lentDevicesState.save({
+      devices: this.#providers().map(([id, provider]) => {
+        const backends = this.#lent.has(id) ? [id] : [...this.#lent.keys()].filter((each) => this.#isPort(each));
+        return {
+          id,
+          state: provider.saveState(),
+          // Descriptions are plain, but for details that are not there.
+          backends: backends.map((each) => {
+            const text = JSON.stringify(this.#lent.get(each)!.contract.backend);
+            return { id: each, description: JSON.parse(text) as Record<string, unknown> };
+          }),
+        };
+      }),
+    });
+  }
+
+  /**
+   * In devices that were just opened, with the same ids, over any backends: each keeps what its guest knows. Nics are
+   * silent until resumed.
+   *
+   * @throws VmmError ERR_SNAPSHOT for other devices; ERR_DISK_IMAGE, ERR_DEVICE for a backend that can't serve one.
+   */
+  restoreState(part: SavedPart): void {
+    const { devices } = lentDevicesState.load(part);
+    const providers = this.#providers();
+    const names = (ids: readonly string[]): string => (ids.length === 0 ? 'none' : ids.join(', '));
+    const [saved, present] = [devices.map(({ id }) => id), providers.map(([id]) => id)].map(names);
+    if (saved !== present) {
+      throw new VmmError('ERR_SNAPSHOT', `the machine's devices are: ${present!}; in the snapshot: ${saved!}`);
+    }
+    devices.forEach(({ state }, index) => providers[index]![1].restoreState(state));
+    this.#nics.forEach((nic, index) => this.#claimAnew(nic, index));
+  }
+
+  #providers(): [string, Savable][] {
+    const rest = [this.#console, this.#entropy].filter((provider) => provider !== undefined);
+    return [...this.#disks, ...this.#nics, ...rest].map((provider) => [provider.id, provider]);
+  }
+
+  #isPort(id: string): boolean {
+    return this.#lent.get(id)!.contract.class === 'console';
+  }
+
+  /** A restored guest has the address that it had. Where another open machine has it, both do: only their networks can differ. */
+  #claimAnew({ id, mac }: NetProvider, index: number): void {
+    if (this.#macs[index]!.mac === mac) return;
+    try {
+      const claim = claimMac({ machine: this.#name, id, mac });
+      this.#macs[index]!.release();
+      this.#macs[index] = claim;
+    } catch (error) {
+      if (!(error instanceof VmmError) || error.code !== 'ERR_STATE') throw error;
+      this.#logger.log('warn', `${error.message}, and this nic's too; they must not meet in one network`);
+    }
   }
 
   /** @throws RangeError for an id that no device has, with those that there are. */

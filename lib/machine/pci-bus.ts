@@ -4,11 +4,13 @@
  */
 import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/logger.js';
+import type { Savable, SavedPart } from '../base/saved-state.js';
 import type { AcpiContributor } from '../boot/index.js';
 import type { AddressBus, DeviceFault } from '../bus/index.js';
 import type { GsiRoute, Vm } from '../kvm/index.js';
 import type { DeviceMemory } from '../memory/index.js';
 import { type MakeQueue, PciHostBridge, type VirtioDevice, VirtioPciFunction } from '../vdp/index.js';
+import type { Quiescable } from '../vsp/index.js';
 import { GsiRouter } from './gsi-router.js';
 import { PciWiring } from './pci-wiring.js';
 
@@ -27,7 +29,8 @@ export interface PciBusOptions {
   readonly onFault: (fault: DeviceFault) => void;
 }
 
-export class PciBus {
+export class PciBus implements Quiescable, Savable {
+  readonly title = 'the PCI bus';
   readonly acpi: AcpiContributor;
   readonly #bridge: PciHostBridge;
   readonly #wiring: PciWiring;
@@ -63,6 +66,30 @@ export class PciBus {
         return pciFunction;
       });
     }
+  }
+
+  /** For a snapshot: no device takes a chain or gives one back of its own accord; what its provider has is the provider's. */
+  prepare(): Promise<void> {
+    for (const pciFunction of this.#functions) pciFunction.hold();
+    return Promise.resolve();
+  }
+
+  /** The end of prepare(), or of a restore: every queue is looked at. */
+  resume(): void {
+    for (const pciFunction of this.#functions) pciFunction.release();
+  }
+
+  /** @throws VmmError ERR_SNAPSHOT_REFUSED naming a device that can't be saved. */
+  saveState(): SavedPart {
+    return this.#bridge.saveState();
+  }
+
+  /**
+   * On the bus of a new board with the same devices, after the providers and the interrupt controllers: doorbells and message
+   * routes are made as the registers say. Devices touch guest memory, and interrupt, from resume() on.
+   */
+  restoreState(part: SavedPart): void {
+    this.#bridge.restoreState(part);
   }
 
   /**

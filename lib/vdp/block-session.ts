@@ -30,7 +30,7 @@ export class BlockSession {
   readonly #status = new Uint8Array(1);
   readonly #free: BlockRequest[] = [];
   readonly #ended = (request: BlockRequest, error: BlockError | undefined): void => this.#done(request, error);
-  readonly #turnEnds = (): void => this.#publish();
+  readonly #turnEnds = (): void => this.publish();
   /** Requests that the service has. */
   #inService = 0;
   #stopped = false;
@@ -69,7 +69,7 @@ export class BlockSession {
       }
     } while (this.#queue.enableNotifications());
     if (this.#queue.broken !== undefined) return this.#fail(this.#queue.broken);
-    if (!outer) this.#publish();
+    if (!outer) this.publish();
   }
 
   /** Resolves when the service has nothing of this session any more. */
@@ -179,7 +179,8 @@ export class BlockSession {
     atEndOfTurn(this.#turnEnds);
   }
 
-  #publish(): void {
+  /** What was completed and not told yet. */
+  publish(): void {
     this.#publishing = false;
     if (this.#stopped || !this.#queue.publish()) return;
     this.#counts.interrupts++;
@@ -188,7 +189,7 @@ export class BlockSession {
 
   /** The driver broke the rules. What was completed before it is still told, where the queue can. */
   #fail(reason: string): void {
-    this.#publish();
+    this.publish();
     this.#stopped = true;
     this.#activation.needsReset(reason);
   }

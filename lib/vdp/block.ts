@@ -4,9 +4,11 @@
  * One queue: every queue of a disk would be served by the same thread.
  */
 import { VirtioBlkFeature, VirtioDeviceId } from '../abi/virtio.js';
+import type { SavedPart } from '../base/saved-state.js';
 import type { BlockService } from '../vsp/block/contract.js';
 import { BlockConfig, blockFeatures } from './block-config.js';
 import { BlockSession, type BlockCounts } from './block-session.js';
+import { blockState } from './device-states.js';
 import type { VirtioActivation, VirtioConfigSpace, VirtioDevice } from './virtio-device.js';
 
 const DEFAULT_QUEUE_SIZE = 256;
@@ -34,6 +36,8 @@ export class BlockDevice implements VirtioDevice {
   #session: BlockSession | undefined;
   #drained = Promise.resolve();
   #resets = 0;
+  /** From a snapshot: the cache mode that the driver chose. */
+  #restoredWriteback: boolean | undefined;
 
   constructor(service: BlockService, options: BlockDeviceOptions = {}) {
     const queueSize = options.queueSize ?? DEFAULT_QUEUE_SIZE;
@@ -59,6 +63,8 @@ export class BlockDevice implements VirtioDevice {
     if ((activation.features & CONFIG_WCE) !== 0n && (activation.features & FLUSH) === 0n) {
       this.#config.writeback = false;
     }
+    if (this.#restoredWriteback !== undefined) this.#config.writeback = this.#restoredWriteback;
+    this.#restoredWriteback = undefined;
     const queue = activation.queues[0];
     if (queue === undefined) return;
     const session = new BlockSession(this.#service, this.#config, activation, queue, this.#counts);
@@ -76,10 +82,21 @@ export class BlockDevice implements VirtioDevice {
     this.#session = undefined;
     this.#activation = undefined;
     this.#config.writeback = true;
+    this.#restoredWriteback = undefined;
     this.#resets++;
     // A second reset waits for what the first one waits for.
     if (stopped !== undefined) this.#drained = this.#drained.then(() => stopped);
     return this.#drained;
+  }
+
+  /** Requests in flight are held by the provider's gate: they come out of the queue again. */
+  saveState(): SavedPart {
+    this.#session?.publish();
+    return blockState.save(this.#activation ? { writeback: this.#config.writeback } : {});
+  }
+
+  restoreState(part: SavedPart): void {
+    this.#restoredWriteback = blockState.load(part).writeback;
   }
 
   close(): void {

@@ -11,6 +11,7 @@
  */
 import { VIRTIO_CONSOLE_CONTROL_BYTES, VirtioConsoleEvent } from '../abi/virtio.js';
 import type { ConsoleSize } from '../vsp/console/contract.js';
+import type { ConsoleControlState } from './device-states.js';
 import type { VirtioActivation } from './virtio-device.js';
 import type { Virtqueue } from './virtqueue.js';
 
@@ -64,6 +65,21 @@ export class ConsoleControl {
 
   stop(): void {
     this.#isStopped = true;
+  }
+
+  state(): ConsoleControlState {
+    return {
+      isReady: this.#isReady,
+      ports: this.#ports.map(({ isAdded, isReady, add, console, name, toldOpen, resize }) => {
+        return { isAdded, isReady, add, console, name, toldOpen, ...(resize ? { resize: { ...resize } } : {}) };
+      }),
+    };
+  }
+
+  /** What the driver knew; whether the host's side is open is told by the ports. */
+  restore({ isReady, ports }: ConsoleControlState): void {
+    this.#isReady = isReady;
+    ports.forEach((saved, id) => Object.assign(this.#ports[id] ?? {}, { ...saved, resize: saved.resize }));
   }
 
   hostOpen(port: number, open: boolean): void {

@@ -35,6 +35,8 @@ export class ConsolePort implements ConsoleGuestEnd {
   /** A chain of which the first `#sent` bytes are with the service. */
   #chain: DescriptorChain | undefined;
   #sent = 0;
+  /** From a snapshot: of the next chain, what was sent before. */
+  #sentBefore = 0;
   #piece: Uint8Array | undefined;
 
   constructor(
@@ -52,7 +54,19 @@ export class ConsolePort implements ConsoleGuestEnd {
   }
 
   start(): void {
-    if (!this.#isStopped) this.#service.attach(this);
+    if (this.#isStopped) return;
+    this.#service.attach(this);
+    if (this.#isGuestOpen) this.#service.guestOpen(true);
+  }
+
+  state(): { guestOpen: boolean; sentBytes: number } {
+    return { guestOpen: this.#isGuestOpen, sentBytes: this.#chain === undefined ? 0 : this.#sent };
+  }
+
+  /** Before start(): the chain that was sent in part is the first that comes out of the transmit queue. */
+  restore({ guestOpen, sentBytes }: { guestOpen: boolean; sentBytes: number }): void {
+    this.#isGuestOpen = guestOpen;
+    this.#sentBefore = sentBytes;
   }
 
   /** Touches neither guest memory nor the service behind this. */
@@ -93,7 +107,7 @@ export class ConsolePort implements ConsoleGuestEnd {
   /** The driver sent. */
   notifyTransmit(): void {
     const queue = this.#transmit;
-    if (this.#isStopped || this.#isWaiting || queue === undefined) return;
+    if (this.#isStopped || this.#isWaiting || queue === undefined || queue.held) return;
     // From before a reset: a guest that resets again and again would fill the host's memory a piece at a time.
     if (this.#service.busy !== undefined) return this.#wait(this.#service.busy);
     queue.disableNotifications();
@@ -108,7 +122,8 @@ export class ConsolePort implements ConsoleGuestEnd {
         // 5.3.6.1: nothing writable in a transmit queue.
         if (chain.writable.lengthBytes > 0) return this.#events.fail('a writable descriptor in a transmit queue');
         this.#chain = chain;
-        this.#sent = 0;
+        this.#sent = Math.min(this.#sentBefore, chain.readable.lengthBytes);
+        this.#sentBefore = 0;
       }
       const left = this.#chain.readable.lengthBytes - this.#sent;
       if (left > 0) {

@@ -9,10 +9,13 @@
  * No emergency write: the machine has a 16550 for that.
  */
 import { VirtioConsoleConfig, VirtioConsoleFeature, VirtioDeviceId } from '../abi/virtio.js';
+import { VmmError } from '../base/errors.js';
+import type { SavedPart } from '../base/saved-state.js';
 import type { ConsolePortService, ConsoleSize } from '../vsp/console/contract.js';
 import { ConfigBytes } from './config-bytes.js';
 import { ConsoleControl } from './console-control.js';
 import { ConsolePort } from './console-port.js';
+import { consoleState } from './device-states.js';
 import type { VirtioActivation, VirtioConfigSpace, VirtioDevice } from './virtio-device.js';
 
 const QUEUE_SIZE = 64;
@@ -28,6 +31,8 @@ export interface ConsoleDeviceOptions {
   readonly resizeRowsFirst?: boolean;
 }
 
+type ConsoleState = ReturnType<typeof consoleState.load>;
+
 export class ConsoleDevice implements VirtioDevice {
   readonly name: string;
   readonly deviceId = VirtioDeviceId.CONSOLE;
@@ -39,6 +44,8 @@ export class ConsoleDevice implements VirtioDevice {
   readonly #resizeRowsFirst: boolean;
   readonly #counts = { ignored: 0, resets: 0 };
   #session: ConsoleSession | undefined;
+  /** From a snapshot, until the device is activated. */
+  #restored: ConsoleState | undefined;
 
   /** @throws RangeError without a port, or with more than 31. */
   constructor(name: string, services: readonly ConsolePortService[], options: ConsoleDeviceOptions = {}) {
@@ -62,15 +69,20 @@ export class ConsoleDevice implements VirtioDevice {
   }
 
   activate(activation: VirtioActivation): void {
+    const restored = this.#restored;
+    this.#restored = undefined;
     const session = new ConsoleSession(this.#services, activation, this.#resizeRowsFirst, {
       ignored: () => this.#counts.ignored++,
       sizeOfFirst: (size) => {
+        const before = this.#size;
+        if (restored !== undefined && size.columns === before.columns && size.rows === before.rows) return;
         this.#config.set16(VirtioConsoleConfig.COLS, size.columns);
         this.#config.set16(VirtioConsoleConfig.ROWS, size.rows);
         if ((activation.features & VirtioConsoleFeature.SIZE) !== 0n) activation.configChanged();
       },
     });
     this.#session = session;
+    if (restored) session.restore(restored);
     // Not inside the transport's call.
     queueMicrotask(() => session.start());
   }
@@ -82,9 +94,36 @@ export class ConsoleDevice implements VirtioDevice {
   /** At once: bytes go to and from guest memory only inside a call. */
   reset(): Promise<void> {
     this.#session?.stop();
-    this.#session = undefined;
+    this.#session = this.#restored = undefined;
     this.#counts.resets++;
     return Promise.resolve();
+  }
+
+  saveState(): SavedPart {
+    return consoleState.save({ ...this.#size, ...this.#session?.state() });
+  }
+
+  /** @throws VmmError ERR_SNAPSHOT for another number of ports. */
+  restoreState(part: SavedPart): void {
+    const restored = consoleState.load(part);
+    for (const count of [restored.ports?.length ?? 0, restored.control?.ports.length ?? 0]) {
+      if (count > this.#services.length) {
+        throw new VmmError(
+          'ERR_SNAPSHOT',
+          `${this.name} has ${this.#services.length} ports; the snapshot has ${count}`,
+        );
+      }
+    }
+    this.#restored = restored;
+    this.#config.set16(VirtioConsoleConfig.COLS, restored.columns);
+    this.#config.set16(VirtioConsoleConfig.ROWS, restored.rows);
+  }
+
+  get #size(): ConsoleSize {
+    return {
+      columns: Number(this.#config.read(VirtioConsoleConfig.COLS, 2)),
+      rows: Number(this.#config.read(VirtioConsoleConfig.ROWS, 2)),
+    };
   }
 
   close(): void {
@@ -141,6 +180,17 @@ class ConsoleSession {
       fail: (reason) => this.#fail(reason),
       ignored: () => events.ignored(),
     });
+  }
+
+  state(): Pick<ConsoleState, 'ports' | 'control'> {
+    const control = this.#control?.state();
+    return { ports: this.#ports.map((port) => port.state()), ...(control ? { control } : {}) };
+  }
+
+  /** Before start(). */
+  restore({ ports, control }: ConsoleState): void {
+    ports?.forEach((state, id) => this.#ports[id]?.restore(state));
+    if (control) this.#control?.restore(control);
   }
 
   start(): void {

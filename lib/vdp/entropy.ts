@@ -5,8 +5,10 @@
 import { VirtioDeviceId } from '../abi/virtio.js';
 import { hostClock, type Clock } from '../base/clock.js';
 import { VmmError } from '../base/errors.js';
+import type { SavedPart } from '../base/saved-state.js';
 import type { EntropyService } from '../vsp/entropy/contract.js';
 import { ConfigBytes } from './config-bytes.js';
+import { entropyState } from './device-states.js';
 import type { VirtioActivation, VirtioDevice } from './virtio-device.js';
 import type { DescriptorChain, Virtqueue } from './virtqueue.js';
 
@@ -52,6 +54,15 @@ export class EntropyDevice implements VirtioDevice {
     this.#session?.stop();
     this.#session = undefined;
     return Promise.resolve();
+  }
+
+  /** A request in flight is asked again. */
+  saveState(): SavedPart {
+    return entropyState.save({});
+  }
+
+  restoreState(part: SavedPart): void {
+    entropyState.load(part);
   }
 
   close(): void {
@@ -117,6 +128,8 @@ class EntropySession {
   readonly #counts: { requests: number; bytes: number };
   #stopped = false;
   #running = false;
+  /** Bytes that wait for the queue to be let go, which a notification tells. */
+  #onReleased: (() => void) | undefined;
 
   constructor(
     source: EntropySource,
@@ -135,6 +148,7 @@ class EntropySession {
   }
 
   notify(): void {
+    this.#released();
     if (this.#running || this.#stopped) return;
     this.#running = true;
     void this.#run();
@@ -142,6 +156,12 @@ class EntropySession {
 
   stop(): void {
     this.#stopped = true;
+    this.#released();
+  }
+
+  #released(): void {
+    this.#onReleased?.();
+    this.#onReleased = undefined;
   }
 
   async #run(): Promise<void> {
@@ -179,6 +199,9 @@ class EntropySession {
     // The service is closed, and the machine about to be: the request stays without an answer.
     if (bytes === undefined) this.#stopped = true;
     if (this.#stopped || bytes === undefined) return false;
+    // A snapshot is being made: nothing of guest memory changes now.
+    while (this.#queue.held && !this.#stopped) await new Promise<void>((resolve) => (this.#onReleased = resolve));
+    if (this.#stopped) return false;
     const given = bytes.subarray(0, wanted);
     writable.copyFrom(given);
     this.#counts.requests++;

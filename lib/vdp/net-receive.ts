@@ -45,6 +45,10 @@ export class NetReceive implements NetGuestEnd {
     return this.checksum && (this.#offloads & SEGMENTS) === SEGMENTS;
   }
 
+  get offloads(): bigint {
+    return this.#offloads;
+  }
+
   /** The driver turns off some of what it agreed to, or on again (5.1.6.5.6). */
   setOffloads(offloads: bigint): void {
     this.#offloads = offloads;
@@ -68,6 +72,10 @@ export class NetReceive implements NetGuestEnd {
   receive(frames: readonly NetFrame[]): number {
     if (this.#isStopped) return 0;
     const queue = this.#queue;
+    if (queue.held) {
+      this.#hasRefused = true;
+      return 0;
+    }
     queue.disableNotifications();
     let taken = 0;
     while (taken < frames.length && this.#put(frames[taken]!)) taken++;

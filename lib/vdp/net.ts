@@ -5,9 +5,11 @@
  *   queue 0 receive      1 transmit      2 control
  */
 import { VIRTIO_NET_S_LINK_UP, VirtioDeviceId, VirtioNetConfig, VirtioNetFeature as F } from '../abi/virtio.js';
+import type { SavedPart } from '../base/saved-state.js';
 import type { NetService } from '../vsp/net/contract.js';
 import { macBytes } from '../vsp/net/mac-filter.js';
 import { ConfigBytes } from './config-bytes.js';
+import { netState } from './device-states.js';
 import { NetControl } from './net-control.js';
 import { NetReceive } from './net-receive.js';
 import { NetTransmit } from './net-transmit.js';
@@ -69,6 +71,8 @@ export class NetDevice implements VirtioDevice {
     refusedControls: 0,
   };
   #session: NetSession | undefined;
+  /** From a snapshot, until the device is activated. */
+  #restored: ReturnType<typeof netState.load> | undefined;
 
   constructor(name: string, service: NetService) {
     this.name = name;
@@ -80,14 +84,18 @@ export class NetDevice implements VirtioDevice {
   }
 
   activate(activation: VirtioActivation): void {
+    const restored = this.#restored;
+    this.#restored = undefined;
     const session = new NetSession(this.#service, activation, this.#counts, {
       link: (up) => {
+        if (restored !== undefined && up === this.#linkUp) return;
         this.#setLink(up);
         if ((activation.features & F.STATUS) !== 0n) activation.configChanged();
       },
       address: (bytes) => this.#setAddress(bytes),
     });
     this.#session = session;
+    if (restored?.offloads !== undefined) session.setOffloads(restored.offloads);
     // Not inside the transport's call.
     queueMicrotask(() => session.start());
   }
@@ -99,9 +107,23 @@ export class NetDevice implements VirtioDevice {
   /** At once: frames go to and from guest memory only inside a call. */
   reset(): Promise<void> {
     this.#session?.stop();
-    this.#session = undefined;
+    this.#session = this.#restored = undefined;
     this.#setAddress(macBytes(this.#service.mac));
     return Promise.resolve();
+  }
+
+  /** Which frames the guest wants is kept by the provider, with the address that it gave itself. */
+  saveState(): SavedPart {
+    const mac = Uint8Array.from({ length: 6 }, (_, index) => this.config.get8(VirtioNetConfig.MAC + index));
+    const offloads = this.#session?.offloads;
+    return netState.save({ mac, linkUp: this.#linkUp, ...(offloads === undefined ? {} : { offloads }) });
+  }
+
+  /** The link is as the guest saw it last; if it is another now, the guest is told when the device goes on. */
+  restoreState(part: SavedPart): void {
+    this.#restored = netState.load(part);
+    this.#setAddress(this.#restored.mac);
+    this.#setLink(this.#restored.linkUp);
   }
 
   close(): void {
@@ -114,6 +136,10 @@ export class NetDevice implements VirtioDevice {
 
   #setAddress(bytes: Uint8Array): void {
     bytes.forEach((byte, index) => this.config.set8(VirtioNetConfig.MAC + index, byte));
+  }
+
+  get #linkUp(): boolean {
+    return (Number(this.config.read(VirtioNetConfig.STATUS, 2)) & VIRTIO_NET_S_LINK_UP) !== 0;
   }
 
   #setLink(up: boolean): void {
@@ -146,6 +172,14 @@ class NetSession {
     this.#receive = receive && new NetReceive(receive, context, events.link);
     const offloads = (features: bigint) => this.#receive?.setOffloads(features);
     this.#control = control && new NetControl(control, { ...context, offloads, address: events.address });
+  }
+
+  get offloads(): bigint | undefined {
+    return this.#receive?.offloads;
+  }
+
+  setOffloads(offloads: bigint): void {
+    this.#receive?.setOffloads(offloads);
   }
 
   start(): void {

@@ -5,7 +5,8 @@
  */
 import { CommonCfg } from '../abi/virtio-pci.js';
 import type { Misbehaviour } from './misbehaviour.js';
-import type { QueueSetup, VirtioLifecycle } from './virtio-lifecycle.js';
+import type { QueueSetup } from './lifecycle-contract.js';
+import type { VirtioLifecycle } from './virtio-lifecycle.js';
 
 interface Register {
   readonly offset: number;
@@ -69,6 +70,21 @@ export class VirtioCommonConfig {
     this.#deviceFeatureSelect = 0;
     this.#driverFeatureSelect = 0;
     this.#queueSelect = 0;
+  }
+
+  /** For a snapshot. */
+  get selects(): { deviceFeature: number; driverFeature: number; queue: number } {
+    return {
+      deviceFeature: this.#deviceFeatureSelect,
+      driverFeature: this.#driverFeatureSelect,
+      queue: this.#queueSelect,
+    };
+  }
+
+  restoreSelects(selects: { deviceFeature: number; driverFeature: number; queue: number }): void {
+    this.#deviceFeatureSelect = selects.deviceFeature;
+    this.#driverFeatureSelect = selects.driverFeature;
+    this.#queueSelect = selects.queue;
   }
 
   #readByte(offset: number): number {

@@ -4,7 +4,9 @@
  * when the driver is ready, and is told of notifications. Virtio 1.2, chapters 2 and 3.
  *
  *   reset --driver sets FEATURES_OK (transport checks)--> negotiated --DRIVER_OK--> activate() --...--> reset()
+ *   restoreState() --> activate() with queues that go on where they were
  */
+import type { SavedPart } from '../base/saved-state.js';
 import type { Virtqueue } from './virtqueue.js';
 
 /** What an active device has from its transport. */
@@ -42,6 +44,18 @@ export interface VirtioDevice {
    * completed or dropped. The device can then be activated anew.
    */
   reset(): Promise<void>;
+  /**
+   * What is the device's own, beside features, queues and what its provider keeps. Its queues are held and its provider is
+   * prepared; what it has completed is published by this. Missing: a machine with it can't be saved.
+   */
+  saveState?(): SavedPart;
+  /**
+   * In a device that was just made; the `activate` that may follow goes on where the saved one was. Its queues are held
+   * until the machine runs, and what was in flight comes out of them again.
+   *
+   * @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION.
+   */
+  restoreState?(part: SavedPart): void;
   /** Gives up for good, after a reset: the machine ends. */
   close(): void;
   inspect(): unknown;

@@ -57,6 +57,17 @@ export class VirtioInterrupts {
     this.#update();
   }
 
+  /** For a snapshot: ISR status. */
+  get isr(): number {
+    return this.#isr;
+  }
+
+  /** From a snapshot, after the configuration space: the line is set as that says. */
+  restoreIsr(isr: number): void {
+    this.#isr = isr & (VirtioIsr.QUEUE | VirtioIsr.CONFIG);
+    this.#update();
+  }
+
   inspect(): unknown {
     return { isr: this.#isr, intx: this.#isHigh, msix: this.#msix.inspect() };
   }

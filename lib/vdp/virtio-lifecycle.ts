@@ -9,56 +9,12 @@
  */
 import { VIRTIO_MSI_NO_VECTOR, VirtioStatus, VirtioTransportFeature } from '../abi/virtio-pci.js';
 import { MAX_GPA } from '../base/address.js';
-import type { DeviceMemory } from '../memory/device-memory.js';
-import type { Misbehaviour } from './misbehaviour.js';
-import type { VirtioActivation, VirtioDevice } from './virtio-device.js';
-import type { Virtqueue } from './virtqueue.js';
-
-/** What a queue is made of. Addresses are below 2^52 and otherwise unchecked, `size` is a power of two in bounds. */
-export interface QueueOptions {
-  readonly index: number;
-  readonly memory: DeviceMemory;
-  readonly size: number;
-  /** The device's own limit, where the driver chose a smaller ring. */
-  readonly maxSize: number;
-  readonly addresses: { readonly descriptors: number; readonly driver: number; readonly device: number };
-  readonly features: bigint;
-}
-
-/** Makes a queue, or says why there can't be one. */
-export type MakeQueue = (options: QueueOptions) => Virtqueue | string;
-
-/** A queue as the driver sets it up. */
-export interface QueueSetup {
-  size: number;
-  vector: number;
-  enabled: boolean;
-  descriptors: bigint;
-  driver: bigint;
-  device: bigint;
-}
-
-/** What the transport hears of. */
-export interface LifecycleListener {
-  /** Used buffers in a queue: interrupt by its vector. */
-  onQueueInterrupt(setup: QueueSetup): void;
-  /** The configuration changed, or the device needs a reset. */
-  onConfigInterrupt(): void;
-  /** Queues with these indices are in use from now on; none: the device is no longer. */
-  onQueues(indices: readonly number[]): void;
-  /** The device is as after power-on. */
-  onReset(): void;
-  /** The device failed outside of a register access: a bug of ours. */
-  onFailure(cause: unknown): void;
-}
-
-export interface LifecycleOptions {
-  readonly device: VirtioDevice;
-  readonly memory: DeviceMemory;
-  readonly makeQueue: MakeQueue;
-  readonly misbehaviour: Misbehaviour;
-  readonly listener: LifecycleListener;
-}
+import { VmmError } from '../base/errors.js';
+import type { Savable, SavedPart } from '../base/saved-state.js';
+import type { LifecycleOptions, QueueSetup } from './lifecycle-contract.js';
+import type { VirtioActivation } from './virtio-device.js';
+import { lifecycleState, whyOther } from './virtio-state.js';
+import type { Virtqueue, VirtqueueState } from './virtqueue.js';
 
 const TRANSPORT_FEATURES =
   VirtioTransportFeature.VERSION_1 | VirtioTransportFeature.RING_INDIRECT_DESC | VirtioTransportFeature.RING_EVENT_IDX;
@@ -69,7 +25,7 @@ const DRIVER_BITS =
   VirtioStatus.DRIVER_OK |
   VirtioStatus.FAILED;
 
-export class VirtioLifecycle {
+export class VirtioLifecycle implements Savable {
   /** Everything that is offered. */
   readonly offered: bigint;
   configVector = VIRTIO_MSI_NO_VECTOR;
@@ -82,6 +38,10 @@ export class VirtioLifecycle {
   #activation: VirtioActivation | undefined;
   #virtqueues: readonly (Virtqueue | undefined)[] = [];
   #mayTransfer = true;
+  /** For a snapshot, or since one was restored. */
+  #isHeld = false;
+  /** Restored, and not run since. */
+  #isRestored = false;
   /** Notified before DRIVER_OK. */
   readonly #early = new Set<number>();
   #resetting: Promise<void> | undefined;
@@ -135,8 +95,83 @@ export class VirtioLifecycle {
   set mayTransfer(may: boolean) {
     if (may === this.#mayTransfer) return;
     this.#mayTransfer = may;
-    for (const queue of this.#virtqueues) if (queue) queue.held = !may;
-    if (may) for (const index of this.#virtqueues.keys()) if (this.#virtqueues[index]) this.notify(index);
+    this.#letGoOrHold();
+  }
+
+  /** For a snapshot: no chain is taken from now on, and none that a device keeps given back. Idempotent. */
+  hold(): void {
+    this.#isHeld = true;
+    this.#letGoOrHold();
+  }
+
+  /**
+   * The end of `hold`, or of a restore: the device is notified of every queue, since chains came meanwhile. After a restore
+   * the driver is interrupted for each of them as well: an interrupt may have been on its way when the machine was saved.
+   */
+  release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    if (this.#isRestored && this.#activation) {
+      for (const [index, queue] of this.#virtqueues.entries()) if (queue) this.#activation.interrupt(index);
+      this.#options.listener.onConfigInterrupt();
+    }
+    this.#isRestored = false;
+    this.#letGoOrHold();
+  }
+
+  /** @throws VmmError ERR_SNAPSHOT_REFUSED for a device that can't be saved. */
+  saveState(): SavedPart {
+    const { device } = this.#options;
+    if (!device.saveState) {
+      throw new VmmError('ERR_SNAPSHOT_REFUSED', `${device.name} can't be saved: it has no state to give`);
+    }
+    // First: it publishes what it has completed.
+    const own = device.saveState();
+    const needsReset = (this.#status & VirtioStatus.DEVICE_NEEDS_RESET) !== 0;
+    return lifecycleState.save({
+      status: this.#status,
+      offered: this.offered,
+      accepted: this.#accepted,
+      configVector: this.configVector,
+      generation: this.#generation,
+      ...(this.#configSeen === undefined ? {} : { configSeen: Buffer.from(this.#configSeen, 'latin1') }),
+      isResetting: this.#resetting !== undefined,
+      early: [...this.#early],
+      queues: this.#queues.map((setup, index) => {
+        const state = needsReset ? undefined : this.#virtqueues[index]?.state();
+        return { ...setup, ...(state ? { ring: { ...state, inFlight: [...state.inFlight] } } : {}) };
+      }),
+      device: own,
+    });
+  }
+
+  /** It is held then; `release` lets it run. */
+  restoreState(part: SavedPart): void {
+    const saved = lifecycleState.load(part);
+    const { device } = this.#options;
+    const reason = whyOther(saved, device, this.offered);
+    if (reason !== undefined) throw this.#differs(reason);
+    this.#isHeld = this.#isRestored = true;
+    device.restoreState!(saved.device);
+    if (saved.isResetting) {
+      void device.reset();
+      return this.#wasReset();
+    }
+    this.#status = saved.status & (DRIVER_BITS | VirtioStatus.DEVICE_NEEDS_RESET);
+    this.#accepted = saved.accepted;
+    this.configVector = saved.configVector;
+    this.#generation = saved.generation;
+    this.#configSeen = saved.configSeen && Buffer.from(saved.configSeen).toString('latin1');
+    this.#queues = saved.queues.map(({ size, vector, enabled, descriptors, driver, device: used }) => {
+      return { size, vector, enabled, descriptors, driver, device: used };
+    });
+    for (const index of saved.early) this.#early.add(index);
+    // One that needs a reset takes part in nothing until it has had it.
+    if ((this.#status & VirtioStatus.DEVICE_NEEDS_RESET) !== 0) return void device.reset();
+    if ((this.#status & VirtioStatus.DRIVER_OK) === 0) return;
+    if ((this.#status & VirtioStatus.FEATURES_OK) === 0) throw this.#differs('DRIVER_OK without FEATURES_OK');
+    const failure = this.#activate(saved.queues.map(({ ring }) => ring));
+    if (failure !== undefined) throw this.#differs(failure);
   }
 
   writeStatus(value: number): void {
@@ -147,8 +182,10 @@ export class VirtioLifecycle {
     this.#status |= set & ~(VirtioStatus.FEATURES_OK | VirtioStatus.DRIVER_OK);
     if ((set & VirtioStatus.FEATURES_OK) !== 0 && this.#featuresAreGood()) this.#status |= VirtioStatus.FEATURES_OK;
     if ((set & VirtioStatus.DRIVER_OK) === 0) return;
-    if ((this.#status & VirtioStatus.FEATURES_OK) !== 0) this.#activate();
-    else this.#wrong('DRIVER_OK without FEATURES_OK');
+    if ((this.#status & VirtioStatus.FEATURES_OK) === 0) return this.#wrong('DRIVER_OK without FEATURES_OK');
+    this.#status |= VirtioStatus.DRIVER_OK;
+    const reason = this.#activate();
+    if (reason !== undefined) this.#needsReset(reason);
   }
 
   /** Lets a queue take part; once, and before DRIVER_OK. */
@@ -174,7 +211,7 @@ export class VirtioLifecycle {
     const active = this.#virtqueues[index] !== undefined;
     if (this.#resetting || (this.#status & VirtioStatus.DEVICE_NEEDS_RESET) !== 0) return;
     // It is made up for when the device may.
-    if (active && !this.#mayTransfer) return;
+    if (active && !this.#mayRun) return;
     if (active) {
       this.#counts.notifications++;
       this.#options.device.notify(index);
@@ -237,15 +274,17 @@ export class VirtioLifecycle {
     return false;
   }
 
-  #activate(): void {
+  /** @param rings where the queues go on, from a snapshot. @returns why it can't be. */
+  #activate(rings: readonly (VirtqueueState | undefined)[] = []): string | undefined {
     const { device, listener } = this.#options;
-    this.#status |= VirtioStatus.DRIVER_OK;
-    if (this.#isClosed) return;
-    const made = this.#queues.map((setup, index) => (setup.enabled ? this.#makeQueue(index, setup) : undefined));
+    if (this.#isClosed) return undefined;
+    const made = this.#queues.map((setup, index) =>
+      setup.enabled ? this.#makeQueue(index, setup, rings[index]) : undefined,
+    );
     const reason = made.find((queue) => typeof queue === 'string');
-    if (reason !== undefined) return this.#needsReset(reason);
+    if (reason !== undefined) return reason;
     const queues = made as (Virtqueue | undefined)[];
-    for (const queue of queues) if (queue) queue.held = !this.#mayTransfer;
+    for (const queue of queues) if (queue) queue.held = !this.#mayRun;
     const activation: VirtioActivation = {
       features: this.#accepted,
       queues,
@@ -271,9 +310,24 @@ export class VirtioLifecycle {
     listener.onQueues([...queues.keys()].filter((index) => queues[index] !== undefined));
     for (const index of this.#early) this.notify(index);
     this.#early.clear();
+    return undefined;
   }
 
-  #makeQueue(index: number, setup: QueueSetup): Virtqueue | string {
+  get #mayRun(): boolean {
+    return this.#mayTransfer && !this.#isHeld;
+  }
+
+  #letGoOrHold(): void {
+    for (const queue of this.#virtqueues) if (queue) queue.held = !this.#mayRun;
+    if (!this.#mayRun) return;
+    for (const index of this.#virtqueues.keys()) if (this.#virtqueues[index]) this.notify(index);
+  }
+
+  #differs(reason: string): VmmError {
+    return new VmmError('ERR_SNAPSHOT', `${this.#options.device.name} can't be what the snapshot says: ${reason}`);
+  }
+
+  #makeQueue(index: number, setup: QueueSetup, state: VirtqueueState | undefined): Virtqueue | string {
     const [descriptors, driver, device] = [setup.descriptors, setup.driver, setup.device].map(Number);
     if (Math.max(descriptors!, driver!, device!) >= MAX_GPA) return `queue ${index} lies beyond every memory`;
     return this.#options.makeQueue({
@@ -283,6 +337,7 @@ export class VirtioLifecycle {
       maxSize: this.maxQueueSize(index),
       addresses: { descriptors: descriptors!, driver: driver!, device: device! },
       features: this.#accepted,
+      state,
     });
   }
 

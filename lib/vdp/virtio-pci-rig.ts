@@ -6,6 +6,7 @@ import { PciHeader } from '../abi/pci.js';
 import { CommonCfg, VirtioPciCap, VirtioPciCapType } from '../abi/virtio-pci.js';
 import { ManualClock } from '../base/clock.js';
 import type { Logger } from '../base/logger.js';
+import type { SavedPart } from '../base/saved-state.js';
 import { AddressBus, type AccessResult } from '../bus/index.js';
 import { FakeGuestMemory } from '../memory/fake.js';
 import { PciHostBridge } from './pci/host-bridge.js';
@@ -57,6 +58,16 @@ export class FakeVirtioDevice implements VirtioDevice {
     if (this.holdReset) await new Promise<void>((resolve) => (this.finishReset = resolve));
   }
 
+  saveState(): SavedPart {
+    this.log.push('save');
+    return { type: 'fake', version: 1, data: this.bytes.slice() };
+  }
+
+  restoreState({ data }: SavedPart): void {
+    this.bytes.set(data as Uint8Array);
+    this.log.push('restore');
+  }
+
   close(): void {
     if (this.activation) throw new Error('closed while active');
     this.log.push('close');
@@ -67,8 +78,8 @@ export class FakeVirtioDevice implements VirtioDevice {
   }
 }
 
-export class VirtioPciRig {
-  readonly device = new FakeVirtioDevice();
+export class VirtioPciRig<D extends VirtioDevice = FakeVirtioDevice> {
+  readonly device: D;
   readonly memory: FakeGuestMemory;
   readonly bridge: PciHostBridge;
   readonly pci: VirtioPciFunction;
@@ -85,8 +96,10 @@ export class VirtioPciRig {
   readonly #mmio: AddressBus;
   #structures = new Map<number, { at: number; gpa: number; length: number }>();
 
-  constructor(memory = new FakeGuestMemory(RIG_MEMORY_BYTES)) {
+  /** @param device default: the fake. */
+  constructor(memory = new FakeGuestMemory(RIG_MEMORY_BYTES), device?: D) {
     this.memory = memory;
+    this.device = device ?? (new FakeVirtioDevice() as VirtioDevice as D);
     const clock = new ManualClock();
     const logger: Logger = {
       log: (level, message) => {

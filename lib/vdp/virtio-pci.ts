@@ -14,6 +14,7 @@ import {
   VirtioPciCapType,
 } from '../abi/virtio-pci.js';
 import type { Clock } from '../base/clock.js';
+import type { Savable, SavedPart } from '../base/saved-state.js';
 import type { Logger } from '../base/logger.js';
 import type { AccessSize, BusDevice, InterruptLine } from '../bus/index.js';
 import type { DeviceMemory } from '../memory/device-memory.js';
@@ -24,8 +25,10 @@ import { type InterruptVector, MAX_MSIX_VECTORS, Msix } from './pci/msix.js';
 import { VirtioCommonConfig } from './virtio-common-config.js';
 import type { VirtioDevice } from './virtio-device.js';
 import { VirtioInterrupts } from './virtio-interrupts.js';
-import { type MakeQueue, VirtioLifecycle } from './virtio-lifecycle.js';
+import type { MakeQueue } from './lifecycle-contract.js';
+import { VirtioLifecycle } from './virtio-lifecycle.js';
 import { addPciCfgWindow, capabilityBody } from './virtio-pci-capabilities.js';
+import { virtioPciState } from './virtio-state.js';
 
 /** Takes a guest's writes to one address without an exit to JavaScript. Neither call throws. */
 export interface Doorbell {
@@ -53,7 +56,7 @@ const REGION_BYTES = 0x1000;
 const Region = { COMMON: 0x0000, ISR: 0x1000, DEVICE: 0x2000, NOTIFY: 0x3000, END: 0x4000 } as const;
 const NOTIFY_MULTIPLIER = 4;
 
-export class VirtioPciFunction implements PciFunction {
+export class VirtioPciFunction implements PciFunction, Savable {
   readonly name: string;
   readonly config: ConfigSpace;
   readonly bars: readonly PciBar[];
@@ -70,6 +73,8 @@ export class VirtioPciFunction implements PciFunction {
   readonly #doorbells: (Doorbell | undefined)[] = [];
   #ringing: readonly number[] = [];
   #baseGpa: number | undefined;
+  /** Restored and not released: messages are kept pending, for an interrupt controller that may not be restored yet. */
+  #isRestored = false;
 
   /** @throws RangeError for a device with more queues or configuration than there is room for. */
   constructor(options: VirtioPciOptions) {
@@ -132,6 +137,36 @@ export class VirtioPciFunction implements PciFunction {
     this.#life.writeStatus(0);
     this.#msix.reset();
     this.#commandWritten();
+  }
+
+  /** For a snapshot: see VirtioLifecycle.hold. */
+  hold(): void {
+    this.#life.hold();
+  }
+
+  /** The end of `hold`, or of a restore. */
+  release(): void {
+    this.#isRestored = false;
+    this.#commandWritten();
+    this.#life.release();
+  }
+
+  saveState(): SavedPart {
+    // First: what the device publishes now may make an interrupt.
+    const life = this.#life.saveState();
+    const { selects } = this.#common;
+    return virtioPciState.save({ selects, isr: this.#interrupts.isr, msix: this.#msix.saveState(), life });
+  }
+
+  /** It is held then, and sends no message before `release`. */
+  restoreState(part: SavedPart): void {
+    const { selects, isr, msix, life } = virtioPciState.load(part);
+    this.#isRestored = true;
+    this.#commandWritten();
+    this.#common.restoreSelects(selects);
+    this.#msix.restoreState(msix);
+    this.#interrupts.restoreIsr(isr);
+    this.#life.restoreState(life);
   }
 
   /** The machine ends: resolves when the device no longer touches guest memory. Gives vectors and doorbells back. */
@@ -217,7 +252,7 @@ export class VirtioPciFunction implements PciFunction {
   #commandWritten(): void {
     const isMaster = (this.config.command & PciCommand.MASTER) !== 0;
     this.#life.mayTransfer = isMaster;
-    this.#msix.maySend = isMaster;
+    this.#msix.maySend = isMaster && !this.#isRestored;
   }
 
   #onPlaced(gpa: number | undefined): void {

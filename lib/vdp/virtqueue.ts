@@ -29,8 +29,9 @@ export interface Virtqueue {
   readonly index: number;
   readonly size: number;
   /**
-   * The transport's: while it is set no chain is taken and no ring is looked at (a PCI function that is no bus master).
-   * Chains that were popped before can be given back.
+   * The transport's: while it is set no chain is taken and no ring is looked at (a PCI function that is no bus master, a
+   * snapshot). Chains that were popped before can be given back, but a device gives none back of its own accord: what it was
+   * asked for ends, what it holds it keeps.
    */
   held: boolean;
   /**
@@ -54,7 +55,7 @@ export interface Virtqueue {
   /** Chains popped and not pushed. */
   readonly inFlight: number;
   /**
-   * For a snapshot, with the machine paused. Chains in flight are popped again by the queue that is made of it.
+   * For a snapshot, with the queue held. Chains in flight are popped again by the queue that is made of it.
    *
    * @throws Error when chains were pushed and not published: a bug of the device.
    */

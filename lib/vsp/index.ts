@@ -12,6 +12,7 @@ export {
   type BlockService,
 } from './block/contract.js';
 export { waitFor, type WaitLimits } from './deadline.js';
+export { quiesce, type PrepareOptions, type Quiescable, type QuiesceOptions } from './quiesce.js';
 export { CLOSE_MS } from './block/closing.js';
 export { lockImages } from './block/lock-images.js';
 export type { BlockOpenContext, BlockSource } from './block/source.js';

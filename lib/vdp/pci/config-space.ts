@@ -6,6 +6,9 @@
  *   0x00 header (ids, command, status, BARs, interrupt) | 0x40 capabilities, one behind the other
  */
 import { BAR_COUNT, CONFIG_SPACE_BYTES, PciCommand, PciHeader, PciStatus } from '../../abi/pci.js';
+import { VmmError } from '../../base/errors.js';
+import type { Savable, SavedPart } from '../../base/saved-state.js';
+import { configSpaceState } from './state.js';
 
 export interface PciIdentity {
   readonly vendorId: number;
@@ -30,7 +33,7 @@ const COMMAND_WRITABLE =
 /** A BAR is at least a page, so that functions never share one. */
 const MIN_BAR_BYTES = 4096;
 
-export class ConfigSpace {
+export class ConfigSpace implements Savable {
   readonly #bytes = new Uint8Array(CONFIG_SPACE_BYTES);
   readonly #view = new DataView(this.#bytes.buffer);
   readonly #writable = new Uint8Array(CONFIG_SPACE_BYTES);
@@ -152,6 +155,35 @@ export class ConfigSpace {
   /** Back to what the firmware left. */
   reset(): void {
     if (this.#powerOn) this.#bytes.set(this.#powerOn);
+  }
+
+  saveState(): SavedPart {
+    return configSpaceState.save({
+      bytes: this.#bytes.slice(),
+      ...(this.#powerOn ? { powerOn: this.#powerOn.slice() } : {}),
+    });
+  }
+
+  /** Watches are told nothing: whoever has them looks at the registers afterwards. */
+  restoreState(part: SavedPart): void {
+    const { bytes, powerOn } = configSpaceState.load(part);
+    this.#checkSame(bytes);
+    if (powerOn) this.#checkSame(powerOn);
+    this.#bytes.set(bytes);
+    this.#powerOn = powerOn?.slice();
+  }
+
+  /** Ids, capabilities and sizes of BARs are what the devices are, and no state of theirs. */
+  #checkSame(saved: Uint8Array): void {
+    for (let at = 0; at < CONFIG_SPACE_BYTES; at++) {
+      const dynamic = this.#writable[at]! | (at === PciHeader.STATUS ? PciStatus.INTERRUPT : 0);
+      if (((saved[at]! ^ this.#bytes[at]!) & ~dynamic) === 0) continue;
+      const id = this.get(PciHeader.DEVICE_ID, 2).toString(16);
+      throw new VmmError(
+        'ERR_SNAPSHOT',
+        `the snapshot's PCI function is not this one (0x${id}): it differs at 0x${at.toString(16)}`,
+      );
+    }
   }
 
   #allow(offset: number, size: number, mask: number): void {

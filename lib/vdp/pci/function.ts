@@ -2,6 +2,7 @@
  * What a PCI function is to the host bridge: a configuration space, and devices behind its BARs. The bridge puts these on
  * the bus of memory-mapped registers, and takes them away, as software moves BARs and switches decoding.
  */
+import type { SavedPart } from '../../base/saved-state.js';
 import type { BusDevice, InterruptLine } from '../../bus/index.js';
 import type { ConfigSpace } from './config-space.js';
 
@@ -20,6 +21,10 @@ export interface PciFunction {
   readonly bars: readonly PciBar[];
   /** Back to the power-on state, without the configuration space. */
   reset(): void;
+  /** What is behind the BARs; missing where there is nothing. The configuration space is the bridge's to save. */
+  saveState?(): SavedPart;
+  /** After the configuration space was restored, before its BARs are decoded where it says. */
+  restoreState?(part: SavedPart): void;
   inspect(): unknown;
 }
 

@@ -7,6 +7,8 @@
  */
 import { ConfigAddress, DEVICES_PER_BUS, HostBridgeId, PciClass, PciHeader, PciPort } from '../../abi/pci.js';
 import { IO_APIC_GPA } from '../../abi/acpi.js';
+import { VmmError } from '../../base/errors.js';
+import type { Savable, SavedPart } from '../../base/saved-state.js';
 import { HOLE_START_GPA } from '../../boot/layout.js';
 import type { AcpiContributor } from '../../boot/acpi.js';
 import type { AccessSize, AddressBus, AddressRange, BusDevice, InterruptLine } from '../../bus/index.js';
@@ -15,6 +17,7 @@ import { BarDecoder } from './bar-decoder.js';
 import { ConfigSpace } from './config-space.js';
 import type { MakeFunction, PciFunction } from './function.js';
 import { gsiOfSlot, IntxLines } from './intx.js';
+import { busState } from './state.js';
 
 export interface HostBridgeOptions {
   readonly ports: AddressBus;
@@ -29,7 +32,7 @@ export const PCI_MEMORY_WINDOW: AddressRange = { first: HOLE_START_GPA, length: 
 const INTERRUPT_PIN_A = 1;
 const DATA_OFFSET = PciPort.CONFIG_DATA - PciPort.CONFIG_ADDRESS;
 
-export class PciHostBridge implements BusDevice {
+export class PciHostBridge implements BusDevice, Savable {
   readonly name = 'pci-host-bridge';
   readonly maxSize = 4;
   /** The root's part of the DSDT; to be asked after the last `add`. */
@@ -90,6 +93,44 @@ export class PciHostBridge implements BusDevice {
     for (const pciFunction of this.#functions) {
       pciFunction.config.reset();
       pciFunction.reset();
+    }
+    this.#decoder.update();
+  }
+
+  saveState(): SavedPart {
+    return busState.save({
+      address: this.#address,
+      functions: this.#functions.map((pciFunction) => {
+        const state = pciFunction.saveState?.();
+        return {
+          name: pciFunction.name,
+          config: pciFunction.config.saveState(),
+          ...(state ? { function: state } : {}),
+        };
+      }),
+    });
+  }
+
+  /**
+   * On a bus with the same functions in the same slots. After the interrupt controllers: lines that are high are set.
+   *
+   * @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION; the bus is of no use then.
+   */
+  restoreState(part: SavedPart): void {
+    const { address, functions } = busState.load(part);
+    const names = (list: readonly { readonly name: string }[]): string => list.map(({ name }) => name).join(', ');
+    if (names(functions) !== names(this.#functions)) {
+      const message = `the machine has on its PCI bus: ${names(this.#functions)}; the snapshot has: ${names(functions)}`;
+      throw new VmmError('ERR_SNAPSHOT', message);
+    }
+    this.#address = (address & ConfigAddress.WRITABLE) >>> 0;
+    for (const [slot, { name, config, function: state }] of functions.entries()) {
+      const pciFunction = this.#functions[slot]!;
+      pciFunction.config.restoreState(config);
+      if ((state === undefined) !== (pciFunction.restoreState === undefined)) {
+        throw new VmmError('ERR_SNAPSHOT', `the state of ${name} in the snapshot is of another kind of function`);
+      }
+      if (state) pciFunction.restoreState!(state);
     }
     this.#decoder.update();
   }

@@ -7,8 +7,11 @@
  *   signal(v): off -> nothing; masked -> pending bit; else vector.signal()   unmask: pending -> vector.signal()
  */
 import { MsixCap, MsixEntry, PciCapId } from '../../abi/pci.js';
+import { VmmError } from '../../base/errors.js';
+import type { Savable, SavedPart } from '../../base/saved-state.js';
 import type { AccessSize, BusDevice } from '../../bus/device.js';
 import type { ConfigSpace } from './config-space.js';
+import { msixState } from './state.js';
 
 /** A message that interrupts a CPU. */
 export interface MsiMessage {
@@ -29,7 +32,7 @@ export const MSIX_BAR_BYTES = 0x1000;
 /** As many entries as stand before the pending bits. */
 export const MAX_MSIX_VECTORS = PENDING_OFFSET / MsixEntry.SIZE;
 
-export class Msix implements BusDevice {
+export class Msix implements BusDevice, Savable {
   readonly name: string;
   readonly vectorCount: number;
   /** Called when software has switched MSI-X on or off. */
@@ -124,6 +127,24 @@ export class Msix implements BusDevice {
   /** Pending bits of a device that was reset mean nothing any more. */
   clearPending(): void {
     this.#pending.fill(false);
+  }
+
+  saveState(): SavedPart {
+    return msixState.save({ table: new Uint8Array(this.#table.buffer.slice(0)), pending: [...this.#pending] });
+  }
+
+  /** After the configuration space, whose enable and mask bits it takes up; pending messages that may go go out. */
+  restoreState(part: SavedPart): void {
+    const { table, pending } = msixState.load(part);
+    if (table.length !== this.#table.byteLength || pending.length !== this.vectorCount) {
+      throw new VmmError(
+        'ERR_SNAPSHOT',
+        `${this.name} has ${this.vectorCount} vectors; the snapshot has ${pending.length}`,
+      );
+    }
+    new Uint8Array(this.#table.buffer).set(table);
+    pending.forEach((is, vector) => (this.#pending[vector] = is));
+    this.#controlWritten();
   }
 
   close(): void {

@@ -7,14 +7,24 @@
 import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
+import type { Savable, SavedPart } from '../../base/saved-state.js';
 import { TurnQueue } from '../../base/turn-queue.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { IoEngine } from '../../memory/io-engine.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import type { DeviceContract } from '../contract.js';
 import { waitFor } from '../deadline.js';
+import type { PrepareOptions, Quiescable } from '../quiesce.js';
+import { blockProviderState } from '../state.js';
 import * as kinds from './call.js';
-import { SECTOR_BYTES, type BlockBackend, type BlockDone, type BlockGeometry, type BlockService } from './contract.js';
+import {
+  BLOCK_FUNCTIONS,
+  SECTOR_BYTES,
+  type BlockBackend,
+  type BlockDone,
+  type BlockGeometry,
+  type BlockService,
+} from './contract.js';
 import type { RequestGate } from './gate.js';
 import { cleanSerial, serialOf } from './hel/identify.js';
 import { CopyOnWriteOverlay } from './hel/overlay.js';
@@ -44,13 +54,13 @@ export interface BlockProviderOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export class BlockProvider implements BlockService {
+export class BlockProvider implements BlockService, Quiescable, Savable {
   readonly id: string;
   readonly readOnly: boolean;
   readonly #options: BlockProviderOptions;
   readonly #owner: object;
   readonly #clock: Clock;
-  readonly #serial: string;
+  #serial: string;
   readonly #listeners = new Set<(geometry: BlockGeometry) => void>();
   readonly #dispatcher: BlockDispatcher;
   #geometry: BlockGeometry;
@@ -99,6 +109,10 @@ export class BlockProvider implements BlockService {
     this.#geometry = { sizeBytes, blockBytes: SECTOR_BYTES, physicalBlockBytes, optimalIoBytes };
     this.#serial = cleanSerial(options.serial) ?? cleanSerial(backend.identify?.()) ?? serialOf(options.id);
     this.#listen(backend);
+  }
+
+  get title(): string {
+    return `disk ${this.id}`;
   }
 
   /** Block sizes stay as they were offered first; only the size changes. */
@@ -200,7 +214,7 @@ export class BlockProvider implements BlockService {
    *
    * @throws VmmError ERR_TIMEOUT when requests are still in flight at the deadline; AbortError. Nothing is held then.
    */
-  prepare(options: { readonly deadlineNs?: bigint; readonly signal?: AbortSignal } = {}): Promise<void> {
+  prepare(options: PrepareOptions = {}): Promise<void> {
     return this.#turns.run(async () => {
       this.#checkOpen();
       if (this.#prepared) return;
@@ -208,15 +222,16 @@ export class BlockProvider implements BlockService {
       this.#dispatcher.lane.backend.hurry?.();
       try {
         const { deadlineNs, signal } = options;
-        const maxNs = deadlineNs === undefined ? undefined : deadlineNs - this.#clock.nowNs();
-        const what = `disk ${this.id}: ${this.#dispatcher.gate.inFlight} requests in flight`;
+        const leftNs = deadlineNs === undefined ? undefined : deadlineNs - this.#clock.nowNs();
+        const maxNs = leftNs !== undefined && leftNs < 0n ? 0n : leftNs;
+        const what = `${this.#dispatcher.gate.inFlight} requests in flight`;
         await waitFor(this.#dispatcher.gate.drained(), { clock: this.#clock, maxNs, signal, what });
         this.#prepared = true;
       } catch (error) {
         this.#dispatcher.gate.release();
         throw error;
       }
-    });
+    }, options.signal);
   }
 
   /** After `prepare`: held requests go on. Nothing happens otherwise. */
@@ -224,6 +239,49 @@ export class BlockProvider implements BlockService {
     if (!this.#prepared) return;
     this.#prepared = false;
     this.#dispatcher.gate.release();
+  }
+
+  saveState(): SavedPart {
+    const { sizeBytes, physicalBlockBytes, optimalIoBytes } = this.#geometry;
+    const functions = [...BLOCK_FUNCTIONS];
+    const serial = this.#serial;
+    return blockProviderState.save({
+      readOnly: this.readOnly,
+      sizeBytes,
+      physicalBlockBytes,
+      optimalIoBytes,
+      serial,
+      functions,
+    });
+  }
+
+  /**
+   * The device stays what its guest knows, over whatever backend this one was opened with. A larger one is taken: the guest
+   * sees the size that it saw, until `refreshGeometry`.
+   *
+   * @throws VmmError ERR_DISK_IMAGE for a smaller backend; ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION.
+   */
+  restoreState(part: SavedPart): void {
+    const saved = blockProviderState.load(part);
+    const { sizeBytes, physicalBlockBytes, optimalIoBytes } = saved;
+    if (saved.readOnly !== this.readOnly) {
+      const what = (is: boolean): string => (is ? 'read-only' : 'writable');
+      throw new VmmError(
+        'ERR_SNAPSHOT',
+        `disk ${this.id} is ${what(this.readOnly)}; in the snapshot ${what(saved.readOnly)}`,
+      );
+    }
+    const lost = saved.functions.filter((name) => !(BLOCK_FUNCTIONS as readonly string[]).includes(name));
+    if (lost.length > 0) throw new VmmError('ERR_SNAPSHOT', `disk ${this.id} has not: ${lost.join(', ')}`);
+    const has = this.#dispatcher.lane.backend.geometry.sizeBytes;
+    if (has < sizeBytes) {
+      const message = `disk ${this.id}: its backend has ${has} bytes, the device in the snapshot ${sizeBytes}`;
+      throw new VmmError('ERR_DISK_IMAGE', message);
+    }
+    this.#serial = saved.serial;
+    this.#geometry = { sizeBytes, blockBytes: SECTOR_BYTES, physicalBlockBytes, optimalIoBytes };
+    this.#dispatcher.sizeBytes = sizeBytes;
+    for (const listener of this.#listeners) listener(this.#geometry);
   }
 
   /** Resolves when no request that has started is in flight. A proxy's reset waits for it after it stopped asking. */

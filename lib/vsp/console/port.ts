@@ -12,6 +12,7 @@ import { RateLimit, type Logger } from '../../base/logger.js';
 import { MiB } from '../../base/units.js';
 import type { DeviceContract } from '../contract.js';
 import { FunctionBooks } from '../function-books.js';
+import { MAX_PENDING_CONSOLE_BYTES, type ConsolePortState } from '../state.js';
 import { waitFor } from '../deadline.js';
 import {
   CONSOLE_PATIENCE_NS,
@@ -163,6 +164,26 @@ export class ConsolePort implements ConsolePortService {
     await old.close().catch((error: unknown) => {
       this.#logger.log('warn', `console port '${this.name}': a backend failed to close`, { error: String(error) });
     });
+  }
+
+  /** @throws VmmError ERR_SNAPSHOT_REFUSED when more waits for the guest than a snapshot takes. */
+  state(): ConsolePortState {
+    if (this.#pendingBytes > MAX_PENDING_CONSOLE_BYTES) {
+      const message = `console port '${this.name}' can't be saved: ${this.#pendingBytes} bytes wait for the guest`;
+      throw new VmmError('ERR_SNAPSHOT_REFUSED', message);
+    }
+    const size = this.#size && { columns: this.#size.columns, rows: this.#size.rows };
+    const pending = Uint8Array.from(Buffer.concat(this.#pending));
+    return { name: this.name, isConsole: this.isConsole, ...(size ? { size } : {}), pending };
+  }
+
+  /** What waited comes before anything that this port's own backend gives; the terminal's size is the backend's, if it has one. */
+  restore({ size, pending }: ConsolePortState): void {
+    if (size && !this.#backend.size) this.#size = { ...size };
+    if (pending.length === 0) return;
+    this.#pending.unshift(pending);
+    this.#pendingBytes += pending.length;
+    this.#setPaused(true);
   }
 
   /** Idempotent. */

@@ -1,6 +1,9 @@
 /** The provider of a console device: its ports, with names that a guest can find, each on a backend of its own. */
 import { hostClock, type Clock } from '../../base/clock.js';
+import { VmmError } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
+import type { Savable, SavedPart } from '../../base/saved-state.js';
+import { consoleProviderState } from '../state.js';
 import type { ConsoleBackend } from './contract.js';
 import { ConsolePort } from './port.js';
 
@@ -22,7 +25,7 @@ export interface ConsoleProviderOptions {
 
 const NAME = /^[A-Za-z0-9._-]{0,63}$/;
 
-export class ConsoleProvider {
+export class ConsoleProvider implements Savable {
   readonly id: string;
   readonly ports: readonly ConsolePort[];
 
@@ -41,6 +44,24 @@ export class ConsoleProvider {
     this.ports = ports.map(
       ({ name, isConsole = name === '', backend }) => new ConsolePort(name, isConsole, backend, { clock, logger }),
     );
+  }
+
+  saveState(): SavedPart {
+    return consoleProviderState.save({ ports: this.ports.map((port) => port.state()) });
+  }
+
+  /** @throws VmmError ERR_SNAPSHOT for other ports; ERR_SNAPSHOT_VERSION. */
+  restoreState(part: SavedPart): void {
+    const { ports } = consoleProviderState.load(part);
+    const names = (list: readonly { readonly name: string; readonly isConsole: boolean }[]): string =>
+      list.map(({ name, isConsole }) => `'${name}'${isConsole ? ' (a console)' : ''}`).join(', ');
+    if (names(ports) !== names(this.ports)) {
+      throw new VmmError(
+        'ERR_SNAPSHOT',
+        `the console's ports are ${names(this.ports)}; in the snapshot ${names(ports)}`,
+      );
+    }
+    ports.forEach((saved, index) => this.ports[index]!.restore(saved));
   }
 
   /** Idempotent. */

@@ -5,9 +5,11 @@
 import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import { checkInteger } from '../../base/options.js';
+import type { Savable, SavedPart } from '../../base/saved-state.js';
 import { KiB, MiB } from '../../base/units.js';
 import type { DeviceContract } from '../contract.js';
 import { FunctionBooks } from '../function-books.js';
+import { entropyProviderState } from '../state.js';
 import type { EntropyBackend, EntropyService } from './contract.js';
 import { openHostEntropy } from './host.js';
 import { TokenBucket } from './token-bucket.js';
@@ -31,7 +33,7 @@ export interface EntropyProviderOptions {
   readonly clock?: Clock;
 }
 
-export class EntropyProvider implements EntropyService {
+export class EntropyProvider implements EntropyService, Savable {
   readonly id: string;
   #backend: EntropyBackend;
   #rebinds = 0;
@@ -84,6 +86,14 @@ export class EntropyProvider implements EntropyService {
     this.#rebinds++;
     // The change is made by then: nothing of the guest's hangs on the old one.
     await old.close().catch(() => undefined);
+  }
+
+  saveState(): SavedPart {
+    return entropyProviderState.save({ tokens: Math.min(this.#bucket.tokens, 0xffff_ffff) });
+  }
+
+  restoreState(part: SavedPart): void {
+    this.#bucket.tokens = entropyProviderState.load(part).tokens;
   }
 
   /** Ends what waits with ERR_CLOSED. Idempotent. */

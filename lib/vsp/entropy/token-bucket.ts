@@ -41,6 +41,18 @@ export class TokenBucket {
     });
   }
 
+  /** Whole tokens that could be had at once. */
+  get tokens(): number {
+    this.#fill();
+    return Math.floor(this.#tokens);
+  }
+
+  /** From a snapshot: never more than the burst. */
+  set tokens(tokens: number) {
+    this.#fill();
+    this.#tokens = Math.min(this.#burst, tokens);
+  }
+
   /** Rejects whoever waits. */
   close(): void {
     this.#closed = true;
@@ -48,12 +60,16 @@ export class TokenBucket {
     for (const { reject } of this.#line.splice(0)) reject(new VmmError('ERR_CLOSED', 'the rate limit was closed'));
   }
 
-  #serve(): void {
-    this.#timer = undefined;
+  #fill(): void {
     const nowNs = this.#clock.nowNs();
     const flowed = (Number(nowNs - this.#filledNs) * this.#ratePerSecond) / NS_PER_SECOND;
     this.#tokens = Math.min(this.#burst, this.#tokens + flowed);
     this.#filledNs = nowNs;
+  }
+
+  #serve(): void {
+    this.#timer = undefined;
+    this.#fill();
     while (this.#line.length > 0 && this.#tokens >= 1) {
       const { most, resolve } = this.#line.shift()!;
       const taken = Math.min(most, Math.floor(this.#tokens));

@@ -3,6 +3,7 @@
  * kept as numbers of 48 bits. A driver that names more than a table holds gets all of that kind: it filters itself.
  */
 import { Ether } from '../../abi/inet.js';
+import type { MacFilterState } from '../state.js';
 import type { NetFilter, ReceiveModes } from './contract.js';
 
 const TABLE_ENTRIES = 256;
@@ -53,6 +54,24 @@ export class MacFilter implements NetFilter {
     this.#own = this.#device;
     this.#modes = NO_MODES;
     this.setTables([], []);
+  }
+
+  state(): MacFilterState {
+    const { unicast, multicast } = this.#overflow;
+    return {
+      address: this.#own,
+      modes: { ...this.#modes },
+      ...(unicast ? {} : { unicast: [...this.#unicast] }),
+      ...(multicast ? {} : { multicast: [...this.#multicast] }),
+    };
+  }
+
+  restore({ address, modes, unicast, multicast }: MacFilterState): void {
+    this.#own = address;
+    this.#modes = modes;
+    this.#overflow = { unicast: unicast === undefined, multicast: multicast === undefined };
+    this.#unicast = new Set(unicast);
+    this.#multicast = new Set(multicast);
   }
 
   /** Whether the guest is to see the frame. */

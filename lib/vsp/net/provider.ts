@@ -13,8 +13,11 @@ import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import { RateLimit, type Logger } from '../../base/logger.js';
 import { checkInteger } from '../../base/options.js';
+import type { Savable, SavedPart } from '../../base/saved-state.js';
 import type { DeviceContract, ServedBy } from '../contract.js';
 import { FunctionBooks } from '../function-books.js';
+import type { Quiescable } from '../quiesce.js';
+import { netProviderState } from '../state.js';
 import { Announcer, announcementOf } from './announcement.js';
 import { adapt, checkedFrame, mergedFrames, type AdaptCounts } from './adapt.js';
 import {
@@ -63,11 +66,11 @@ const RECEIVE_MERGE = at('receive-merge');
 const FILTER = at('filter');
 const LINK = at('link');
 
-export class NetProvider implements NetService {
+export class NetProvider implements NetService, Quiescable, Savable {
   readonly id: string;
-  readonly mac: number;
-  readonly mtuBytes: number;
-  readonly filter: MacFilter;
+  #mac: number;
+  #mtuBytes: number;
+  #filter: MacFilter;
   onWritable: (() => void) | undefined;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -81,6 +84,10 @@ export class NetProvider implements NetService {
   #link = { user: true, backend: true };
   #waiting: NetFrame[] = [];
   #paused = false;
+  /** For a snapshot: the guest gets nothing. */
+  #isPrepared = false;
+  /** Restored, and silent since. */
+  #isRestored = false;
   #rebinds = 0;
   #closed: Promise<void> | undefined;
 
@@ -88,16 +95,32 @@ export class NetProvider implements NetService {
   constructor(options: NetProviderOptions) {
     const { id, backend, clock = hostClock, logger, mtuBytes = backend.mtuBytes, mac } = options;
     this.id = id;
-    this.mac = checkInteger('mac', mac, 1, 2 ** 48 - 1);
+    this.#mac = checkInteger('mac', mac, 1, 2 ** 48 - 1);
     if (isGroupMac(mac)) throw new RangeError(`network ${id}: the address is that of a group`);
-    this.mtuBytes = checkInteger('mtuBytes', mtuBytes, MIN_MTU_BYTES, Math.min(MAX_MTU_BYTES, backend.mtuBytes));
-    this.filter = new MacFilter(this.mac);
+    this.#mtuBytes = checkInteger('mtuBytes', mtuBytes, MIN_MTU_BYTES, Math.min(MAX_MTU_BYTES, backend.mtuBytes));
+    this.#filter = new MacFilter(this.#mac);
     this.#clock = clock;
     this.#logger = logger;
     this.#announcer = new Announcer(clock);
     this.#complaints = new RateLimit(clock, { burst: 5, refillNs: 1_000_000_000n });
     this.#backend = backend;
     this.#start(backend);
+  }
+
+  get title(): string {
+    return `nic ${this.id}`;
+  }
+
+  get mac(): number {
+    return this.#mac;
+  }
+
+  get mtuBytes(): number {
+    return this.#mtuBytes;
+  }
+
+  get filter(): MacFilter {
+    return this.#filter;
   }
 
   get linkUp(): boolean {
@@ -135,7 +158,7 @@ export class NetProvider implements NetService {
     this.#waiting = [];
     if (guest === undefined) this.filter.clear();
     else guest.link(this.linkUp);
-    this.#setPaused(false);
+    this.#setPaused(this.#isPrepared);
   }
 
   send(frames: readonly NetFrame[]): boolean {
@@ -185,9 +208,7 @@ export class NetProvider implements NetService {
     this.#start(backend);
     if (this.#paused) backend.setPaused(true);
     // The guest, which is told nothing, may be silent for long.
-    this.#announcer.begin(() => {
-      if (this.linkUp && this.#guest !== undefined) backend.send([{ bytes: announcementOf(this.filter.address) }]);
-    });
+    this.#announce();
     // Whatever made the guest wait is gone.
     this.onWritable?.();
     try {
@@ -198,11 +219,77 @@ export class NetProvider implements NetService {
     }
   }
 
+  /**
+   * For a snapshot: frames for the guest wait, first in the backend (a tap's in the kernel), then here, bounded. What the
+   * guest has sent is gone: a network.
+   */
+  prepare(): Promise<void> {
+    if (this.#closed !== undefined) {
+      return Promise.reject(new VmmError('ERR_CLOSED', `network ${this.id} is closed`));
+    }
+    this.#isPrepared = true;
+    this.#setPaused(true);
+    return Promise.resolve();
+  }
+
+  /** The end of prepare(), or of a restore: the network learns then where the guest is now. */
+  resume(): void {
+    if (this.#isRestored) this.#announce();
+    this.#isRestored = false;
+    if (!this.#isPrepared) return;
+    this.#isPrepared = false;
+    this.#refill();
+    if (this.#guest === undefined) this.#setPaused(false);
+  }
+
+  saveState(): SavedPart {
+    const { mac, mtuBytes } = this;
+    const filter = this.#filter.state();
+    return netProviderState.save({
+      mac,
+      mtuBytes,
+      linkUp: this.#link.user,
+      functions: [...NET_FUNCTIONS],
+      filter,
+    });
+  }
+
+  /**
+   * The device stays what its guest knows, over whatever network this one was made with. It is prepared then.
+   *
+   * @throws VmmError ERR_DEVICE for a network of a smaller MTU; ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION.
+   */
+  restoreState(part: SavedPart): void {
+    const { mac, mtuBytes, linkUp, functions, filter } = netProviderState.load(part);
+    const lost = functions.filter((name) => !(NET_FUNCTIONS as readonly string[]).includes(name));
+    if (lost.length > 0) throw new VmmError('ERR_SNAPSHOT', `network ${this.id} has not: ${lost.join(', ')}`);
+    const has = this.#backend.mtuBytes;
+    if (has < mtuBytes) {
+      const message = `network ${this.id}: an MTU of ${has} bytes, the device in the snapshot has ${mtuBytes}`;
+      throw new VmmError('ERR_DEVICE', message);
+    }
+    this.#mac = mac;
+    this.#mtuBytes = mtuBytes;
+    this.#filter = new MacFilter(mac);
+    this.#filter.restore(filter);
+    this.#link.user = linkUp;
+    this.#isRestored = this.#isPrepared = true;
+    this.#setPaused(true);
+  }
+
   /** Idempotent. */
   close(): Promise<void> {
     this.#announcer.cancel();
     this.#closed ??= this.#backend.close();
     return this.#closed;
+  }
+
+  #announce(): void {
+    const backend = this.#backend;
+    this.#announcer.begin(() => {
+      if (backend !== this.#backend || !this.linkUp || this.#guest === undefined) return;
+      backend.send([{ bytes: announcementOf(this.#filter.address) }]);
+    });
   }
 
   #setLink(change: { user?: boolean; backend?: boolean }): void {
@@ -274,7 +361,7 @@ export class NetProvider implements NetService {
   }
 
   #hand(frames: readonly NetFrame[]): void {
-    const taken = this.#waiting.length === 0 ? this.#guest!.receive(frames) : 0;
+    const taken = this.#waiting.length === 0 && !this.#isPrepared ? this.#guest!.receive(frames) : 0;
     if (taken === frames.length) return;
     const room = MAX_WAITING_FRAMES - this.#waiting.length;
     for (const frame of frames.slice(taken, taken + room)) this.#waiting.push(frame);
@@ -284,7 +371,7 @@ export class NetProvider implements NetService {
   }
 
   #refill(): void {
-    if (this.#guest === undefined) return;
+    if (this.#guest === undefined || this.#isPrepared) return;
     if (this.#waiting.length > 0) this.#waiting = this.#waiting.slice(this.#guest.receive(this.#waiting));
     if (this.#waiting.length === 0) this.#setPaused(false);
   }
