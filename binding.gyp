@@ -39,6 +39,7 @@
         'native/kvm/vcpu.cc',
         'native/kvm/vm.cc',
         'native/memory/guest_memory.cc',
+        'native/net/socket_pair.cc',
         'native/net/tap.cc',
         'native/thread/event_loop.cc',
         'native/thread/event_thread.cc',
