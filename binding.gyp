@@ -46,6 +46,7 @@
         'native/memory/quiet_thread.cc',
         'native/memory/user_fault.cc',
         'native/memory/write_intercept.cc',
+        'native/net/socket_pair.cc',
         'native/net/tap.cc',
         'native/snapshot/memory_groups.cc',
         'native/thread/event_loop.cc',

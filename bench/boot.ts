@@ -14,7 +14,7 @@ import { cpioArchive } from '#lib/images/cpio.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import type { Bench, Figures } from './lib/bench.js';
 import { KERNEL_WORDS, MARKER, type InsideRequest, type InsideResult } from './lib/boot-request.js';
-import { librariesOf } from './lib/libraries.js';
+import { librariesOf } from '#lib/images/libraries.js';
 import { pairedRatio, summarise } from './lib/stats.js';
 
 const DEFAULT_RUNS = 5;

@@ -11,7 +11,7 @@ import { defaultKernel } from '#lib/images/kernel.js';
 import type { Bench, Figures } from './lib/bench.js';
 import { fioInitramfs } from './lib/fio-image.js';
 import { FIO_CONTESTANTS, FIO_JOBS, type FioRequest, type FioResult } from './lib/fio-request.js';
-import { librariesOf } from './lib/libraries.js';
+import { librariesOf } from '#lib/images/libraries.js';
 import { pairedRatio, summarise } from './lib/stats.js';
 
 const DEFAULT_RUNS = 3;

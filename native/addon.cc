@@ -16,6 +16,7 @@
 #include "bindings/views.h"
 #include "bindings/vm_wrap.h"
 #include "core/file_lock.h"
+#include "net/socket_pair.h"
 #include "net/tap.h"
 
 namespace vivarium {
@@ -46,6 +47,18 @@ Napi::Value interfaceIndexOf(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value socketPairOf(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    SocketPair pair = socketPair(static_cast<int>(integerArgument(info, 0, "sendBufferBytes", INT32_MAX)));
+    Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("own", pair.own.get());
+    result.Set("other", pair.other.get());
+    pair.own.release();
+    pair.other.release();
+    return result;
+  });
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment(env);
   env.SetInstanceData<Environment>(environment);
@@ -58,6 +71,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("lockFile", Napi::Function::New<lockFileOf>(env, "lockFile"));
   exports.Set("interfaceIndex", Napi::Function::New<interfaceIndexOf>(env, "interfaceIndex"));
   exports.Set("userFaultSupport", Napi::Function::New<userFaultSupport>(env, "userFaultSupport"));
+  exports.Set("socketPair", Napi::Function::New<socketPairOf>(env, "socketPair"));
   exports.Set("System", SystemWrap::define(env));
   exports.Set("Memory", MemoryWrap::define(env));
   exports.Set("EventFd", EventFdWrap::define(env));

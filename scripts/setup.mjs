@@ -6,7 +6,7 @@
  *   library     dist/ from lib/ (tsc)                 kernels     Debian's, unpacked into the cache
  *   packages    compilers, QEMU, passt, mke2fs        initramfs   the guest's root: busybox, agent, virtio modules
  *   addon       build/ from native/ (cmake-js)        host        the image of the embedded KVM host
- *   tests       the generic kernel, a Debian root file system
+ *   tests       the generic kernel, programs for guests, a Debian root file system
  *
  * --refresh looks for newer kernels. --for-run leaves out what only the tests need. Exit status 1 when something that
  * this machine can't do without is missing.
@@ -60,6 +60,7 @@ if (failures.length > 0) finish();
 
 const { Cache } = await import('../dist/images/cache.js');
 const { DebianPackages } = await import('../dist/images/debian-packages.js');
+const { debianPrograms, NETWORK_PROGRAMS } = await import('../dist/images/debian-programs.js');
 const { debianRoot } = await import('../dist/images/debian-root.js');
 const { defaultKernel, genericKernel, hostKernel } = await import('../dist/images/kernel.js');
 const { defaultInitramfs } = await import('../dist/images/initramfs.js');
@@ -112,6 +113,7 @@ async function prepare() {
   }
   if (!forRun) {
     await step('tests', false, async () => `kernel ${(await genericKernel(options)).release}`);
+    await step('tests', false, async () => `programs for guests (${await debianPrograms(NETWORK_PROGRAMS, options)})`);
     await step('tests', false, async () => `a Debian root file system (${(await debianRoot(options)).imagePath})`);
   }
 }

@@ -5,6 +5,7 @@ export { Vm, type GsiRoute, type IoeventfdOptions } from './vm.js';
 export { Vcpu, type MsrEntry, type VcpuCounters, type VcpuListener } from './vcpu.js';
 export type { KvmPit, PitCalm, PitChange, PitLoad, PitLook, PitOutcome, PitReading } from './pit.js';
 export { EventFd } from './event-fd.js';
+export { socketPair, type SocketPair } from './socket-pair.js';
 export { interfaceExists, TapDevice } from './tap-device.js';
 export type { VcpuExit, PortExit, MmioExit, InternalErrorExit } from './exits.js';
 export type { PostedAccess } from './posted-ring.js';

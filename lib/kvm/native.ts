@@ -28,6 +28,8 @@ export interface NativeAddon extends NativePagerClasses {
   readonly IoQueue: new (memory: NativeMemory, kind: 'auto' | 'io_uring' | 'threads') => NativeIoQueue;
   /** if_nametoindex(3): 0 where there is no network interface of that name. */
   interfaceIndex(name: string): number;
+  /** See socket-pair.ts. SystemError. */
+  socketPair(sendBufferBytes: number): { readonly own: number; readonly other: number };
   /** TUNSETIFF on /dev/net/tun: takes the interface, or makes it where there is none. SystemError. */
   readonly Tap: new (name: string, flags: number) => NativeTap;
   /**

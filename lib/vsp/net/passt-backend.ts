@@ -15,6 +15,7 @@ import type { BackendDescription } from '../contract.js';
 import { adapt, type AdaptCounts } from './adapt.js';
 import { finishChecksum } from './checksum.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
+import { PacketNumbers } from './numbered.js';
 import { answered, PASST_FRAMES, type PasstProcess } from './passt-process.js';
 import { framed, type FrameReader } from './stream-frames.js';
 
@@ -44,6 +45,7 @@ export class PasstBackend implements NetBackend {
   readonly mtuBytes: number;
   readonly #options: PasstBackendOptions;
   readonly #abort = new AbortController();
+  readonly #numbers = new PacketNumbers();
   #host: NetHostEnd | undefined;
   #passt: PasstProcess | undefined;
   #isPaused = false;
@@ -137,6 +139,7 @@ export class PasstBackend implements NetBackend {
     const { stream } = passt;
     stream.on('data', (chunk: Uint8Array) => {
       const frames = reader.push(chunk);
+      for (const frame of frames) this.#numbers.number(frame);
       if (frames.length > 0) this.#host?.receive(frames.map((bytes) => ({ bytes, checked: true })));
       if (reader.broken === undefined) return;
       this.#badFrames++;

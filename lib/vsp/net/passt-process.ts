@@ -5,11 +5,14 @@
  * business.
  */
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
-import type { Socket } from 'node:net';
+import { closeSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { EtherType } from '../../abi/inet.js';
 import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
+import { MiB } from '../../base/units.js';
+import { socketPair, type SocketPair } from '../../kvm/index.js';
 import { macBytes } from './mac-filter.js';
 import { framed, FrameReader } from './stream-frames.js';
 
@@ -36,6 +39,11 @@ export const PASST_NETWORK = { guest: '10.0.2.15', gateway: '10.0.2.2', prefixBi
 /** How long a passt may take until it answers. */
 const ANSWER_NS = 10_000_000_000n;
 const MAX_WORDS_BYTES = 4096;
+/**
+ * What may wait for us of passt's. It sends as much as its guest's window allows (1 MiB of a guest of 256 MiB) without waiting, drops
+ * what its socket does not take, and sends the whole window again.
+ */
+const SOCKET_BYTES = 4 * MiB;
 /** What it says when nothing is wrong, of which nobody has to hear. */
 const CHATTER = /^(Failed to send \d+ bytes to syslog|Don't run as root.*)$/gm;
 
@@ -44,19 +52,23 @@ export type Spawn = (program: string, args: readonly string[], options: SpawnOpt
 
 export const startPasst: StartPasst = (args) => startPasstBy(spawn, args);
 
-/** {@link startPasst} by way of `run`. */
-export function startPasstBy(run: Spawn, args: readonly string[]): PasstProcess {
+/** {@link startPasst} by way of `run`, over a pair of sockets. */
+export function startPasstBy(run: Spawn, args: readonly string[], pairOf = socketPair): PasstProcess {
+  let pair: SocketPair | undefined;
   let child: ChildProcess;
   try {
-    // Descriptor 3 is a socket pair of libuv, which closes our end for every other child.
+    pair = pairOf(SOCKET_BYTES);
     child = run('passt', ['--foreground', '--quiet', '--fd', '3', ...args], {
       cwd: '/',
       detached: true,
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe', pair.other],
     });
   } catch (error) {
-    // As for ENOMEM.
+    // As for ENOMEM, or EMFILE.
+    if (pair !== undefined) closeSync(pair.own);
     return notStarted(Promise.resolve((error as Error).message));
+  } finally {
+    if (pair !== undefined) closeSync(pair.other);
   }
   const failed = new Promise<string>((resolve) => {
     child.on('error', (error: NodeJS.ErrnoException) => {
@@ -65,8 +77,11 @@ export function startPasstBy(run: Spawn, args: readonly string[]): PasstProcess 
   });
   // Without descriptors (EMFILE, ENFILE) a child has no streams at all, whatever its type says; its 'error' follows.
   const { stdio } = child as { stdio?: ChildProcess['stdio'] };
-  if (stdio === undefined) return notStarted(failed);
-  const stream = stdio[3] as Socket;
+  if (stdio === undefined) {
+    closeSync(pair.own);
+    return notStarted(failed);
+  }
+  const stream = new Socket({ fd: pair.own, readable: true, writable: true });
   const stderr = stdio[2] as Socket;
   let words = '';
   stderr.setEncoding('utf8').on('data', (text: string) => {
