@@ -62,6 +62,7 @@ export type {
   ConsoleSize,
   ConsoleSource,
   DeviceContract,
+  DirectionLimits,
   EntropyBackend,
   EntropySource,
   Fault,

@@ -13,6 +13,7 @@ import type { IoEngine } from '../../memory/io-engine.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import type { DeviceContract } from '../contract.js';
 import { waitFor } from '../deadline.js';
+import type { TrafficLimits } from '../sharing/budget.js';
 import * as kinds from './call.js';
 import { SECTOR_BYTES, type BlockBackend, type BlockDone, type BlockGeometry, type BlockService } from './contract.js';
 import type { RequestGate } from './gate.js';
@@ -41,6 +42,8 @@ export interface BlockProviderOptions {
   readonly copyOnWrite?: { readonly maxBytes: number } | undefined;
   /** The serial number that the guest sees. Default: the backend's own, else one made of the id. */
   readonly serial?: string | undefined;
+  /** What the guest may do over time, over whatever backend. Checked. Default: all that it can. */
+  readonly limits?: TrafficLimits | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -93,6 +96,7 @@ export class BlockProvider implements BlockService {
       readOnly: this.readOnly,
       clock: this.#clock,
       logger: options.logger,
+      limits: options.limits,
     });
     const { physicalBlockBytes, optimalIoBytes } = topologyOf(backend.geometry);
     const { sizeBytes } = backend.geometry;
@@ -113,12 +117,14 @@ export class BlockProvider implements BlockService {
       functions: this.#dispatcher.books.report((name) => this.#dispatcher.lane.servedBy(name, this.#serial)),
       backend: (this.#dispatcher.lane.overlay ?? this.#dispatcher.lane.backend).describe(),
       rebinds: this.#rebinds,
+      ...(this.#options.limits && { limits: this.#options.limits }),
     };
   }
 
-  /** Requests in flight, requests held, and what the last change of the backend cost. */
-  inspect(): { inFlight: number; held: number; lastRebind: RebindReport | undefined } {
-    return { inFlight: this.#dispatcher.gate.inFlight, held: this.#dispatcher.gate.held, lastRebind: this.#lastRebind };
+  /** Requests in flight, held, and waiting for the limits, and what the last change of the backend cost. */
+  inspect(): { inFlight: number; held: number; paced: number; lastRebind: RebindReport | undefined } {
+    const { gate, paced } = this.#dispatcher;
+    return { inFlight: gate.inFlight, held: gate.held, paced, lastRebind: this.#lastRebind };
   }
 
   read(offset: number, data: IoVector, done: BlockDone): void {
@@ -144,6 +150,10 @@ export class BlockProvider implements BlockService {
   identify(): string {
     this.#dispatcher.books.book(kinds.IDENTIFY, false, 0);
     return this.#serial;
+  }
+
+  abandon(): void {
+    this.#dispatcher.abandon();
   }
 
   onGeometry(listener: (geometry: BlockGeometry) => void): () => void {
@@ -240,6 +250,7 @@ export class BlockProvider implements BlockService {
    */
   close(): Promise<void> {
     this.#dispatcher.closed = true;
+    this.#dispatcher.abandon();
     this.#closed ??= this.#close();
     return this.#closed;
   }
