@@ -69,4 +69,11 @@ export { NetLimiter } from './net/limiter.js';
 export { networkSwitch, type NetworkSwitchOptions } from './net/network-switch.js';
 export { NetProvider, type NetProviderOptions } from './net/provider.js';
 export { recordedNetwork } from './net/recorder.js';
+export {
+  sharedNetwork,
+  type SharedNetwork,
+  type SharedNetworkGuestOptions,
+  type SharedNetworkOptions,
+  type TakeNetworkBackOptions,
+} from './net/shared-network.js';
 export type { NetOpenContext, NetSource } from './net/source.js';
