@@ -44,7 +44,7 @@ export type {
   PolicyName,
 } from './time/index.js';
 export { createQcow2Overlay, faultyDisk, fileDisk, memoryDisk, qcow2Disk, sharedDisk } from './vsp/index.js';
-export { networkSwitch, passt, recordedNetwork, tap } from './vsp/index.js';
+export { networkSwitch, passt, recordedNetwork, sharedNetwork, tap } from './vsp/index.js';
 export {
   callbackConsole,
   fileConsole,
@@ -62,6 +62,7 @@ export type {
   ConsoleSize,
   ConsoleSource,
   DeviceContract,
+  DirectionLimits,
   EntropyBackend,
   EntropySource,
   Fault,
@@ -86,9 +87,13 @@ export type {
   SharedDisk,
   SharedDiskOptions,
   SharedGuestOptions,
+  SharedNetwork,
+  SharedNetworkGuestOptions,
+  SharedNetworkOptions,
   StdioStreams,
   StreamConsoleOptions,
   TakeBackOptions,
+  TakeNetworkBackOptions,
   TapOptions,
   TrafficLimits,
 } from './vsp/index.js';

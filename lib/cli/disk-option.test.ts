@@ -7,13 +7,25 @@ import { checkDisk, parseDisks } from './disk-option.js';
 describe('parseDisks', () => {
   it('reads path, options in any order, and makes ids', () => {
     expect(
-      parseDisks(['a.img', 'b.img,id=data,ro', 'c.qcow2,ro', 'd,e.img,format=qcow2', 'f.qcow2,format=raw']),
+      parseDisks([
+        'a.img',
+        'b.img,id=data,ro',
+        'c.qcow2,ro',
+        'd,e.img,format=qcow2',
+        'f.qcow2,format=raw,bps=10M,iops=500',
+      ]),
     ).toEqual([
       { path: 'a.img', id: 'disk0', readOnly: false, format: 'raw' },
       { path: 'b.img', id: 'data', readOnly: true, format: 'raw' },
       { path: 'c.qcow2', id: 'disk2', readOnly: true, format: 'qcow2' },
       { path: 'd,e.img', id: 'disk3', readOnly: false, format: 'qcow2' },
-      { path: 'f.qcow2', id: 'disk4', readOnly: false, format: 'raw' },
+      {
+        path: 'f.qcow2',
+        id: 'disk4',
+        readOnly: false,
+        format: 'raw',
+        limits: { bytesPerSecond: 10_485_760, operationsPerSecond: 500 },
+      },
     ]);
   });
 
@@ -21,6 +33,8 @@ describe('parseDisks', () => {
     ['', /name of a file is wanted/],
     [',ro', /name of a file is wanted/],
     ['a.img,id=a/b', /'a\/b' is no id/],
+    ['a.img,bps=much', /bps: 'much' is no number of bytes a second/],
+    ['a.img,iops=0', /iops: '0' is no number/],
     ['a.img,format=vmdk', /'vmdk' is none of raw, qcow2/],
   ])('refuses %j', (text, message) => {
     expect(() => parseDisks([text])).toThrow(message);

@@ -1,11 +1,12 @@
 /**
- * `--disk PATH[,ro][,id=NAME][,format=raw|qcow2]`: from the text to a checked choice, and the look at the file that is
+ * `--disk PATH[,ro][,id=NAME][,format=raw|qcow2][,bps=SIZE][,iops=NUMBER]`: from the text to a checked choice, and the look at the file that is
  * taken before any machine is made. What an image holds is the backend's business. A raw image is never taken for
  * another format by its content, since a guest writes that.
  */
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { VmmError } from '../base/errors.js';
+import { type LimitChoice, withLimit } from './limit-option.js';
 import { UsageError } from './usage-error.js';
 
 export interface DiskChoice {
@@ -14,6 +15,7 @@ export interface DiskChoice {
   readonly id: string;
   readonly readOnly: boolean;
   readonly format: 'raw' | 'qcow2';
+  readonly limits?: LimitChoice | undefined;
 }
 
 const ID = /^[A-Za-z0-9][\w.-]{0,19}$/;
@@ -36,6 +38,7 @@ function parseDisk(text: string, defaultId: string): DiskChoice {
   let id = defaultId;
   let readOnly = false;
   let format: DiskChoice['format'] | undefined;
+  let limits: LimitChoice | undefined;
   // From the end, since a path may hold a comma.
   for (let comma = path.lastIndexOf(','); comma >= 0; comma = path.lastIndexOf(',')) {
     const [name = '', value] = path.slice(comma + 1).split('=', 2);
@@ -43,12 +46,16 @@ function parseDisk(text: string, defaultId: string): DiskChoice {
     else if (name === 'id' && value !== undefined) id = value;
     else if (name === 'format' && (value === 'raw' || value === 'qcow2')) format = value;
     else if (name === 'format') refuse(`the format '${value ?? ''}' is none of raw, qcow2`);
-    else break;
+    else {
+      const more = value === undefined ? undefined : withLimit(limits, name, value, refuse);
+      if (more === undefined) break;
+      limits = more;
+    }
     path = path.slice(0, comma);
   }
   if (path === '' || path.includes('\0')) refuse('the name of a file is wanted');
   if (!ID.test(id)) refuse(`'${id}' is no id; letters, digits, '.', '_' and '-', at most 20`);
-  return { path, id, readOnly, format: format ?? (path.endsWith('.qcow2') ? 'qcow2' : 'raw') };
+  return { path, id, readOnly, format: format ?? (path.endsWith('.qcow2') ? 'qcow2' : 'raw'), limits };
 }
 
 /**

@@ -8,6 +8,7 @@ import { checkDisk } from './disk-option.js';
 import { statusOfSignal } from './exit-status.js';
 import type { Interruption } from './interruption.js';
 import type { Images, Outcome } from './outcome.js';
+import { formatLimits } from './limit-option.js';
 import { formatNic } from './nic-option.js';
 import type { Reporter } from './reporter.js';
 import type { RunOptions } from './run-options.js';
@@ -71,8 +72,9 @@ async function lendNics({ nics }: RunOptions, { world, report, interruption }: F
 function innerArguments(options: RunOptions, images: Images, inner: (path: string) => string): string[] {
   const argv = ['run', '--kvm', 'native', '--kernel', inner(images.kernel), '--initrd', inner(images.initrd)];
   argv.push('--cpus', String(options.cpus), '--memory', String(options.memoryBytes), '--pit', options.pit);
-  for (const { path, id, readOnly, format } of options.disks) {
-    argv.push(`--disk=${inner(path)},format=${format},id=${id}${readOnly ? ',ro' : ''}`);
+  for (const { path, id, readOnly, format, limits } of options.disks) {
+    const more = [`format=${format}`, `id=${id}`, ...(readOnly ? ['ro'] : []), ...formatLimits(limits)];
+    argv.push(`--disk=${[inner(path), ...more].join(',')}`);
   }
   for (const nic of options.nics) argv.push(`--nic=${formatNic(nic)}`);
   argv.push('--stall-timeout', String(options.stallTimeoutMs / 1000));

@@ -12,7 +12,7 @@ describe('parseNics', () => {
       'switch:lan',
       'tap:tap0,mtu=1400,id=dmz,mac=02:00:00:00:00:0A',
       'passt',
-      'passt:8080:80,127.0.0.1:53:5353/udp,[::1]:22:22,id=out',
+      'passt:8080:80,127.0.0.1:53:5353/udp,[::1]:22:22,id=out,iops=100,bps=1.5M',
     ];
     const nics = parseNics(texts, []);
     expect(nics).toEqual([
@@ -30,6 +30,7 @@ describe('parseNics', () => {
           ],
         },
         ...none,
+        limits: { operationsPerSecond: 100, bytesPerSecond: 1_572_864 },
       },
     ]);
     expect(parseNics(nics.map(formatNic), [])).toEqual(nics);
@@ -61,7 +62,9 @@ describe('parseNics', () => {
     [['switch:a,mac=02:00'], [], /'02:00' is no address/],
     [['switch:a,mac=01:00:5e:00:00:01'], [], /address of a group/],
     [['switch:a,mtu=65522'], [], /'65522' is no MTU/],
-    [['switch:a,ip=10.0.0.1'], [], /unknown option 'ip'; there are id, mac and mtu/],
+    [['switch:a,ip=10.0.0.1'], [], /unknown option 'ip'; there are id, mac, mtu, bps and iops/],
+    [['switch:a,bps=0'], [], /bps: '0' is no number of bytes a second/],
+    [['switch:a,iops=1e3'], [], /iops: '1e3' is no number of operations/],
     [['passt:'], [], /'': HOST:GUEST is wanted/],
     [['passt:80'], [], /'80': HOST:GUEST is wanted/],
     [['passt:80:80,id'], [], /'id': HOST:GUEST is wanted/],

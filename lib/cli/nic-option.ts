@@ -1,5 +1,5 @@
 /**
- * `--nic BACKEND[,id=NAME][,mac=ADDRESS][,mtu=BYTES]` and `-p HOST:GUEST`: from the texts to checked choices. What a network
+ * `--nic BACKEND[,id=NAME][,mac=ADDRESS][,mtu=BYTES][,bps=SIZE][,iops=NUMBER]` and `-p HOST:GUEST`: from the texts to checked choices. What a network
  * stands on is looked at when it is opened, outside of the embedded host; networks.ts makes them.
  *
  *     tap:NAME      switch:NAME      passt[:FORWARD,...]      FORWARD = [ADDRESS:]HOST:GUEST[/tcp|/udp]
@@ -7,6 +7,7 @@
 import { isIP } from 'node:net';
 import { INTERFACE_NAME_RULE, isInterfaceName } from '../vsp/net/interface-name.js';
 import { isGroupMac, parseMac } from '../vsp/net/mac-address.js';
+import { formatLimits, type LimitChoice, withLimit } from './limit-option.js';
 import { UsageError } from './usage-error.js';
 
 /** A port of the host that leads to one of the guest's. */
@@ -31,6 +32,8 @@ export interface NicChoice {
   /** As the user wrote it. */
   readonly mac: string | undefined;
   readonly mtuBytes: number | undefined;
+  /** Of each direction. */
+  readonly limits?: LimitChoice | undefined;
 }
 
 const ID = /^[A-Za-z0-9][\w.-]{0,19}$/;
@@ -82,6 +85,7 @@ function parseNic(text: string, defaultId: string): NicChoice {
   let id = defaultId;
   let mac: string | undefined;
   let mtuBytes: number | undefined;
+  let limits: LimitChoice | undefined;
   const parts = text.split(',');
   // Options stand behind the backend, whose own list of forwards has commas too.
   for (let last = parts.at(-1) ?? ''; parts.length > 1 && last.includes('='); last = parts.at(-1) ?? '') {
@@ -92,9 +96,12 @@ function parseNic(text: string, defaultId: string): NicChoice {
       id = ID.test(value) ? value : refuse(`'${value}' is no id; letters, digits, '.', '_' and '-', at most 20`);
     else if (name === 'mac') mac = checkMac(value, refuse);
     else if (name === 'mtu') mtuBytes = checkMtu(value, refuse);
-    else refuse(`unknown option '${name}'; there are id, mac and mtu`);
+    else
+      limits =
+        withLimit(limits, name, value, refuse) ??
+        refuse(`unknown option '${name}'; there are id, mac, mtu, bps and iops`);
   }
-  return { id, network: parseNetwork(parts.join(','), option, refuse), mac, mtuBytes };
+  return { id, network: parseNetwork(parts.join(','), option, refuse), mac, mtuBytes, limits };
 }
 
 function parseNetwork(text: string, option: string, refuse: (what: string) => never): NetworkChoice {
@@ -159,14 +166,16 @@ function checkMtu(text: string, refuse: (what: string) => never): number {
 }
 
 /** The text that gives the same choice again. */
-export function formatNic({ id, network, mac, mtuBytes }: NicChoice): string {
+export function formatNic({ id, network, mac, mtuBytes, limits }: NicChoice): string {
   const backend =
     network.kind === 'carried'
       ? `carried:${network.channel}`
       : network.kind === 'passt'
         ? ['passt', ...[network.forwards.map(formatForward).join(',')].filter((list) => list !== '')].join(':')
         : `${network.kind}:${network.name}`;
-  const more = [`id=${id}`, mac && `mac=${mac}`, mtuBytes && `mtu=${mtuBytes}`].filter(Boolean);
+  const more = [`id=${id}`, mac && `mac=${mac}`, mtuBytes && `mtu=${mtuBytes}`, ...formatLimits(limits)].filter(
+    Boolean,
+  );
   return [backend, ...more].join(',');
 }
 

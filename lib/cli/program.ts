@@ -58,15 +58,16 @@ export async function runProgram(
     .option('--memory <size>', 'guest memory', '256M')
     .option(
       '--disk <path>',
-      'an image or block device as vda, vdb, ...; PATH[,ro][,id=NAME][,format=raw|qcow2], raw unless the name ends in ' +
-        '.qcow2; may come more than once',
+      'an image or block device as vda, vdb, ...; PATH[,ro][,id=NAME][,format=raw|qcow2][,bps=SIZE][,iops=NUMBER], raw ' +
+        'unless the name ends in .qcow2, bps and iops at most; may come more than once',
       gathered,
       [] as readonly string[],
     )
     .option(
       '--nic <backend>',
       'a network interface as eth0, eth1, ... on tap:NAME, switch:NAME (all machines of this user that name it) or ' +
-        'passt[:FORWARD,...] (the host as an ordinary user reaches it), then [,id=NAME][,mac=ADDRESS][,mtu=BYTES]; ' +
+        'passt[:FORWARD,...] (the host as an ordinary user reaches it), then [,id=NAME][,mac=ADDRESS][,mtu=BYTES]' +
+        '[,bps=SIZE][,iops=NUMBER] (at most so much each way); ' +
         'may come more than once',
       gathered,
       [] as readonly string[],

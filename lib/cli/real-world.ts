@@ -62,9 +62,10 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         // Inside, 53 MB of kernel come slower from the cache, over 9p, than the guest unpacks its own 14.
         ...(inside ? { entry: 'bzimage' as const } : { cacheDir: join(cacheRoot(io.env), 'unpacked-kernels') }),
       };
-      const lent = disks.map(({ id, path, readOnly, format }) => ({
+      const lent = disks.map(({ id, path, readOnly, format, limits }) => ({
         id,
         readOnly,
+        ...(limits && { limits }),
         backend: format === 'qcow2' ? qcow2Disk(path) : fileDisk(path),
       }));
       const lentNics = nics.map((nic) => ({
@@ -72,6 +73,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         backend: networkOf(nic, machines, io.channels),
         ...(nic.mac === undefined ? {} : { mac: nic.mac }),
         ...(nic.mtuBytes === undefined ? {} : { mtuBytes: nic.mtuBytes }),
+        ...(nic.limits && { limits: nic.limits }),
       }));
       const devices = { disks: lent, nics: lentNics };
       return Machine.create({ cpus, memory: memoryBytes, ...devices, pit: { policy: pit }, boot, logger }, { signal });

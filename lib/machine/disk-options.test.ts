@@ -21,6 +21,12 @@ describe('checkDisks', () => {
     ['no list', {}, TypeError, /disks: an array/],
     ['a path', ['root.img'], TypeError, /disks\[0\]: \{ id, backend \}/],
     ['a misspelled option', [{ id: 'a', backend, readonly: true }], TypeError, /did you mean 'readOnly'/],
+    [
+      'limits that are none',
+      [{ id: 'a', backend, limits: { bytesBurst: 1 } }],
+      RangeError,
+      /disks\[0\].limits.bytesBurst/,
+    ],
     ['no id', [{ backend }], TypeError, /disks\[0\].id/],
     ['an id with a slash', [{ id: 'a/b', backend }], TypeError, /is no id/],
     [

@@ -1,7 +1,7 @@
 /** The disks of a machine as its user writes them, and the checks on them before anything is opened. */
 import { checkInteger, checkOptionNames } from '../base/options.js';
 import { parseSize } from '../base/units.js';
-import type { BlockSource } from '../vsp/index.js';
+import { type BlockSource, checkTrafficLimits, type TrafficLimits } from '../vsp/index.js';
 import { DeviceIds } from './device-ids.js';
 
 export interface DiskOptions {
@@ -16,6 +16,11 @@ export interface DiskOptions {
    * much, bytes or text such as '1GiB'. Default: the guest writes to the backend.
    */
   readonly copyOnWrite?: number | string;
+  /**
+   * What the guest may do at most, over whatever backend: operations and bytes a second. Beyond it requests wait. A discard has no bytes.
+   * Default: no limit.
+   */
+  readonly limits?: TrafficLimits;
 }
 
 /** Checked. */
@@ -24,6 +29,7 @@ export interface DiskConfig {
   readonly backend: BlockSource;
   readonly readOnly: boolean;
   readonly copyOnWriteBytes: number | undefined;
+  readonly limits?: TrafficLimits | undefined;
 }
 
 /** Slots of the PCI bus beside the host bridge. */
@@ -36,8 +42,8 @@ export function checkDisks(disks: unknown, ids = new DeviceIds()): DiskConfig[] 
   return (disks as DiskOptions[]).map((disk, index) => {
     const name = `disks[${index}]`;
     if (typeof disk !== 'object' || disk === null) throw new TypeError(`${name}: { id, backend } is wanted`);
-    checkOptionNames(name, disk, ['id', 'backend', 'readOnly', 'copyOnWrite']);
-    const { backend, readOnly = false, copyOnWrite } = disk;
+    checkOptionNames(name, disk, ['id', 'backend', 'readOnly', 'copyOnWrite', 'limits']);
+    const { backend, readOnly = false, copyOnWrite, limits } = disk;
     const id = ids.claim(`${name}.id`, disk.id);
     if (typeof backend !== 'object' || (backend as BlockSource | null)?.class !== 'block') {
       throw new TypeError(`${name}.backend: a disk is wanted, such as fileDisk(path)`);
@@ -47,6 +53,7 @@ export function checkDisks(disks: unknown, ids = new DeviceIds()): DiskConfig[] 
       throw new RangeError(`${name}: readOnly and copyOnWrite together make no sense: there is nothing to keep`);
     }
     const copyOnWriteBytes = copyOnWrite === undefined ? undefined : parseSize(copyOnWrite, `${name}.copyOnWrite`);
-    return { id, backend, readOnly, copyOnWriteBytes };
+    if (limits !== undefined) checkTrafficLimits(`${name}.limits`, limits);
+    return { id, backend, readOnly, copyOnWriteBytes, limits };
   });
 }

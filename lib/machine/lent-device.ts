@@ -6,7 +6,7 @@ import { AbortError, VmmError } from '../base/errors.js';
 import { checkInteger, checkOptionNames } from '../base/options.js';
 import type { BlockProvider, BlockSource, ConsolePort, ConsoleSize, ConsoleSource } from '../vsp/index.js';
 import type { DeviceContract, EntropyProvider, EntropySource, RebindOptions, RebindReport } from '../vsp/index.js';
-import type { NetOpenContext, NetProvider, NetSource } from '../vsp/index.js';
+import type { NetLimiter, NetOpenContext, NetProvider, NetSource } from '../vsp/index.js';
 
 /** What any lent device can stand on. */
 export type DeviceSource = BlockSource | NetSource | ConsoleSource | EntropySource;
@@ -61,17 +61,21 @@ export function lentDisk(disk: BlockProvider): LentDevice {
   };
 }
 
-export function lentNic(nic: NetProvider, context: Omit<NetOpenContext, 'signal'>): LentDevice {
+/** `limiter`: what every network of the device is put behind. */
+export function lentNic(nic: NetProvider, context: Omit<NetOpenContext, 'signal'>, limiter?: NetLimiter): LentDevice {
   return {
     id: nic.id,
     get contract() {
-      return nic.contract;
+      return { ...nic.contract, ...(limiter && { limits: limiter.limits }) };
     },
     rebind: async (source, options) => {
       requireClass(nic.id, 'network', source);
       const opened = {
         describe: () => source.describe(),
-        open: () => source.open({ ...context, signal: options?.signal }),
+        open: async () => {
+          const backend = await source.open({ ...context, signal: options?.signal });
+          return limiter?.around(backend) ?? backend;
+        },
       };
       return change(opened, options, nic, (backend) => nic.rebind(backend));
     },

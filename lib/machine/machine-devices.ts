@@ -15,6 +15,7 @@ import {
   type ConsoleBackend,
   ConsoleProvider,
   EntropyProvider,
+  NetLimiter,
   NetProvider,
   type Quiescable,
   waitFor,
@@ -42,6 +43,8 @@ export class MachineDevices implements Savable {
   readonly #slot = new IoEngineSlot((memory) => new NativeIoEngine(memory));
   readonly #disks: BlockProvider[] = [];
   readonly #nics: NetProvider[] = [];
+  /** Of nics that have limits. */
+  readonly #limiters = new Map<string, NetLimiter>();
   readonly #macs: MacClaim[] = [];
   #console: ConsoleProvider | undefined;
   #entropy: EntropyProvider | undefined;
@@ -82,9 +85,9 @@ export class MachineDevices implements Savable {
   }
 
   async #openDisks({ disks, clock, logger, signal }: MachineDevicesOptions): Promise<void> {
-    for (const { id, backend, readOnly, copyOnWriteBytes: maxBytes } of disks) {
+    for (const { id, backend, readOnly, copyOnWriteBytes: maxBytes, limits } of disks) {
       const copyOnWrite = maxBytes === undefined ? undefined : { maxBytes };
-      const context = { id, readOnly, copyOnWrite, engine: this.#slot, clock, logger, signal };
+      const context = { id, readOnly, copyOnWrite, limits, engine: this.#slot, clock, logger, signal };
       const disk = await BlockProvider.open(backend, context);
       this.#disks.push(disk);
       this.#lent.set(id, lentDisk(disk));
@@ -92,13 +95,15 @@ export class MachineDevices implements Savable {
   }
 
   async #openNics({ name: machine, nics, clock, logger, signal }: MachineDevicesOptions): Promise<void> {
-    for (const { id, backend: source, mac: wanted, mtuBytes } of nics) {
+    for (const { id, backend: source, mac: wanted, mtuBytes, limits } of nics) {
       if (signal?.aborted === true) throw new AbortError(signal);
       const claim = claimMac({ machine, id, mac: wanted });
       this.#macs.push(claim);
       const { mac } = claim;
       const context = { id, mac, clock, logger };
-      const backend = await source.open({ ...context, signal });
+      const limiter = limits && new NetLimiter(limits, clock);
+      const opened = await source.open({ ...context, signal });
+      const backend = limiter?.around(opened) ?? opened;
       let nic: NetProvider;
       try {
         nic = new NetProvider({ id, backend, mac, mtuBytes, clock, logger });
@@ -107,7 +112,8 @@ export class MachineDevices implements Savable {
         throw error;
       }
       this.#nics.push(nic);
-      this.#lent.set(id, lentNic(nic, context));
+      this.#lent.set(id, lentNic(nic, context, limiter));
+      if (limiter !== undefined) this.#limiters.set(id, limiter);
     }
   }
 
@@ -232,7 +238,10 @@ export class MachineDevices implements Savable {
 
   inspect(): unknown {
     const details = new Map([...this.#disks, ...this.#nics].map((device) => [device.id, device.inspect()]));
-    const devices = [...this.#lent].map(([id, { contract }]) => [id, { contract, ...details.get(id) }]);
+    const devices = [...this.#lent].map(([id, { contract }]) => {
+      const limiter = this.#limiters.get(id);
+      return [id, { contract, ...details.get(id), ...(limiter && { limiter: limiter.inspect() }) }];
+    });
     return { requestsInFlight: this.#slot.inFlight, devices: Object.fromEntries(devices) as unknown };
   }
 

@@ -9,11 +9,14 @@ describe('checkNics', () => {
     expect(
       checkNics([
         { id: 'net0', backend },
-        { id: 'net1', backend, mac: '02:00:00:00:00:0A', mtuBytes: 1400 },
+        { id: 'net1', backend, mac: '02:00:00:00:00:0A', mtuBytes: 1400, limits: { bytesPerSecond: 1e6 } },
       ]),
     ).toEqual([
       { id: 'net0', backend, mac: undefined, mtuBytes: undefined },
-      { id: 'net1', backend, mac: 0x02000000000a, mtuBytes: 1400 },
+      {
+        ...{ id: 'net1', backend, mac: 0x02000000000a, mtuBytes: 1400 },
+        limits: { send: { bytesPerSecond: 1e6 }, receive: { bytesPerSecond: 1e6 } },
+      },
     ]);
   });
 
@@ -28,6 +31,12 @@ describe('checkNics', () => {
     ['the address of a group', [{ id: 'a', backend, mac: '01:00:5e:00:00:01' }], RangeError, /of a group/],
     ['the address of all', [{ id: 'a', backend, mac: 'ff:ff:ff:ff:ff:ff' }], RangeError, /of a group/],
     ['the address of nobody', [{ id: 'a', backend, mac: '00:00:00:00:00:00' }], RangeError, /of nobody/],
+    [
+      'limits that are none',
+      [{ id: 'a', backend, limits: { send: { bytesPerSecond: 0 } } }],
+      RangeError,
+      /nics\[0\].limits.send/,
+    ],
     ['an MTU that is none', [{ id: 'a', backend, mtuBytes: 67 }], RangeError, /nics\[0\].mtuBytes/],
     [
       'an address twice',

@@ -1,6 +1,13 @@
 /** The network interfaces of a machine as its user writes them, and the checks on them before anything is opened. */
 import { checkInteger, checkOptionNames } from '../base/options.js';
-import { isGroupMac, type NetSource, parseMac } from '../vsp/index.js';
+import {
+  checkDirectionLimits,
+  type DirectionLimits,
+  isGroupMac,
+  type NetSource,
+  parseMac,
+  type TrafficLimits,
+} from '../vsp/index.js';
 import { DeviceIds } from './device-ids.js';
 
 export interface NicOptions {
@@ -15,6 +22,11 @@ export interface NicOptions {
   readonly mac?: string;
   /** The most bytes behind the header of a frame, 68 to 65521, at most what the backend has. Default: the backend's. */
   readonly mtuBytes?: number;
+  /**
+   * What may pass at most, over whatever network: packets (as operations) and bytes a second, one for both directions, of which each
+   * has the whole, or `send` and `receive`, as the guest sees them. Default: no limit.
+   */
+  readonly limits?: TrafficLimits | DirectionLimits;
 }
 
 /** Checked. */
@@ -24,6 +36,7 @@ export interface NicConfig {
   /** A number of 48 bits; undefined for the default. */
   readonly mac: number | undefined;
   readonly mtuBytes: number | undefined;
+  readonly limits?: DirectionLimits | undefined;
 }
 
 /** Slots of the PCI bus beside the host bridge. */
@@ -37,7 +50,7 @@ export function checkNics(nics: unknown, ids = new DeviceIds()): NicConfig[] {
   return (nics as NicOptions[]).map((nic, index) => {
     const name = `nics[${index}]`;
     if (typeof nic !== 'object' || nic === null) throw new TypeError(`${name}: { id, backend } is wanted`);
-    checkOptionNames(name, nic, ['id', 'backend', 'mac', 'mtuBytes']);
+    checkOptionNames(name, nic, ['id', 'backend', 'mac', 'mtuBytes', 'limits']);
     const id = ids.claim(`${name}.id`, nic.id);
     const { backend, mtuBytes } = nic;
     if (typeof backend !== 'object' || (backend as NetSource | null)?.class !== 'network') {
@@ -49,7 +62,8 @@ export function checkNics(nics: unknown, ids = new DeviceIds()): NicConfig[] {
       seen.add(mac);
     }
     if (mtuBytes !== undefined) checkInteger(`${name}.mtuBytes`, mtuBytes, 68, 65521);
-    return { id, backend, mac, mtuBytes };
+    const limits = nic.limits === undefined ? undefined : checkDirectionLimits(`${name}.limits`, nic.limits);
+    return { id, backend, mac, mtuBytes, limits };
   });
 }
 

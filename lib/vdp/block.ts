@@ -79,6 +79,7 @@ export class BlockDevice implements VirtioDevice {
 
   reset(): Promise<void> {
     const stopped = this.#session?.stop();
+    if (stopped !== undefined) this.#service.abandon?.();
     this.#session = undefined;
     this.#activation = undefined;
     this.#config.writeback = true;

@@ -5,6 +5,8 @@
  * function, never which there are.
  */
 
+import type { DirectionLimits, TrafficLimits } from './sharing/budget.js';
+
 export type ServedBy = 'native' | 'emulated';
 
 /** One function of a device since it was made. */
@@ -26,6 +28,8 @@ export interface DeviceContract {
   readonly backend: BackendDescription;
   /** How often the backend was changed. */
   readonly rebinds: number;
+  /** What the guest may do with it over time, whatever the backend; a network's are those of each direction. Missing: no limit. */
+  readonly limits?: TrafficLimits | DirectionLimits | undefined;
 }
 
 export interface BackendDescription {

@@ -29,7 +29,12 @@ export {
   type SharedGuestOptions,
   type TakeBackOptions,
 } from './block/shared-disk.js';
-export type { TrafficLimits } from './sharing/pacer.js';
+export {
+  checkDirectionLimits,
+  checkTrafficLimits,
+  type DirectionLimits,
+  type TrafficLimits,
+} from './sharing/budget.js';
 export { faultyDisk } from './block/faulty.js';
 export type { Fault, FaultPlan, FaultRule, FaultyFunction } from './block/fault-plan.js';
 export type {
@@ -61,7 +66,15 @@ export type { NetAbilities, NetBackend, NetFrame, NetHostEnd } from './net/contr
 export { carriedNetwork, type CarriedStreams, carryNetwork } from './net/carried.js';
 export { formatMac, isGroupMac, parseMac } from './net/mac-address.js';
 export { macAt } from './net/mac-filter.js';
+export { NetLimiter } from './net/limiter.js';
 export { networkSwitch, type NetworkSwitchOptions } from './net/network-switch.js';
 export { NetProvider, type NetProviderOptions } from './net/provider.js';
 export { recordedNetwork } from './net/recorder.js';
+export {
+  sharedNetwork,
+  type SharedNetwork,
+  type SharedNetworkGuestOptions,
+  type SharedNetworkOptions,
+  type TakeNetworkBackOptions,
+} from './net/shared-network.js';
 export type { NetOpenContext, NetSource } from './net/source.js';

@@ -140,6 +140,8 @@ export interface BlockService {
   writeZeroes(offset: number, lengthBytes: number, mayUnmap: boolean, done: BlockDone): void;
   /** At most 20 printable ASCII characters. */
   identify(): string;
+  /** The proxy wants no more answers: what a rate limit still holds ends with 'closed' and is not done. Missing: nothing is held. */
+  abandon?(): void;
   /** Tells of every new geometry; returns what ends that. */
   onGeometry(listener: (geometry: BlockGeometry) => void): () => void;
   readonly contract: DeviceContract;

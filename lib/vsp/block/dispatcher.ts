@@ -1,7 +1,7 @@
 /**
  * The hot path of a disk's provider: what happens to each request between its arrival and its end.
  *
- *   submit -> gate (holds during a rebind) -> check -> range lock -> lane: backend or HEL -> completed
+ *   submit -> [limits] -> gate (holds during a rebind) -> check -> range lock -> lane: backend or HEL -> completed
  *
  * A read or write that the backend does itself makes no object here. It must not await, throw, or know who asks.
  */
@@ -10,6 +10,8 @@ import { RateLimit, type Logger } from '../../base/logger.js';
 import { alignUp } from '../../base/units.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import { FunctionBooks } from '../function-books.js';
+import type { TrafficLimits } from '../sharing/budget.js';
+import { Pacer } from '../sharing/pacer.js';
 import * as kinds from './call.js';
 import { CallPool, nobody, type BlockCall } from './call.js';
 import { BLOCK_FUNCTIONS, SECTOR_BYTES, type BlockDone, type BlockError, type BlockErrorCode } from './contract.js';
@@ -27,6 +29,8 @@ export interface DispatcherOptions {
   readonly readOnly: boolean;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Checked. */
+  readonly limits?: TrafficLimits | undefined;
 }
 
 export class BlockDispatcher {
@@ -38,10 +42,14 @@ export class BlockDispatcher {
   sizeBytes: number;
   /** From now on every request that has not started ends with 'closed'. */
   closed = false;
+  /** abandon() is under way. */
+  #abandons = false;
   readonly #id: string;
   readonly #readOnly: boolean;
   readonly #clock: Clock;
   readonly #logger: Logger;
+  /** In front of the gate: a rebind does not wait for what waits here. */
+  readonly #pacer: Pacer | undefined;
   readonly #calls: CallPool;
   readonly #lock = new RangeLock();
   readonly #barrier = new FlushBarrier();
@@ -54,6 +62,7 @@ export class BlockDispatcher {
     this.#readOnly = options.readOnly;
     this.#clock = options.clock;
     this.#logger = options.logger;
+    this.#pacer = options.limits && new Pacer(options.clock, options.limits);
     this.#complaints = new RateLimit(options.clock, { burst: 10, refillNs: 1_000_000_000n });
     this.#calls = new CallPool({
       // What had to wait for one that was given up is not begun any more.
@@ -64,6 +73,11 @@ export class BlockDispatcher {
 
   nowNs(): number {
     return Number(this.#clock.nowNs());
+  }
+
+  /** Requests that wait for the limits. */
+  get paced(): number {
+    return this.#pacer?.waiting ?? 0;
   }
 
   submit(
@@ -83,7 +97,15 @@ export class BlockDispatcher {
     call.done = done;
     call.startedNs = this.nowNs();
     call.active = true;
-    if (this.gate.enter(call)) this.#start(call);
+    if (this.#pacer !== undefined) this.#pace(this.#pacer, call);
+    else if (this.gate.enter(call)) this.#start(call);
+  }
+
+  /** Whoever asked wants no answer any more: what the limits still hold is not begun, costs nothing, and ends with 'closed'. */
+  abandon(): void {
+    this.#abandons = true;
+    for (const end of this.#pacer?.clear() ?? []) end();
+    this.#abandons = false;
   }
 
   /**
@@ -99,6 +121,22 @@ export class BlockDispatcher {
       done(blockError('closed', `${BLOCK_FUNCTIONS[call.kind]!} at ${call.offset}: given up`));
     }
     return calls.length;
+  }
+
+  #pace(pacer: Pacer, call: BlockCall): void {
+    // A discard moves nothing; zeroes may have to be written. What is refused costs the asking.
+    const bytes = call.kind === kinds.DISCARD || this.#whyRefused(call) !== undefined ? 0 : call.lengthBytes;
+    pacer.submit(bytes, () => {
+      if (this.#abandons) {
+        call.active = false;
+        call.done(blockError('closed', `${BLOCK_FUNCTIONS[call.kind]!} at ${call.offset}: abandoned`));
+        this.#calls.give(call);
+        return;
+      }
+      // Its cost is the backend's, not the wait.
+      call.startedNs = this.nowNs();
+      if (this.gate.enter(call)) this.#start(call);
+    });
   }
 
   #start(call: BlockCall): void {

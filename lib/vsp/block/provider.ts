@@ -16,6 +16,7 @@ import type { DeviceContract } from '../contract.js';
 import { waitFor } from '../deadline.js';
 import type { PrepareOptions, Quiescable } from '../quiesce.js';
 import { blockProviderState } from '../state.js';
+import type { TrafficLimits } from '../sharing/budget.js';
 import * as kinds from './call.js';
 import {
   BLOCK_FUNCTIONS,
@@ -51,6 +52,8 @@ export interface BlockProviderOptions {
   readonly copyOnWrite?: { readonly maxBytes: number } | undefined;
   /** The serial number that the guest sees. Default: the backend's own, else one made of the id. */
   readonly serial?: string | undefined;
+  /** What the guest may do over time, over whatever backend. Checked. Default: all that it can. */
+  readonly limits?: TrafficLimits | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -103,6 +106,7 @@ export class BlockProvider implements BlockService, Quiescable, Savable {
       readOnly: this.readOnly,
       clock: this.#clock,
       logger: options.logger,
+      limits: options.limits,
     });
     const { physicalBlockBytes, optimalIoBytes } = topologyOf(backend.geometry);
     const { sizeBytes } = backend.geometry;
@@ -127,12 +131,14 @@ export class BlockProvider implements BlockService, Quiescable, Savable {
       functions: this.#dispatcher.books.report((name) => this.#dispatcher.lane.servedBy(name, this.#serial)),
       backend: (this.#dispatcher.lane.overlay ?? this.#dispatcher.lane.backend).describe(),
       rebinds: this.#rebinds,
+      ...(this.#options.limits && { limits: this.#options.limits }),
     };
   }
 
-  /** Requests in flight, requests held, and what the last change of the backend cost. */
-  inspect(): { inFlight: number; held: number; lastRebind: RebindReport | undefined } {
-    return { inFlight: this.#dispatcher.gate.inFlight, held: this.#dispatcher.gate.held, lastRebind: this.#lastRebind };
+  /** Requests in flight, held, and waiting for the limits, and what the last change of the backend cost. */
+  inspect(): { inFlight: number; held: number; paced: number; lastRebind: RebindReport | undefined } {
+    const { gate, paced } = this.#dispatcher;
+    return { inFlight: gate.inFlight, held: gate.held, paced, lastRebind: this.#lastRebind };
   }
 
   read(offset: number, data: IoVector, done: BlockDone): void {
@@ -158,6 +164,10 @@ export class BlockProvider implements BlockService, Quiescable, Savable {
   identify(): string {
     this.#dispatcher.books.book(kinds.IDENTIFY, false, 0);
     return this.#serial;
+  }
+
+  abandon(): void {
+    this.#dispatcher.abandon();
   }
 
   onGeometry(listener: (geometry: BlockGeometry) => void): () => void {
@@ -298,6 +308,7 @@ export class BlockProvider implements BlockService, Quiescable, Savable {
    */
   close(): Promise<void> {
     this.#dispatcher.closed = true;
+    this.#dispatcher.abandon();
     this.#closed ??= this.#close();
     return this.#closed;
   }

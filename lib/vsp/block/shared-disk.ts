@@ -12,8 +12,9 @@ import { TurnQueue } from '../../base/turn-queue.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import type { BackendDescription } from '../contract.js';
 import { waitFor } from '../deadline.js';
+import { checkTrafficLimits, type TrafficLimits } from '../sharing/budget.js';
 import { FairQueue, type Flow } from '../sharing/fair-queue.js';
-import { checkTrafficLimits, Pacer, type TrafficLimits } from '../sharing/pacer.js';
+import { Pacer } from '../sharing/pacer.js';
 import type { BlockBackend, BlockDone, BlockGeometry } from './contract.js';
 import type { BlockOpenContext, BlockSource } from './source.js';
 

@@ -61,6 +61,7 @@ export function passt(options: PasstOptions = {}): NetSource {
   const text = forwards.map((forward) => `${forward.protocol} ${specOf(forward)}`).join(', ');
   return {
     class: 'network',
+    onlyOneGuest: 'passt gives each of them the same address, and what comes to whichever spoke last',
     describe: () => ({ kind: 'passt', forwards: text }),
     open: (context) => openPasst(() => start(args), { mtuBytes, forwards: text }, context),
   };

@@ -33,6 +33,7 @@ export function recordedNetwork(network: NetSource, path: string): NetSource {
   let wasOpened = false;
   return {
     class: 'network',
+    onlyOneGuest: network.onlyOneGuest,
     describe: () => ({ kind: 'recorder', path, around: network.describe() }),
     open: async (context) => {
       if (isOpen) throw new VmmError('ERR_STATE', `${path} records the packets of another device`);

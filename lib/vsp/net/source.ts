@@ -18,6 +18,8 @@ export interface NetOpenContext {
 
 export interface NetSource {
   readonly class: 'network';
+  /** Why only one guest can be behind it; missing where several can. */
+  readonly onlyOneGuest?: string | undefined;
   describe(): BackendDescription;
   /**
    * @throws VmmError ERR_DEVICE (what it stands on is missing, taken or not allowed), ERR_SYSTEM; each names what it is

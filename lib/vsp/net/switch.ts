@@ -56,6 +56,18 @@ export class NetSwitch {
     return port;
   }
 
+  /** A port for another network: `receive` hears whose frames they are; the port's host end gets none. */
+  trunk(receive: (frames: readonly NetFrame[], from: NetBackend) => void): NetBackend {
+    const port = this.port() as SwitchPort;
+    port.onFrames = receive;
+    return port;
+  }
+
+  /** The port that an address was last seen behind. */
+  behind(mac: number): NetBackend | undefined {
+    return this.#portOf(mac, this.#clock.nowNs());
+  }
+
   inspect(): unknown {
     const { size } = this.#learned;
     return { ports: this.#ports.size, addresses: size, forwarded: this.#forwarded, flooded: this.#flooded };
@@ -81,7 +93,7 @@ export class NetSwitch {
         give(to, frame);
       }
     }
-    for (const [port, list] of outgoing) port.deliver(list);
+    for (const [port, list] of outgoing) port.deliver(list, from);
   }
 
   #learn(mac: number, port: SwitchPort, nowNs: bigint): void {
@@ -129,6 +141,8 @@ class SwitchPort implements NetBackend {
   readonly mtuBytes: number;
   /** In the order in which they were learned. */
   readonly addresses = new Set<number>();
+  /** Of a trunk. */
+  onFrames: ((frames: readonly NetFrame[], from: NetBackend) => void) | undefined;
   readonly #switchName: string;
   readonly #on: SwitchEnd;
   #host: NetHostEnd | undefined;
@@ -151,8 +165,9 @@ class SwitchPort implements NetBackend {
     return true;
   }
 
-  deliver(frames: readonly NetFrame[]): void {
-    if (this.#paused || this.#host === undefined) this.#lost += frames.length;
+  deliver(frames: readonly NetFrame[], from: NetBackend): void {
+    if (this.onFrames !== undefined) this.onFrames(frames, from);
+    else if (this.#paused || this.#host === undefined) this.#lost += frames.length;
     else this.#host.receive(frames);
   }
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
-import { checkTrafficLimits, Pacer, type TrafficLimits } from './pacer.js';
+import { checkTrafficLimits, type TrafficLimits } from './budget.js';
+import { Pacer } from './pacer.js';
 
 const SECOND = 1_000_000_000n;
 
