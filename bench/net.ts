@@ -9,7 +9,7 @@ import { NetRig, type NetSample } from './lib/net-rig.js';
 import { summarise } from './lib/stats.js';
 
 const DEFAULT_RUNS = { flat: 11, embedded: 3 };
-const DEFAULT_SECONDS = 4;
+const DEFAULT_SECONDS = 6;
 const FRAMES = 2 ** 18;
 /** The least that an Ethernet carries, without its check sequence, and a full frame. */
 const SIZES = { Small: 60, Full: 1514 } as const;

@@ -27,6 +27,7 @@ const MEMORY_MIB = 512;
 const DEADLINE_MS = 600_000;
 /** utime and stime of /proc/PID/stat: USER_HZ is 100 on every Linux. */
 const US_PER_TICK = 10_000;
+const BYTES_PER_KILOBIT = 125;
 const TAP = 'bench0';
 const MAC = '02:00:00:00:00:77';
 /** The host sends until the guest has counted. */
@@ -100,7 +101,7 @@ async function runJobs(contestant: NetContestant): Promise<Map<NetJob, NetSample
   let text = '';
   let line = '';
   let sender: ChildProcess | undefined;
-  let before = account(child.pid!);
+  let before = accountOf(child.pid!);
   const onLine = (each: string) => {
     const begins = NET_BEGINS.exec(each) ?? NET_WARMS.exec(each);
     const ends = NET_ENDS.exec(each);
@@ -110,14 +111,12 @@ async function runJobs(contestant: NetContestant): Promise<Map<NetJob, NetSample
     }
     if (ends) {
       const job = ends[1] as NetJob;
-      const now = account(child.pid!);
-      const cpuUs = now.cpuUs - before.cpuUs;
-      samples.set(job, sampleOf(job, Number(ends[2]), Number(ends[3]), now.frames - before.frames, cpuUs));
+      samples.set(job, sampleOf(ends, job, between(before, accountOf(child.pid!))));
     }
     if (begins?.[1] === 'packetsIn') {
       sender = spawn(netload, ['send', TAP, String(SENDS_SECONDS)], { stdio: 'ignore' });
     }
-    if (begins) before = account(child.pid!);
+    if (begins) before = accountOf(child.pid!);
   };
   child.stdout.on('data', (chunk: Buffer) => {
     text += chunk.toString('latin1');
@@ -133,19 +132,49 @@ async function runJobs(contestant: NetContestant): Promise<Map<NetJob, NetSample
   return samples;
 }
 
-/** `framesOut`: what came out of the tap meanwhile, which what the guest's kernel took is not. */
-function sampleOf(job: NetJob, first: number, second: number, framesOut: number, cpuUs: number): NetSampleInside {
+/** The rates that the programs in the guest said, but for frames out: of those its kernel takes more than go out. */
+function sampleOf(ends: RegExpExecArray, job: NetJob, spent: Account): NetSampleInside {
+  const [first, second] = [Number(ends[2]), Number(ends[3])];
   // The programs' own start and end are in the CPU time, the same for every contestant.
-  const perSecond = job === 'packetsOut' ? framesOut / request.seconds : job === 'ping' ? second : first;
-  const roundTripUs = job === 'ping' ? first : undefined;
-  return { perSecond, roundTripUs, cpuUs: cpuUs / Math.max(1, perSecond * request.seconds) };
+  switch (job) {
+    case 'streamOut':
+      return { perSecond: first, cpuUs: (spent.cpuUs / spent.bytesOut) * BYTES_PER_KILOBIT };
+    case 'streamIn':
+      return { perSecond: first, cpuUs: (spent.cpuUs / spent.bytesIn) * BYTES_PER_KILOBIT };
+    case 'packetsOut':
+      return { perSecond: spent.framesOut / request.seconds, cpuUs: spent.cpuUs / spent.framesOut };
+    case 'packetsIn':
+      return { perSecond: first, cpuUs: spent.cpuUs / spent.framesIn };
+    case 'ping':
+      return { perSecond: second, roundTripUs: first, cpuUs: spent.cpuUs / spent.framesOut };
+  }
 }
 
-/** CPU time that a process has used, its threads' and its guest's included, and the frames that have come out of the tap. */
-function account(pid: number) {
+/** Out of the guest, and into it: what the machine's process has taken from the tap. */
+interface Account {
+  readonly cpuUs: number;
+  readonly framesOut: number;
+  readonly bytesOut: number;
+  readonly framesIn: number;
+  readonly bytesIn: number;
+}
+
+/** CPU time that a process has used, its threads' and its guest's included, and what has gone through the tap. */
+function accountOf(pid: number): Account {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /s, '')
     .split(' ');
-  const frames = Number(readFileSync(path.join('/sys/class/net', TAP, 'statistics/rx_packets'), 'utf8'));
-  return { cpuUs: (Number(fields[11]) + Number(fields[12])) * US_PER_TICK, frames };
+  const count = (name: string) => Number(readFileSync(path.join('/sys/class/net', TAP, 'statistics', name), 'utf8'));
+  return {
+    cpuUs: (Number(fields[11]) + Number(fields[12])) * US_PER_TICK,
+    framesOut: count('rx_packets'),
+    bytesOut: count('rx_bytes'),
+    framesIn: count('tx_packets'),
+    bytesIn: count('tx_bytes'),
+  };
+}
+
+function between(before: Account, after: Account): Account {
+  const names = Object.keys(before) as (keyof Account)[];
+  return Object.fromEntries(names.map((name) => [name, after[name] - before[name]])) as unknown as Account;
 }

@@ -50,8 +50,8 @@ export interface NetSampleInside {
   /** Kilobits of a stream, frames, or echoes. */
   readonly perSecond: number;
   /** Of pings: the median round trip. */
-  readonly roundTripUs: number | undefined;
-  /** CPU time of the machine's whole process, its CPUs' included, for one of them. */
+  readonly roundTripUs?: number | undefined;
+  /** CPU time of the machine's whole process, its CPUs' included, for each that went through. */
   readonly cpuUs: number;
 }
 
