@@ -58,6 +58,11 @@ void Environment::addIoQueue(const std::shared_ptr<IoQueue>& queue) {
   ioQueues_.push_back(queue);
 }
 
+void Environment::addTap(const std::shared_ptr<Tap>& tap) {
+  std::erase_if(taps_, [](const std::weak_ptr<Tap>& row) { return row.expired(); });
+  taps_.push_back(tap);
+}
+
 void Environment::ref() {
   if (references_++ == 0) napi_ref_threadsafe_function(env_, doorbell_);
 }
@@ -100,6 +105,9 @@ void Environment::cleanUp(void* data) {
   for (const auto& machine : machines) machine->finishClose();
   for (const auto& row : self->ioQueues_) {
     if (const auto queue = row.lock()) queue->close();
+  }
+  for (const auto& row : self->taps_) {
+    if (const auto tap = row.lock()) tap->stop();
   }
   self->runtime->signals.stop();
   self->runtime->ready->onSpin(nullptr);
