@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- NAME [--json] [--save] [--runs N] [--seconds N] [--rate HZ]`: runs bench/NAME.ts against the built
+ * `npm run bench -- NAME [--json] [--save] [--runs N] [--seconds N] [--rate HZ] [--stage STAGE]`: runs bench/NAME.ts against the built
  * package (dist/ and the addon). The programs are TypeScript; lib/transpile.mjs makes them ready, without a second build
  * of the library.
  */
@@ -19,7 +19,7 @@ const names = readdirSync(SOURCE)
 const name = process.argv.slice(2).find((argument) => !argument.startsWith('-'));
 if (name === undefined || !names.includes(name)) {
   console.error(
-    `usage: npm run bench -- NAME [--json] [--save] [--runs N] [--seconds N] [--rate HZ]\nNAME is one of: ${names.join(', ')}`,
+    `usage: npm run bench -- NAME [--json] [--save] [--runs N] [--seconds N] [--rate HZ] [--stage STAGE]\nNAME is one of: ${names.join(', ')}`,
   );
   process.exit(2);
 }

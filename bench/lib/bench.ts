@@ -11,12 +11,17 @@ import type { Summary } from './stats.js';
  */
 export type Stage = 'flat' | 'embedded' | 'hardware';
 
+/** A program of two stages has figures of both, each with its own meaning: the table of SPECIFICATION.md says which has which. */
+export type Stages = Stage | 'flat+embedded';
+
 export interface BenchOptions {
   /** How often each measurement is repeated; each program has its own default. */
   readonly runs: number | undefined;
   /** For programs that measure for a time, and that set a rate; the others take no notice. */
   readonly seconds: number | undefined;
   readonly rateHz: number | undefined;
+  /** Which of a program's stages to measure: all of them, or the one that --stage names. */
+  readonly stages: readonly Stage[];
   /** Where progress goes; the last line of standard output belongs to the result. */
   readonly progress: (line: string) => void;
 }
@@ -27,7 +32,7 @@ export type Figures = Readonly<Record<string, Summary | number>>;
 export interface BenchResult {
   readonly name: string;
   readonly host: HostFacts;
-  readonly stage: Stage;
+  readonly stage: Stages;
   /** What ours was measured against, in the same run. */
   readonly peers: Readonly<Record<string, Figures>>;
   readonly metrics: Figures;
@@ -36,7 +41,7 @@ export interface BenchResult {
 
 export interface Bench {
   readonly name: string;
-  readonly stage: Stage;
+  readonly stage: Stages;
   /** One line for people: what is measured and what is to be reached. */
   readonly about: string;
   run(options: BenchOptions): Promise<Omit<BenchResult, 'name' | 'host' | 'stage'>>;

@@ -43,6 +43,14 @@ export class InsidePlace {
     return path.join(this.folder, 'vivarium/dist/command/main.js');
   }
 
+  /** Copies a program and its libraries; how it is started here. */
+  program(file: string, libraries: readonly string[]) {
+    const folder = `${path.basename(file)}-libraries`;
+    mkdirSync(path.join(this.folder, folder), { recursive: true });
+    for (const library of libraries) this.copied(library, folder);
+    return { program: this.copied(file), env: { LD_LIBRARY_PATH: path.join(this.folder, folder) } };
+  }
+
   /** `vivarium run`, with what is kept in its cache here too. */
   vivarium(command: string, args: readonly string[]) {
     const env = { ...process.env, XDG_CACHE_HOME: path.join(this.folder, 'cache') };

@@ -6,7 +6,7 @@ import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { embeddedHost } from '#lib/host/index.js';
-import { hostFacts, type Bench, type BenchResult, type Figures } from './bench.js';
+import { hostFacts, type Bench, type BenchResult, type Figures, type Stage, type Stages } from './bench.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -16,6 +16,7 @@ const { values, positionals } = parseArgs({
     runs: { type: 'string' },
     seconds: { type: 'string' },
     rate: { type: 'string' },
+    stage: { type: 'string' },
   },
 });
 
@@ -25,6 +26,9 @@ const seconds = wholeNumber('seconds', values.seconds);
 const rateHz = wholeNumber('rate', values.rate);
 
 const { bench } = (await import(`../${name}.js`)) as { bench: Bench };
+const stages = stagesOf(bench, values.stage);
+// A result with half of its figures would replace a whole one.
+if (values.save && stages.join('+') !== bench.stage) throw new RangeError('--save: all stages are wanted');
 if (bench.stage === 'flat' && !kvmIsThere()) {
   // The same program on the embedded host's KVM. Only the ratios say something there.
   const inside = await embeddedHost.run(import.meta.filename, {
@@ -36,12 +40,12 @@ if (bench.stage === 'flat' && !kvmIsThere()) {
 }
 const host = hostFacts();
 const progress = (line: string) => void process.stderr.write(`${line}\n`);
-progress(`${bench.name} [${bench.stage}]: ${bench.about}`);
+progress(`${bench.name} [${stages.join('+')}]: ${bench.about}`);
 const result: BenchResult = {
   name: bench.name,
   host,
-  stage: bench.stage,
-  ...(await bench.run({ runs, seconds, rateHz, progress })),
+  stage: stages.join('+') as Stages,
+  ...(await bench.run({ runs, seconds, rateHz, stages, progress })),
 };
 
 if (values.save) {
@@ -55,6 +59,14 @@ if (values.json) {
 } else {
   printFigures('vivarium', result.metrics);
   for (const [peer, figures] of Object.entries(result.peers)) printFigures(peer, figures);
+}
+
+function stagesOf({ stage }: Bench, only: string | undefined): readonly Stage[] {
+  const all = stage.split('+') as Stage[];
+  if (only === undefined) return all;
+  const chosen = all.filter((each) => each === only);
+  if (chosen.length === 0) throw new RangeError(`--stage: ${only} is none of ${all.join(', ')}`);
+  return chosen;
 }
 
 function wholeNumber(option: string, value: string | undefined): number | undefined {

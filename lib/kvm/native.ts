@@ -142,7 +142,7 @@ export interface NativeIoQueue {
 
 /** A tap interface, and what its frames are read with. Every call may be a SystemError. */
 export interface NativeTap {
-  /** Stands in the runtime's queue, once, when there are frames after a read() that found no more, or a change. */
+  /** Stands in the runtime's queue, once, when frames have come, or a change. */
   readonly sourceId: number;
   /** As the interface is called now. */
   name(): string;

@@ -1,6 +1,6 @@
 /**
- * A tap interface: frames between the kernel's network stack and this process. Typed and awake: what the event thread
- * finds readable reaches `onReady` on the JavaScript thread. Flags and what frames mean are the caller's (vsp/net).
+ * A tap interface: frames between the kernel's network stack and this process. Typed and awake: what JavaScript's event
+ * loop finds readable reaches `onReady` on the JavaScript thread. Flags and what frames mean are the caller's (vsp/net).
  */
 import { loadBinding } from './binding.js';
 import type { NativeTap } from './native.js';
@@ -11,7 +11,7 @@ export function interfaceExists(name: string): boolean {
 }
 
 export class TapDevice {
-  /** There may be frames, or a change, for those who have read all or asked; called once for each time. */
+  /** There may be frames, or a change; called once for several that came close together. */
   onReady: (() => void) | undefined;
   readonly #native: NativeTap;
   readonly #sourceId: number;

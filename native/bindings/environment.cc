@@ -63,6 +63,11 @@ void Environment::addPager(const std::shared_ptr<Pager>& pager) {
   pagers_.push_back(pager);
 }
 
+void Environment::addTap(const std::shared_ptr<Tap>& tap) {
+  std::erase_if(taps_, [](const std::weak_ptr<Tap>& row) { return row.expired(); });
+  taps_.push_back(tap);
+}
+
 void Environment::ref() {
   if (references_++ == 0) napi_ref_threadsafe_function(env_, doorbell_);
 }
@@ -105,6 +110,9 @@ void Environment::cleanUp(void* data) {
   for (const auto& machine : machines) machine->finishClose();
   for (const auto& row : self->ioQueues_) {
     if (const auto queue = row.lock()) queue->close();
+  }
+  for (const auto& row : self->taps_) {
+    if (const auto tap = row.lock()) tap->stop();
   }
   // After all who may wait for a page.
   for (const auto& row : self->pagers_) {

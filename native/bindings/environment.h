@@ -11,6 +11,7 @@
 #include "core/failure.h"
 #include "io/io_queue.h"
 #include "memory/pager.h"
+#include "net/tap.h"
 #include "thread/machine.h"
 
 namespace vivarium {
@@ -26,6 +27,7 @@ class Environment {
   void addMachine(const std::shared_ptr<Machine>& machine);
   void addIoQueue(const std::shared_ptr<IoQueue>& queue);
   void addPager(const std::shared_ptr<Pager>& pager);
+  void addTap(const std::shared_ptr<Tap>& tap);
   // The doorbell keeps the event loop alive while referenced more often than not.
   void ref();
   void unref();
@@ -52,6 +54,7 @@ class Environment {
   std::vector<std::weak_ptr<Machine>> machines_;
   std::vector<std::weak_ptr<IoQueue>> ioQueues_;
   std::vector<std::weak_ptr<Pager>> pagers_;
+  std::vector<std::weak_ptr<Tap>> taps_;
 };
 
 // Runs `body` and turns what it throws into JavaScript's errors: every method of the addon goes through here.

@@ -27,7 +27,9 @@ TapWrap::TapWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TapWrap>(inf
   guarded(info, [&] {
     const std::string name = stringArgument(info, 0, "name");
     const auto flags = static_cast<uint16_t>(integerArgument(info, 1, "flags", UINT16_MAX));
-    tap_ = std::make_unique<Tap>(Environment::of(info.Env()).runtime, name, flags);
+    Environment& environment = Environment::of(info.Env());
+    tap_ = std::make_shared<Tap>(environment.runtime, name, flags);
+    environment.addTap(tap_);
   });
 }
 

@@ -28,7 +28,7 @@ class TapWrap : public Napi::ObjectWrap<TapWrap> {
   Napi::Value changed(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
-  std::unique_ptr<Tap> tap_;  // null after close()
+  std::shared_ptr<Tap> tap_;  // null after close()
 };
 
 }  // namespace vivarium

@@ -1,4 +1,5 @@
-// See tap.h. Watches are of one shot: a burst of frames wakes the event thread once, and nobody while JavaScript reads.
+// See tap.h. Frames are watched by edges, without a system call to ask for the next; changes of interfaces, which are
+// those of the whole namespace, by one shot.
 #include "net/tap.h"
 
 #include <fcntl.h>
@@ -52,6 +53,7 @@ Tap::Tap(std::shared_ptr<Runtime> runtime, const std::string& name, uint16_t fla
     : runtime_(std::move(runtime)),
       source_(runtime_->ready->newSource()),
       fd_(::open(kDevice, O_RDWR | O_NONBLOCK | O_CLOEXEC)),
+      watcher_(runtime_->signalWatcher),
       counted_(runtime_->counters, &Counters::taps) {
   if (!fd_.valid()) throwSyscall("open", errno, kDevice);
   ifreq request = requestFor(name);
@@ -60,16 +62,25 @@ Tap::Tap(std::shared_ptr<Runtime> runtime, const std::string& name, uint16_t fla
   socket_ = Fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   check(socket_.get(), "socket", name);
   changes_ = openChanges();
+  readable_ = watcher_->addSignal(fd_.get(), [ready = runtime_->ready, source = source_] { ready->put(source); });
+  if (!changes_.valid()) return;
   EventLoop& loop = runtime_->events->loop();
   loop.start();
-  const auto wake = [ready = runtime_->ready, source = source_] { ready->put(source); };
-  readable_ = loop.addFdOnce(fd_.get(), wake);
-  if (changes_.valid()) changeable_ = loop.addFdOnce(changes_.get(), wake);
+  changeable_ = loop.addFdOnce(changes_.get(), [ready = runtime_->ready, source = source_, has = hasChanges_] {
+    has->store(true, std::memory_order_release);
+    ready->put(source);
+  });
 }
 
 Tap::~Tap() {
+  stop();
+}
+
+void Tap::stop() {
+  if (watcher_ == nullptr) return;
   source_->retire();
-  runtime_->events->loop().remove(readable_);
+  watcher_->remove(readable_);
+  watcher_ = nullptr;
   runtime_->events->loop().remove(changeable_);
 }
 
@@ -118,7 +129,6 @@ size_t Tap::read(std::span<uint8_t> slab, size_t maxFrameBytes, std::span<uint32
     }
     if (got <= 0) {
       *drained = true;
-      runtime_->events->loop().rearm(readable_);
       break;
     }
     lengths[count++] = static_cast<uint32_t>(got);
@@ -138,7 +148,7 @@ int Tap::write(std::span<const uint8_t> header, std::span<const uint8_t> frame) 
 }
 
 bool Tap::changed() {
-  if (!changes_.valid()) return false;
+  if (!hasChanges_->exchange(false, std::memory_order_acquire)) return false;
   bool any = false;
   uint8_t ignored[64];
   for (;;) {

@@ -1,8 +1,10 @@
 // A tap interface (Documentation/networking/tuntap.rst of Linux): frames, each behind its virtio header, between the
-// kernel and JavaScript's own buffers. The event thread only says when there is something to read: bytes are copied
-// once, on the JavaScript thread, and what is not read waits in the interface's queue, which is bounded and drops.
+// kernel and JavaScript's own buffers. JavaScript's event loop itself watches for frames (where it can't, the event
+// thread does): bytes are copied once, on the JavaScript thread, and what is not read waits in the interface's queue,
+// which is bounded and drops.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -27,6 +29,9 @@ class Tap {
   Tap(const Tap&) = delete;
   Tap& operator=(const Tap&) = delete;
 
+  // Nothing is watched any more: the environment ends, and with it who watches. Idempotent.
+  void stop();
+
   uint32_t sourceId() const { return source_->id(); }
   // The name that it has now, since an administrator may change it. Throws Failure kSyscall.
   std::string name() const;
@@ -40,8 +45,8 @@ class Tap {
   void setInterfaceFlags(uint32_t flags);
 
   // Reads frames into `slab`, one behind the other, until `lengths` is full, the rest of the slab could be too small
-  // for a frame of `maxFrameBytes`, or there is no more. In that last case `*drained`, and the source will stand in the
-  // queue when there is. The number of frames. Throws Failure kSyscall when the interface is gone.
+  // for a frame of `maxFrameBytes`, or there is no more. In that last case `*drained`. Whatever comes afterwards puts
+  // the source into the queue. The number of frames. Throws Failure kSyscall when the interface is gone.
   size_t read(std::span<uint8_t> slab, size_t maxFrameBytes, std::span<uint32_t> lengths, bool* drained);
   // One frame; 0, or the errno.
   int write(std::span<const uint8_t> header, std::span<const uint8_t> frame);
@@ -55,7 +60,10 @@ class Tap {
   Fd fd_;
   Fd socket_;   // for requests about interfaces, in the namespace that the tap was opened in
   Fd changes_;  // NETLINK_ROUTE, invalid where it can't be had
-  EventLoop::Key readable_ = 0;
+  // Changes that changed() has not heard of: it is asked each time, and mostly there are none.
+  std::shared_ptr<std::atomic<bool>> hasChanges_ = std::make_shared<std::atomic<bool>>(false);
+  FdWatcher* watcher_;
+  FdWatcher::Key readable_ = 0;
   EventLoop::Key changeable_ = 0;
   Counted counted_;
 };

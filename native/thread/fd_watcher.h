@@ -13,7 +13,8 @@ class FdWatcher {
   using Key = uint64_t;  // never 0, never used again
 
   virtual ~FdWatcher() = default;
-  // `handler` is called after each signal, once for several that came close together. The counter need not be read. The
+  // `handler` is called after each signal (an edge: more to read than before), once for several that came close
+  // together. The counter need not be read. The
   // descriptor outlives remove(). JavaScript thread; 0 when there will be no calls, since the environment ends.
   virtual Key addSignal(int fd, Handler handler) = 0;
   // No call begins afterwards, but one that has begun on another thread may still be under way. JavaScript thread.

@@ -45,6 +45,7 @@ export class TapBackend implements NetBackend {
   #isPaused = false;
   #isReading = false;
   #isYielding = false;
+  #looksLater = false;
   #isClosed = false;
   #lost = 0;
   #badFrames = 0;
@@ -84,6 +85,7 @@ export class TapBackend implements NetBackend {
       if (errno === EIO) isDown = true; // drivers/net/tun.c: the interface is not up
     }
     if (isDown) this.#look();
+    this.#lookForAnswers();
     return true;
   }
 
@@ -129,6 +131,19 @@ export class TapBackend implements NetBackend {
     if (up === this.#isUp) return;
     this.#isUp = up;
     this.#host?.link(up);
+  }
+
+  /**
+   * Once this turn's frames have gone: the host's own stack has answered by then, and a look costs less than to be woken.
+   * Not inside send(), whose callers have their own to finish.
+   */
+  #lookForAnswers(): void {
+    if (this.#looksLater) return;
+    this.#looksLater = true;
+    queueMicrotask(() => {
+      this.#looksLater = false;
+      if (!this.#isPaused && !this.#isClosed && this.#failure === undefined) this.#read();
+    });
   }
 
   #read(): void {

@@ -193,6 +193,23 @@ describe('tap', () => {
     expect(backend.describe()).toMatchObject({ kind: 'tap', name: 'tap7', up: true, lost: 0, badFrames: 1 });
   });
 
+  it('looks for answers once what a turn had to send is sent, unless it is paused', async () => {
+    const { port, backend, got } = await opened();
+    const answer = unfinished(tcp(2));
+    port.waiting = [queued(answer)];
+    backend.send([{ bytes: tcp(1) }]);
+    backend.send([{ bytes: tcp(1) }]);
+    expect(got).toEqual([]);
+    await Promise.resolve();
+    expect(got).toEqual([answer]);
+    port.waiting = [queued(answer)];
+    backend.setPaused(true);
+    backend.send([{ bytes: tcp(1) }]);
+    await Promise.resolve();
+    expect([got.length, port.waiting.length]).toEqual([1, 1]);
+    await backend.close();
+  });
+
   it('reads nothing while it is paused, all of it afterwards, and lets others have their turn', async () => {
     const { port, backend, got } = await opened();
     backend.setPaused(true);

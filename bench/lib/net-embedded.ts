@@ -1,0 +1,76 @@
+/**
+ * The network device under stock Linux, inside the embedded host where this machine's KVM can't run that (net-inside.ts): streams of iperf3,
+ * small frames and echoes between a guest and the host's end of a tap, against QEMU's virtio-net on the same tap without vhost,
+ * same kernel, initramfs and host, in one run, each warmed up. Only the ratios mean something.
+ */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { embeddedHost, findQemu } from '#lib/host/index.js';
+import { defaultKernel } from '#lib/images/kernel.js';
+import type { Figures } from './bench.js';
+import { packagedProgram } from './guest-image.js';
+import { librariesOf } from './libraries.js';
+import { compileNetload, netInitramfs } from './net-image.js';
+import { NET_JOBS, type NetContestant, type NetRequest, type NetResult } from './net-request.js';
+import { pairedRatio, summarise } from './stats.js';
+
+export interface EmbeddedOptions {
+  readonly runs: number;
+  /** How long each job runs. */
+  readonly seconds: number;
+  readonly progress: (line: string) => void;
+}
+
+export async function measureEmbedded({ runs, seconds, progress }: EmbeddedOptions) {
+  const folder = await mkdtemp(path.join(tmpdir(), 'vivarium-bench-'));
+  try {
+    const kernel = await defaultKernel();
+    const iperf3 = await packagedProgram('iperf3');
+    const netload = await compileNetload(folder);
+    const initrd = path.join(folder, 'initrd.cpio');
+    await writeFile(initrd, await netInitramfs({ kernel, iperf3, netload, seconds }));
+    const qemu = findQemu();
+    if (qemu === undefined) throw new Error('qemu-system-x86_64 is not installed: npm run setup');
+    const libraries = await librariesOf(qemu);
+    const request: NetRequest = { kernel: kernel.path, initrd, qemu, libraries, iperf3, netload, runs, seconds };
+    progress(`${kernel.release}; starting the embedded host`);
+    const inside = await embeddedHost.run(path.resolve(import.meta.dirname, 'net-inside.js'), {
+      args: [JSON.stringify(request)],
+      onStderr: (bytes) => void process.stderr.write(bytes),
+    });
+    if (inside.status !== 0) throw new Error(`inside the embedded host: exit status ${inside.status}`);
+    return figures(JSON.parse(inside.stdout.trim().split('\n').at(-1)!) as NetResult);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Costs against QEMU's: at most 1 is to be reached. */
+function figures(result: NetResult): { metrics: Figures; peers: Record<string, Figures> } {
+  const metrics: Record<string, Figures[string]> = {};
+  const peers: Record<string, Figures> = { qemu: {} };
+  for (const job of NET_JOBS) {
+    const of = (contestant: NetContestant) => {
+      const samples = result[contestant][job];
+      return {
+        timeUs: samples.map(({ perSecond, roundTripUs }) => roundTripUs ?? 1e6 / perSecond),
+        cpuUs: samples.map(({ cpuUs }) => cpuUs),
+      };
+    };
+    const ours = of('vivarium');
+    const theirs = of('qemu');
+    metrics[`${job}TimeRatio`] = pairedRatio(ours.timeUs, theirs.timeUs);
+    metrics[`${job}CpuRatio`] = pairedRatio(ours.cpuUs, theirs.cpuUs);
+    Object.assign(metrics, costs(job, ours));
+    Object.assign(peers['qemu']!, costs(job, theirs));
+  }
+  return { metrics, peers };
+}
+
+/** Of a stream for a kilobit. */
+function costs(job: string, of: { timeUs: readonly number[]; cpuUs: readonly number[] }): Figures {
+  const rate = { [`${job}PerSecond`]: summarise(of.timeUs.map((us) => 1e6 / us)) };
+  const time = job === 'ping' ? { pingRoundTripUs: summarise(of.timeUs) } : rate;
+  return { ...time, [`${job}CpuUs`]: summarise(of.cpuUs) };
+}
