@@ -100,3 +100,35 @@ export function bytes(
     ),
   );
 }
+
+/** The state of a part within that of a larger one; its own schema takes it later. */
+export const savedPart: v.GenericSchema<SavedPart> = v.strictObject({
+  type: v.pipe(v.string(), v.maxLength(64)),
+  version: integer(0, 0xffff),
+  data: v.unknown(),
+});
+
+/** The states of parts by their names. */
+export const savedParts: v.GenericSchema<Record<string, SavedPart>> = v.record(
+  v.pipe(v.string(), v.maxLength(64)),
+  savedPart,
+);
+
+/**
+ * Hands each part its own state: `saved` must name exactly those of `parts`.
+ *
+ * @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION
+ */
+export function restoreParts(
+  whole: string,
+  parts: Readonly<Record<string, Savable>>,
+  saved: Readonly<Record<string, SavedPart>>,
+): void {
+  const missing = Object.keys(parts).filter((name) => !Object.hasOwn(saved, name));
+  const strange = Object.keys(saved).filter((name) => !Object.hasOwn(parts, name));
+  if (missing.length > 0 || strange.length > 0) {
+    const words = [...missing.map((name) => `none of ${name}`), ...strange.map((name) => `one of ${name} too many`)];
+    throw new VmmError('ERR_SNAPSHOT', `the states of a ${whole} in the snapshot are wrong: ${words.join(', ')}`);
+  }
+  for (const [name, part] of Object.entries(parts)) part.restoreState(saved[name]!);
+}

@@ -45,6 +45,19 @@ export class ByteQueue {
     return done;
   }
 
+  /** A copy of what waits. */
+  copy(): Uint8Array {
+    const copy = new Uint8Array(this.#length);
+    let done = 0;
+    for (let index = this.#head; index < this.#chunks.length; index++) {
+      const chunk = this.#chunks[index]!;
+      const waiting = index === this.#head ? chunk.subarray(this.#taken) : chunk;
+      copy.set(waiting, done);
+      done += waiting.length;
+    }
+    return copy;
+  }
+
   clear(): void {
     this.#chunks = [];
     this.#head = this.#taken = this.#length = 0;

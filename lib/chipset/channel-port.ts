@@ -3,6 +3,8 @@
  * page and ring are in lib/abi/guest-channel.ts. Both directions are bounded: the host may send up to a window ahead
  * of the guest, the guest as much as the host has given credit for. It must not trust a number of the guest's.
  */
+import * as v from 'valibot';
+import { bytes, integer, stateFormat, u32, type Savable, type SavedPart } from '../base/saved-state.js';
 import type { AccessSize, BusDevice } from '../bus/device.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Logger, RateLimit } from '../base/logger.js';
@@ -57,7 +59,7 @@ interface ChannelState {
   guestMistakes: number;
 }
 
-export class ChannelPort implements BusDevice, ChannelHostEnd {
+export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
   readonly name = 'channel';
   onReceive: ((bytes: Uint8Array) => void) | undefined;
   onDrain: (() => void) | undefined;
@@ -179,6 +181,19 @@ export class ChannelPort implements BusDevice, ChannelHostEnd {
     this.#drained();
   }
 
+  saveState(): SavedPart {
+    return channelFormat.save({ ...this.#state, toGuest: this.#toGuest.copy() });
+  }
+
+  /** For the guest the session goes on. Its host end is a new one, and has to know what it has to go on with. */
+  restoreState(part: SavedPart): void {
+    const { toGuest, ...state } = channelFormat.load(part);
+    Object.assign(this.#state, state);
+    this.#toGuest.clear();
+    this.#toGuest.push(toGuest);
+    this.#wantsDrain = toGuest.length >= this.#highWaterBytes;
+  }
+
   inspect(): unknown {
     return { ...this.#state, pendingBytes: this.#toGuest.length };
   }
@@ -285,4 +300,24 @@ export class ChannelPort implements BusDevice, ChannelHostEnd {
 }
 
 const MAX_CREDIT_BYTES = 0x7fffffff;
+/** The host end sends no more than a window ahead of each stream. */
+const MAX_WAITING_BYTES = 64 * 1024 * 1024;
+const counter = integer(0, Number.MAX_SAFE_INTEGER);
+
+const channelFormat = stateFormat({
+  type: 'guest-channel',
+  version: 1,
+  schema: v.strictObject({
+    page: u32,
+    creditBytes: integer(0, MAX_CREDIT_BYTES),
+    owesReadable: v.boolean(),
+    owesWritable: v.boolean(),
+    sessions: counter,
+    receivedBytes: counter,
+    sentBytes: counter,
+    rings: counter,
+    guestMistakes: counter,
+    toGuest: bytes({ maxLength: MAX_WAITING_BYTES }),
+  }),
+});
 const ALL_ONES: Readonly<Record<number, number>> = { 1: 0xff, 2: 0xffff, 4: 0xffffffff };

@@ -3,7 +3,9 @@
  * answers to a driver's probe, with a keyboard that nobody types on and no auxiliary device. The FADT and the DSDT do
  * not name it, so a Linux with ACPI does not probe at all. It reports a reset and never performs one.
  */
+import * as v from 'valibot';
 import { I8042Answer, I8042Command, I8042Control, I8042OutputPort, I8042Status } from '../abi/i8042.js';
+import { bytes, integer, stateFormat, u8, type Savable, type SavedPart } from '../base/saved-state.js';
 import type { AccessSize, BusDevice, InterruptLine } from '../bus/device.js';
 import { Keyboard } from './keyboard.js';
 
@@ -37,7 +39,22 @@ function powerOn() {
   };
 }
 
-export class I8042 implements BusDevice {
+const i8042Format = stateFormat({
+  type: 'i8042',
+  version: 1,
+  schema: v.strictObject({
+    ram: bytes({ length: RAM_BYTES }),
+    outputPort: u8,
+    waiting: v.pipe(v.array(v.strictObject({ byte: u8, status: u8 })), v.maxLength(MAX_WAITING)),
+    lastByte: u8,
+    lastWasCommand: v.boolean(),
+    awaiting: v.optional(u8),
+    interrupt: v.boolean(),
+    keyboard: v.strictObject({ awaiting: v.optional(u8), scanCodeSet: integer(1, 3) }),
+  }),
+});
+
+export class I8042 implements BusDevice, Savable {
   readonly name = 'i8042';
   readonly maxSize = 1;
 
@@ -73,6 +90,24 @@ export class I8042 implements BusDevice {
     this.#state = powerOn();
     this.#keyboard.reset();
     this.#updateLine();
+  }
+
+  saveState(): SavedPart {
+    const { ram, waiting, ...state } = this.#state;
+    return i8042Format.save({
+      ...state,
+      ram: ram.slice(),
+      waiting: waiting.map((answer) => ({ ...answer })),
+      interrupt: this.#lineIsHigh,
+      keyboard: this.#keyboard.state,
+    });
+  }
+
+  restoreState(part: SavedPart): void {
+    const { interrupt, keyboard, ram, awaiting, ...state } = i8042Format.load(part);
+    this.#state = { ...state, ram: ram.slice(), awaiting };
+    this.#keyboard.restore(keyboard);
+    this.#setLine(interrupt);
   }
 
   inspect(): unknown {

@@ -3,7 +3,9 @@
  * alone; what the guest does that concerns a machine comes back through the listener, after the serial ports' output.
  */
 import { RateLimit, type Logger } from '../base/logger.js';
+import * as v from 'valibot';
 import type { Clock } from '../base/clock.js';
+import { restoreParts, savedParts, stateFormat, type Savable, type SavedPart } from '../base/saved-state.js';
 import type { AddressBus, BusDevice, FastRegisters, InterruptLine } from '../bus/index.js';
 import type { AcpiContributor } from '../boot/acpi.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
@@ -54,7 +56,13 @@ export interface PcChipsetOptions {
   readonly timer2?: TimerChannel2;
 }
 
-export class PcChipset {
+const chipsetFormat = stateFormat({
+  type: 'pc-chipset',
+  version: 1,
+  schema: v.strictObject({ devices: savedParts }),
+});
+
+export class PcChipset implements Savable {
   readonly com1: Serial16550;
   readonly com2: Serial16550;
   readonly rtc: RtcCmos;
@@ -66,13 +74,14 @@ export class PcChipset {
   /** What the devices add to the DSDT. */
   readonly acpi: readonly AcpiContributor[] = [chipsetAcpi, generationIdAcpi];
 
-  readonly #devices: BusDevice[] = [];
+  readonly #devices: (BusDevice & Savable)[] = [];
+  readonly #timer: PmTimer;
   #isClosed = false;
 
   /** @throws RangeError when the bus has a device at one of the chipset's ports already. */
   constructor(options: PcChipsetOptions) {
     const { ports, clock, logger, fast, listener } = options;
-    const add = <T extends BusDevice>(device: T, first: number, length: number): T => {
+    const add = <T extends BusDevice & Savable>(device: T, first: number, length: number): T => {
       ports.add({ first, length }, device);
       this.#devices.push(device);
       return device;
@@ -116,6 +125,7 @@ export class PcChipset {
     ports.add({ first: Port.I8042_COMMAND, length: 1 }, i8042, { firstOffset: I8042_COMMAND_OFFSET });
 
     const timer = add(new PmTimer(clock), Port.PM_TIMER, 4);
+    this.#timer = timer;
     this.power = add(
       new PowerManagement({ sci: irqLine(Gsi.SCI), timer, onPowerOff: settled(() => listener.onPowerOff()) }),
       Port.PM1A_EVENT,
@@ -181,6 +191,26 @@ export class PcChipset {
   reset(): void {
     this.settle();
     for (const device of this.#devices) device.reset();
+  }
+
+  /** Every device by its name, what they had gathered handed on before. */
+  saveState(): SavedPart {
+    this.settle();
+    return chipsetFormat.save({
+      devices: Object.fromEntries(this.#devices.map((device) => [device.name, device.saveState()])),
+    });
+  }
+
+  /** Drives the interrupt lines as they were: before the interrupt controllers get their own states, see machine/state. */
+  restoreState(part: SavedPart): void {
+    const { devices } = chipsetFormat.load(part);
+    restoreParts('chipset', Object.fromEntries(this.#devices.map((device) => [device.name, device])), devices);
+  }
+
+  /** The guest's clocks (date, PM timer) move on by time in which there was no machine. */
+  passTime(ns: bigint): void {
+    this.rtc.passTime(ns);
+    this.#timer.passTime(ns);
   }
 
   /** Hands on the last output; interrupt lines are not touched from here on, so that timers may still fire. */

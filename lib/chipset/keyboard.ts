@@ -44,6 +44,16 @@ export class Keyboard {
     }
   }
 
+  /** For i8042.ts, which saves it with its own. */
+  get state(): { readonly awaiting: number | undefined; readonly scanCodeSet: number } {
+    return { awaiting: this.#awaiting, scanCodeSet: this.#scanCodeSet };
+  }
+
+  restore({ awaiting, scanCodeSet }: { readonly awaiting?: number | undefined; readonly scanCodeSet: number }): void {
+    this.#awaiting = awaiting;
+    this.#scanCodeSet = scanCodeSet;
+  }
+
   reset(): void {
     this.#awaiting = undefined;
     this.#scanCodeSet = 2;

@@ -3,15 +3,23 @@
  * from the clock when it is read. TMR_STS follows each change of the counter's top bit. A host timer runs only while
  * the guest wants that event's interrupt; Linux never does.
  */
+import * as v from 'valibot';
 import { PM_TIMER_HZ } from '../abi/acpi-pm.js';
 import type { Clock, Timer } from '../base/clock.js';
+import { stateFormat, u64, type Savable, type SavedPart } from '../base/saved-state.js';
 import type { AccessSize, BusDevice } from '../bus/device.js';
 
 /** The top bit changes each time these many counts have gone by. */
 const HALF_RANGE = 1n << 31n;
 const NS_PER_SECOND = 1_000_000_000n;
 
-export class PmTimer implements BusDevice {
+const pmTimerFormat = stateFormat({
+  type: 'pm-timer',
+  version: 1,
+  schema: v.strictObject({ runNs: u64, acknowledged: u64 }),
+});
+
+export class PmTimer implements BusDevice, Savable {
   readonly name = 'pm-timer';
   /** Called when the top bit changes while it is watched. */
   onOverflow: (() => void) | undefined;
@@ -56,6 +64,25 @@ export class PmTimer implements BusDevice {
   reset(): void {
     this.#startNs = this.#clock.nowNs();
     this.#acknowledged = 0n;
+  }
+
+  saveState(): SavedPart {
+    return pmTimerFormat.save({ runNs: this.#clock.nowNs() - this.#startNs, acknowledged: this.#acknowledged });
+  }
+
+  /** Whether it is watched is the power management's to restore. */
+  restoreState(part: SavedPart): void {
+    const { runNs, acknowledged } = pmTimerFormat.load(part);
+    this.#startNs = this.#clock.nowNs() - runNs;
+    this.#acknowledged = acknowledged;
+  }
+
+  /** The counter moves on by time in which the guest did not run. */
+  passTime(ns: bigint): void {
+    this.#startNs -= ns;
+    if (!this.#watch) return;
+    this.watchOverflow(false);
+    this.watchOverflow(true);
   }
 
   inspect(): unknown {

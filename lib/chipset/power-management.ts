@@ -5,8 +5,10 @@
  *
  *   powerButton() -> PWRBTN_STS -> (PWRBTN_EN) -> SCI -> guest writes SLP_TYP = S5 and SLP_EN -> onPowerOff()
  */
+import * as v from 'valibot';
 import { Pm1Control, Pm1Event, SLEEP_TYPE_S5 } from '../abi/acpi-pm.js';
 import { GPE0_LENGTH_BYTES, Port } from '../abi/ports.js';
+import { bytes, integer, stateFormat, u16, type Savable, type SavedPart } from '../base/saved-state.js';
 import type { AccessSize, BusDevice, InterruptLine } from '../bus/device.js';
 import type { PmTimer } from './pm-timer.js';
 
@@ -38,7 +40,21 @@ function powerOn() {
   };
 }
 
-export class PowerManagement implements BusDevice {
+const powerFormat = stateFormat({
+  type: 'acpi-pm',
+  version: 1,
+  schema: v.strictObject({
+    status: u16,
+    enable: u16,
+    control: u16,
+    gpeStatus: bytes({ length: GPE0_LENGTH_BYTES / 2 }),
+    gpeEnable: bytes({ length: GPE0_LENGTH_BYTES / 2 }),
+    sci: v.boolean(),
+    powerButtonPresses: integer(0, Number.MAX_SAFE_INTEGER),
+  }),
+});
+
+export class PowerManagement implements BusDevice, Savable {
   readonly name = 'acpi-pm';
   /** Status bits are cleared byte by byte, as the specification allows for every width. */
   readonly maxSize = 1;
@@ -109,6 +125,27 @@ export class PowerManagement implements BusDevice {
     this.#options.timer.watchOverflow(false);
     this.#options.timer.clearOverflow();
     this.#update();
+  }
+
+  saveState(): SavedPart {
+    const { gpeStatus, gpeEnable, ...registers } = this.#state;
+    return powerFormat.save({
+      ...registers,
+      gpeStatus: gpeStatus.slice(),
+      gpeEnable: gpeEnable.slice(),
+      sci: this.#sciIsHigh,
+      powerButtonPresses: this.#powerButtonPresses,
+    });
+  }
+
+  /** After the timer, which it watches where the guest wants that. */
+  restoreState(part: SavedPart): void {
+    const { sci, powerButtonPresses, gpeStatus, gpeEnable, ...registers } = powerFormat.load(part);
+    this.#state = { ...registers, gpeStatus: gpeStatus.slice(), gpeEnable: gpeEnable.slice() };
+    this.#powerButtonPresses = powerButtonPresses;
+    if (sci !== this.#sciIsHigh) this.#options.sci.set(sci);
+    this.#sciIsHigh = sci;
+    this.#options.timer.watchOverflow((registers.enable & Pm1Event.TIMER) !== 0);
   }
 
   inspect(): unknown {

@@ -5,9 +5,11 @@
  * to come.
  */
 import { RTC_OSCILLATOR_HZ, RTC_VALID, RtcA, RtcB, RtcC, RtcRegister } from '../abi/rtc.js';
+import * as v from 'valibot';
 import type { Clock, Timer } from '../base/clock.js';
 import { KiB, MiB } from '../base/units.js';
 import { Port } from '../abi/ports.js';
+import { bytes, integer, stateFormat, u64, u8, type Savable, type SavedPart } from '../base/saved-state.js';
 import type { AccessSize, BusDevice, FastRegisters, InterruptLine } from '../bus/device.js';
 import { CALENDAR_REGISTERS, decodeDate, encodeDate, nextAlarmMs } from './rtc-calendar.js';
 
@@ -52,7 +54,29 @@ interface RtcState {
   seenPeriods: bigint;
 }
 
-export class RtcCmos implements BusDevice {
+const MAX_DATE_MS = 8.64e15;
+const dateMs = integer(-MAX_DATE_MS, MAX_DATE_MS);
+
+/** Dates are the guest's; no time of the host's is in it. */
+const rtcFormat = stateFormat({
+  type: 'rtc-cmos',
+  version: 1,
+  schema: v.strictObject({
+    bytes: bytes({ length: RTC_BYTES }),
+    dateMs,
+    index: integer(0, 0x7f),
+    flags: u8,
+    heldMs: v.optional(dateMs),
+    heldIsWritten: v.boolean(),
+    seenMs: dateMs,
+    /** How long the oscillator has run, and the periods seen of that. */
+    runNs: u64,
+    seenPeriods: u64,
+    interrupt: v.boolean(),
+  }),
+});
+
+export class RtcCmos implements BusDevice, Savable {
   readonly name = 'rtc';
   readonly maxSize = 1;
 
@@ -71,8 +95,11 @@ export class RtcCmos implements BusDevice {
   };
   #lineIsHigh = false;
   #timer: Timer | undefined;
+  /** The oscillator's beginning, on the clock. */
+  #startNs: bigint;
 
   constructor(options: RtcCmosOptions) {
+    this.#startNs = options.clock.nowNs();
     this.#irq = options.irq;
     this.#clock = options.clock;
     this.#memory = options.memory;
@@ -135,6 +162,38 @@ export class RtcCmos implements BusDevice {
     this.#state.heldMs = undefined;
     this.#state.seenMs = this.#dateMs();
     this.#state.seenPeriods = this.#periods();
+    this.#update();
+  }
+
+  saveState(): SavedPart {
+    const { heldMs, ...state } = this.#state;
+    return rtcFormat.save({
+      bytes: this.#bytes.slice(),
+      dateMs: Math.round(this.#dateMs()),
+      ...state,
+      ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs) }),
+      seenMs: Math.round(state.seenMs),
+      runNs: this.#runNs(),
+      interrupt: this.#lineIsHigh,
+    });
+  }
+
+  /** The date goes on from the saved one; see passTime(). */
+  restoreState(part: SavedPart): void {
+    const { bytes: saved, dateMs, runNs, interrupt, heldMs, ...state } = rtcFormat.load(part);
+    this.#bytes.set(saved);
+    this.#battery.offsetMs = Math.round(dateMs - this.#clock.wallMs());
+    Object.assign(this.#state, state, { heldMs });
+    this.#startNs = this.#clock.nowNs() - runNs;
+    if (interrupt !== this.#lineIsHigh) this.#irq.set(interrupt);
+    this.#lineIsHigh = interrupt;
+    this.#update();
+  }
+
+  /** The guest's date moves on by time in which it did not run. A clock that is held stands as before. */
+  passTime(ns: bigint): void {
+    this.#battery.offsetMs += Math.round(Number(ns) / 1e6);
+    this.#startNs -= ns;
     this.#update();
   }
 
@@ -232,10 +291,14 @@ export class RtcCmos implements BusDevice {
     this.#irq.set(high);
   }
 
-  /** Periods of the periodic interrupt since the clock's beginning; 0 while it is off. */
+  #runNs(): bigint {
+    return this.#clock.nowNs() - this.#startNs;
+  }
+
+  /** Periods of the periodic interrupt since the oscillator's beginning; 0 while it is off. */
   #periods(): bigint {
     const periodNs = this.#periodNs();
-    return periodNs === undefined ? 0n : this.#clock.nowNs() / periodNs;
+    return periodNs === undefined ? 0n : this.#runNs() / periodNs;
   }
 
   #periodNs(): bigint | undefined {
@@ -255,7 +318,7 @@ export class RtcCmos implements BusDevice {
     const delays: bigint[] = [];
     const periodNs = this.#periodNs();
     if ((waiting & RtcB.PERIODIC) !== 0 && periodNs !== undefined) {
-      delays.push(periodNs - (this.#clock.nowNs() % periodNs));
+      delays.push(periodNs - (this.#runNs() % periodNs));
     }
     if (this.#state.heldMs === undefined && (waiting & (RtcB.UPDATE | RtcB.ALARM)) !== 0) {
       const nowMs = this.#dateMs();

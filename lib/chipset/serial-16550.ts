@@ -20,7 +20,9 @@ import {
 import { UART_PORT_COUNT } from '../abi/ports.js';
 import type { Clock } from '../base/clock.js';
 import type { AccessSize, BusDevice, FastRegisters, InterruptLine, ReadQueue } from '../bus/device.js';
+import type { Savable, SavedPart } from '../base/saved-state.js';
 import { RegisterPublisher } from './register-publisher.js';
+import { serialFormat } from './serial-state.js';
 import { UartReceiver } from './uart-receiver.js';
 import { UartTransmitter } from './uart-transmitter.js';
 
@@ -69,7 +71,7 @@ function powerOn() {
   };
 }
 
-export class Serial16550 implements BusDevice {
+export class Serial16550 implements BusDevice, Savable {
   readonly name: string;
   readonly maxSize = 1;
 
@@ -83,7 +85,7 @@ export class Serial16550 implements BusDevice {
   readonly #queue: ReadQueue;
   /** How many bytes of the FIFO, from its front, stand in the read queue. */
   #queuedBytes = 0;
-  readonly #counters = { receivedBytes: 0, sentBytes: 0, overruns: 0 };
+  #counters = { receivedBytes: 0, sentBytes: 0, overruns: 0 };
 
   constructor(options: Serial16550Options) {
     this.#options = options;
@@ -214,6 +216,33 @@ export class Serial16550 implements BusDevice {
       interrupt: this.#lineIsHigh,
       ...this.#counters,
     };
+  }
+
+  /** Ends the turn before, so that nothing is under way to the host or to the interrupt line. */
+  saveState(): SavedPart {
+    this.settle();
+    this.#sync();
+    const { fifo, ...registers } = this.#state;
+    return serialFormat.save({
+      registers: { ...registers, lineStatusReads: Math.min(registers.lineStatusReads, 0xffff) },
+      fifo: Uint8Array.from(fifo),
+      interrupt: this.#lineIsHigh,
+      receiver: this.#receiver.saveState(),
+      held: this.#transmitter.held(),
+      counters: { ...this.#counters },
+    });
+  }
+
+  restoreState(part: SavedPart): void {
+    const { registers, fifo, interrupt, receiver, held, counters } = serialFormat.load(part);
+    this.#takeBackQueued();
+    this.#state = { ...registers, fifo: [...fifo] };
+    this.#counters = { ...counters };
+    this.#receiver.restoreState(receiver);
+    this.#transmitter.takeOver(held);
+    // Nothing is fed here: the line is as it was, whatever the interrupt controllers will be told of it later.
+    this.#setLine(interrupt);
+    this.#publish();
   }
 
   get #dividing(): boolean {
@@ -391,7 +420,10 @@ export class Serial16550 implements BusDevice {
   /** The PC takes the interrupt through a gate that OUT2 opens; in loop mode the OUT2 pin is off (section 8.6). */
   #updateLine(): void {
     const gated = (this.#state.mcr & (UartMcr.OUT2 | UartMcr.LOOP)) === UartMcr.OUT2;
-    const high = gated && this.#pendingInterrupt() !== UartIir.NONE;
+    this.#setLine(gated && this.#pendingInterrupt() !== UartIir.NONE);
+  }
+
+  #setLine(high: boolean): void {
     if (high === this.#lineIsHigh) return;
     this.#lineIsHigh = high;
     this.#options.irq.set(high);

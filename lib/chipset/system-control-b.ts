@@ -3,6 +3,8 @@
  * toggle that old delay loops count. KVM answers this port itself where its PIT is made with KVM_PIT_SPEAKER_DUMMY;
  * this device is for a machine without that. It does not own the PIT.
  */
+import * as v from 'valibot';
+import { stateFormat, u8, type Savable, type SavedPart } from '../base/saved-state.js';
 import type { AccessSize, BusDevice } from '../bus/device.js';
 
 /** Channel 2 of the PIT, as this port reaches it. */
@@ -14,7 +16,13 @@ export interface TimerChannel2 {
 const Bit = { GATE: 0x01, SPEAKER: 0x02, CHECKS: 0x0c, REFRESH: 0x10, OUTPUT: 0x20 } as const;
 const WRITABLE = Bit.GATE | Bit.SPEAKER | Bit.CHECKS;
 
-export class SystemControlB implements BusDevice {
+const systemControlFormat = stateFormat({
+  type: 'system-control-b',
+  version: 1,
+  schema: v.strictObject({ control: u8, refresh: v.boolean() }),
+});
+
+export class SystemControlB implements BusDevice, Savable {
   readonly name = 'system-control-b';
   readonly maxSize = 1;
   readonly #timer: TimerChannel2;
@@ -38,6 +46,17 @@ export class SystemControlB implements BusDevice {
 
   reset(): void {
     this.write(0, 1, 0);
+  }
+
+  saveState(): SavedPart {
+    return systemControlFormat.save({ control: this.#control, refresh: this.#refresh });
+  }
+
+  /** The timer itself is its owner's to restore. */
+  restoreState(part: SavedPart): void {
+    const { control, refresh } = systemControlFormat.load(part);
+    this.#control = control & WRITABLE;
+    this.#refresh = refresh;
   }
 
   inspect(): unknown {

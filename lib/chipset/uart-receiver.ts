@@ -15,6 +15,15 @@ const BURST_BYTES = 1024;
 const MIN_PAUSE_NS = 50_000n;
 const MAX_PAUSE_NS = 50_000_000n;
 
+/** What waits, and the pace, with times that count from the saving. */
+export interface ReceiverState {
+  readonly waiting: Uint8Array;
+  readonly burstLeft: number;
+  readonly burstAgeNs: bigint;
+  /** What is left of a pause. */
+  readonly pauseNs?: bigint | undefined;
+}
+
 export class UartReceiver {
   /** Called when at most half the high-water mark waits again, after a `push` that answered false. */
   onDrain: (() => void) | undefined;
@@ -27,6 +36,7 @@ export class UartReceiver {
   #burstLeft = BURST_BYTES;
   #burstStartNs = 0n;
   #pause: Timer | undefined;
+  #pauseEndNs = 0n;
 
   /** `onReady` is called when a pause ends with bytes waiting. */
   constructor(clock: Clock, highWaterBytes: number, onReady: () => void) {
@@ -62,6 +72,27 @@ export class UartReceiver {
     return byte;
   }
 
+  saveState(): ReceiverState {
+    const nowNs = this.#clock.nowNs();
+    const leftNs = this.#pauseEndNs > nowNs ? this.#pauseEndNs - nowNs : 0n;
+    return {
+      waiting: this.#queue.copy(),
+      burstLeft: this.#burstLeft,
+      burstAgeNs: this.#burstLeft === BURST_BYTES ? 0n : nowNs - this.#burstStartNs,
+      pauseNs: this.#pause === undefined ? undefined : leftNs,
+    };
+  }
+
+  restoreState({ waiting, burstLeft, burstAgeNs, pauseNs }: ReceiverState): void {
+    this.#queue.clear();
+    this.push(waiting);
+    this.#burstLeft = Math.min(burstLeft, BURST_BYTES);
+    this.#burstStartNs = this.#clock.nowNs() - burstAgeNs;
+    this.#pause?.cancel();
+    this.#pause = undefined;
+    if (pauseNs !== undefined) this.#pauseFor(pauseNs < MAX_PAUSE_NS ? pauseNs : MAX_PAUSE_NS);
+  }
+
   #mayFeed(fifoIsEmpty: boolean): boolean {
     if (this.#pause !== undefined) return false;
     if (this.#burstLeft === 0) {
@@ -76,6 +107,11 @@ export class UartReceiver {
   #startPause(): void {
     const fairNs = (this.#clock.nowNs() - this.#burstStartNs) / 4n;
     const pauseNs = fairNs < MIN_PAUSE_NS ? MIN_PAUSE_NS : fairNs > MAX_PAUSE_NS ? MAX_PAUSE_NS : fairNs;
+    this.#pauseFor(pauseNs);
+  }
+
+  #pauseFor(pauseNs: bigint): void {
+    this.#pauseEndNs = this.#clock.nowNs() + pauseNs;
     this.#pause = this.#clock.setTimer(pauseNs, () => {
       this.#pause = undefined;
       this.#burstLeft = BURST_BYTES;

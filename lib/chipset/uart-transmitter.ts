@@ -53,6 +53,17 @@ export class UartTransmitter {
     this.flush();
   }
 
+  /** A copy of what is held back. */
+  held(): Uint8Array {
+    return this.#buffer?.slice(0, this.#length) ?? new Uint8Array(0);
+  }
+
+  /** Takes over what another transmitter held back, and hands it on. */
+  takeOver(held: Uint8Array): void {
+    for (const byte of held) this.put(byte);
+    this.flush();
+  }
+
   /** Hands on what has gathered, unless paused. */
   flush(): void {
     if (this.#paused || this.#length === 0 || this.#buffer === undefined) return;

@@ -23,3 +23,4 @@ export { catchUpPolicy } from './catch-up-policy.js';
 export { discardPolicy, reinjectPolicy } from './simple-policies.js';
 export { TickLedger, type LedgerState, type TimeScale } from './ledger.js';
 export { PIT_HZ } from './counts.js';
+export { loadTime, saveTime, type SavedTime } from './saved-time.js';

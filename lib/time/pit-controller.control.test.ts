@@ -186,7 +186,7 @@ describe('state', () => {
     const other = new SimulatedMachine();
     other.restore(sim);
     const resumed = new PitController({ clock: other.loop, port: other, state });
-    resumed.owe(SECOND);
+    resumed.passTime(SECOND, 'owed');
     expect(resumed.status().lagMs).toBeCloseTo(lag + 1000, 3);
     resumed.start();
     const before = { guest: other.guestNs, host: other.clock.nowNs() };

@@ -85,7 +85,7 @@ describe('PitController after a pause', () => {
   it('adds a gap that the clock has not shown', async () => {
     const { sim, controller, lagMs } = await guest();
     const before = lagMs();
-    controller.owe(SECOND);
+    controller.passTime(SECOND, 'owed');
     await sim.run(2n * SECOND);
     expect(lagMs() - before).toBeCloseTo(-1000, -1);
     expect(controller.status()).toMatchObject({ phase: 'nominal', episodes: 1 });

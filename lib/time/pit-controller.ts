@@ -125,7 +125,8 @@ export class PitController {
     this.#acknowledgedBase = delivered;
     const saved = this.#restored;
     if (saved && isRestored(saved, reading)) {
-      this.#steering.program = GuestProgram.restored(saved.own, { count: reading.count, latch: reading.latch });
+      const latch = reading.midWrite ? saved.own.latch : reading.latch;
+      this.#steering.program = GuestProgram.restored(saved.own, { count: reading.count, latch });
       this.#books.open(nowNs, saved.isBegun && isPeriodic(saved.own.count, saved.own.mode));
       this.#books.firing.load(reading.count, false);
       this.#observer.renewNominal(nowNs);
@@ -169,9 +170,27 @@ export class PitController {
     this.#port.onStirred = undefined;
   }
 
-  /** Adds an amount of the host's time that the clock has not shown, such as that between a snapshot and its restore. */
-  owe(ns: bigint): void {
-    this.#books.ledger.owe(ns);
+  /**
+   * Adds an amount of the host's time that the clock has not shown, such as that between a snapshot and its restore: it is owed, or
+   * forgiven at once. A guest of which no ticks were expected is owed nothing.
+   */
+  passTime(ns: bigint, as: 'owed' | 'forgiven'): void {
+    const { ledger } = this.#books;
+    const isBegun = this.#life === 'new' ? this.#restored?.isBegun === true : this.#books.isBegun;
+    if (!isBegun || !ledger.counting) return;
+    const before = ledger.owedUnits;
+    ledger.owe(ns);
+    if (as === 'forgiven') ledger.forgive((ledger.owedUnits - before) / ledger.tickUnits);
+  }
+
+  /** The policy in force, by name. */
+  get policyName(): PolicyName | 'custom' {
+    return this.#guard.name;
+  }
+
+  /** Resolves when no change of the PIT is under way; while the machine is paused none follows. */
+  async settled(): Promise<void> {
+    await this.#steering.underWay;
   }
 
   /** Another policy from now on. @throws TypeError when it is neither a policy's name nor a function. */
@@ -222,7 +241,7 @@ export class PitController {
     });
   }
 
-  /** For a snapshot: taken while the machine is paused, together with channel 0 as it is. */
+  /** For a snapshot: taken while the machine is paused and settled(), together with channel 0 as it is. */
   state(): PitControllerState {
     if (this.#life === 'running' && !this.#steering.underWay) this.#observe(this.#port.delivered(), this.#port.read());
     const { own, inForce } = this.#steering.program;
@@ -425,6 +444,8 @@ export class PitController {
 function isRestored({ own, inForce }: PitControllerState, reading: PitReading): boolean {
   const holds = (load: { count: number; latch: number }) =>
     reading.count === load.count && reading.latch === load.latch;
+  // Between the two bytes of a reload the latch holds the first of them, and the mode may be that of a control word.
+  if (reading.midWrite) return reading.count === own.count || reading.count === inForce.count;
   return reading.mode === own.mode && (holds(inForce) || holds(own));
 }
 
