@@ -9,7 +9,7 @@ import { cpioArchive, type CpioEntry } from '#lib/images/cpio.js';
 import { DebianPackages } from '#lib/images/debian-packages.js';
 import { defaultInitramfs } from '#lib/images/initramfs.js';
 import type { KernelImage } from '#lib/images/kernel.js';
-import { librariesOf } from './libraries.js';
+import { librariesOf } from '#lib/images/libraries.js';
 
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 const LOADER = '/lib64/ld-linux-x86-64.so.2';

@@ -10,7 +10,7 @@ import { embeddedHost, findQemu } from '#lib/host/index.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import type { Figures } from './bench.js';
 import { packagedProgram } from './guest-image.js';
-import { librariesOf } from './libraries.js';
+import { librariesOf } from '#lib/images/libraries.js';
 import { compileNetload, netInitramfs } from './net-image.js';
 import { NET_JOBS, type NetContestant, type NetRequest, type NetResult } from './net-request.js';
 import { pairedRatio, summarise } from './stats.js';
