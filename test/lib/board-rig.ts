@@ -37,6 +37,7 @@ export class BoardRig {
   restored: RestoredBoard | undefined;
   #closing: Promise<void> | undefined;
   #held = false;
+  #attached = false;
 
   private constructor(parts: Pick<BoardRig, 'kvm' | 'board' | 'space' | 'time' | 'output' | 'ends' | 'options'>) {
     this.kvm = parts.kvm;
@@ -80,7 +81,7 @@ export class BoardRig {
     );
     const time = new MachinePit(config.pit, (gpa, length) => space.read(gpa, length), silentLogger);
     const rig = new BoardRig({ kvm, board, space, time, output, ends, options });
-    if (!blank) time.attach(board);
+    if (!blank) rig.#attach();
     onTestFinished(() => rig.close());
     return rig;
   }
@@ -103,13 +104,18 @@ export class BoardRig {
   }
 
   /** A new board like this one, with this one's memory and the state `part`. Not running. */
-  async clone(part: SavedPart, mode: ClockMode = 'freeze'): Promise<BoardRig> {
+  async clone(part: SavedPart, mode: ClockMode = 'freeze', mask = false): Promise<BoardRig> {
     const other = await BoardRig.make(this.options, true);
     for (const { gpa, sizeBytes } of this.space.ranges) other.space.write(gpa, this.space.read(gpa, sizeBytes));
     // As through a file.
-    const restored = restoreBoard(other.board, structuredClone(part), { kvm: other.kvm, clock: hostClock }, { mode });
+    const restored = restoreBoard(
+      other.board,
+      structuredClone(part),
+      { kvm: other.kvm, clock: hostClock },
+      { mode, mask },
+    );
     other.restored = restored;
-    other.time.attach(other.board, restored.time);
+    other.#attach(restored.time);
     return other;
   }
 
@@ -126,6 +132,11 @@ export class BoardRig {
     return this.#closing;
   }
 
+  #attach(restored?: RestoredBoard['time']): void {
+    this.time.attach(this.board, restored);
+    this.#attached = true;
+  }
+
   #hold(hold: boolean): void {
     if (hold !== this.#held) this.kvm.holdEventLoop(hold);
     this.#held = hold;
@@ -135,7 +146,8 @@ export class BoardRig {
     this.board.end();
     await this.board.park();
     this.#hold(false);
-    this.time.close();
+    // A board that refused its state has no time of a guest's.
+    if (this.#attached) this.time.close();
     await this.board.close();
     this.space.close();
     this.kvm.close();
