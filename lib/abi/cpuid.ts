@@ -11,6 +11,7 @@ export const Leaf = {
   EXTENDED_FEATURES: 0x7,
   PERFORMANCE: 0xa,
   TOPOLOGY: 0xb,
+  XSAVE: 0xd,
   SGX: 0x12,
   TOPOLOGY_V2: 0x1f,
   HYPERVISOR: 0x4000_0000,
@@ -18,10 +19,12 @@ export const Leaf = {
   TIMING: 0x4000_0010,
   HYPERVISOR_END: 0x4fff_ffff,
   AMD_FEATURES: 0x8000_0001,
+  AMD_POWER: 0x8000_0007,
   AMD_SIZES: 0x8000_0008,
   AMD_SVM: 0x8000_000a,
   AMD_CACHE: 0x8000_001d,
   AMD_TOPOLOGY: 0x8000_001e,
+  AMD_FEATURES_2: 0x8000_0021,
   AMD_PERFORMANCE: 0x8000_0022,
 } as const;
 
@@ -34,6 +37,8 @@ export const FeatureEcx = {
   OSXSAVE: 1 << 27,
   HYPERVISOR: 1 << 31,
 } as const;
+/** Leaf 7, ECX: follows CR4. */
+export const EXTENDED_ECX_OSPKE = 1 << 4;
 export const FeatureEdx = { APIC: 1 << 9, HTT: 1 << 28 } as const;
 
 /** Leaf 6, EAX: the APIC timer always runs. */

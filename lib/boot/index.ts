@@ -14,6 +14,7 @@ import type { BootImage, FlatBoot, LoadedBoot, MachineShape, ResolvedShape } fro
 export { type AcpiContributor, type AcpiOptions, buildAcpi, type ExtraTable } from './acpi.js';
 export { defaultFixedHardware, type FixedHardware } from './acpi-tables.js';
 export { cpuidForVcpu, type CpuidOptions, offeredKvmFeatures } from './cpuid.js';
+export { fitCpuid } from './cpuid-fit.js';
 export { initialMsrs, type InitialMsr } from './msrs.js';
 export { HOLE_END_GPA, HOLE_START_GPA, LowMemory, type MemoryMapEntry, memoryMap, ramRanges } from './layout.js';
 export type { CpuState, InitialSregs } from './registers.js';

@@ -1,6 +1,8 @@
 /**
  * CPUID tables as they cross the border to the addon: seven 32-bit numbers a row (struct kvm_cpuid_entry2), and as objects.
  */
+import * as v from 'valibot';
+import { u32 } from '../base/saved-state.js';
 
 /** One row of KVM_GET_SUPPORTED_CPUID, or of a vCPU's table. Registers are unsigned 32-bit numbers. */
 export interface CpuidEntry {
@@ -37,3 +39,9 @@ export function encodeCpuid(entries: readonly CpuidEntry[]): Uint32Array {
     entries.flatMap(({ function: leaf, index, flags, eax, ebx, ecx, edx }) => [leaf, index, flags, eax, ebx, ecx, edx]),
   );
 }
+
+/** The table in a saved state: at most KVM_MAX_CPUID_ENTRIES rows (arch/x86/include/asm/kvm_host.h). */
+export const cpuidRows: v.GenericSchema<CpuidEntry[]> = v.pipe(
+  v.array(v.strictObject({ function: u32, index: u32, flags: u32, eax: u32, ebx: u32, ecx: u32, edx: u32 })),
+  v.maxLength(256),
+);

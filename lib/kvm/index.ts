@@ -4,6 +4,16 @@ export type { CpuidEntry } from './cpuid-rows.js';
 export { Vm, type GsiRoute, type IoeventfdOptions } from './vm.js';
 export { Vcpu, type MsrEntry, type VcpuCounters, type VcpuListener } from './vcpu.js';
 export type { KvmPit, PitCalm, PitChange, PitLoad, PitLook, PitOutcome, PitReading } from './pit.js';
+export { loadVcpu, restoreVcpu, saveVcpu, type VcpuData } from './vcpu-state.js';
+export { loadVm, restoreVm, saveVm, type Channel0, type VmData } from './vm-state.js';
+export {
+  loadClock,
+  restoreClock,
+  restoreFrequency,
+  saveClock,
+  type ClockData,
+  type RestoredClock,
+} from './clock-state.js';
 export { EventFd } from './event-fd.js';
 export { socketPair, type SocketPair } from './socket-pair.js';
 export { interfaceExists, TapDevice } from './tap-device.js';

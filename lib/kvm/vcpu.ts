@@ -70,6 +70,7 @@ export class Vcpu {
   #abandoned = false;
   #closed = false;
   #parkRequests: (() => void)[] = [];
+  #givenCpuid: readonly CpuidEntry[] | undefined;
 
   constructor(native: NativeVcpu, drainPosted: () => void) {
     this.id = native.id;
@@ -295,6 +296,15 @@ export class Vcpu {
 
   setCpuid(entries: readonly CpuidEntry[]): void {
     this.#native.setCpuid(encodeCpuid(entries));
+    this.#givenCpuid = entries;
+  }
+
+  /**
+   * The table that this vCPU was given. KVM's own differs in what follows other registers, and where the guest's CPUID does not
+   * trap (kvm-pvm), in features of the host's that it was not given.
+   */
+  get givenCpuid(): readonly CpuidEntry[] {
+    return this.#givenCpuid ?? this.getCpuid();
   }
 
   /** The guest's TSC frequency in kHz. */

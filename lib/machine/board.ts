@@ -66,10 +66,12 @@ export class Board {
     options: {
       readonly battery: RtcBattery;
       readonly proxies: () => VirtioDevice[];
+      /** It gets its state from a snapshot (state/board-state.ts): no image is loaded, and the CPUs are left as KVM makes them. */
+      readonly blank?: boolean;
       readonly signal?: AbortSignal | undefined;
     },
   ): Promise<Board> {
-    const { battery, signal } = options;
+    const { battery, blank = false, signal } = options;
     const vm = await kvm.createVm();
     let pci: PciBus | undefined;
     let devices: readonly VirtioDevice[] = [];
@@ -132,17 +134,7 @@ export class Board {
       const vcpus = Array.from({ length: config.cpus }, (_, id) =>
         vm.createVcpu(id, `${config.name.slice(0, 9)}:cpu${id}`),
       );
-      const entry = await loadBoot(memory, config.boot, {
-        reserved: [{ gpa: IDENTITY_MAP_ADDRESS, sizeBytes: TSS_ADDRESS - IDENTITY_MAP_ADDRESS + 3 * PAGE_SIZE }],
-        memoryIsZero: true,
-      });
-      signalCheck(signal);
-      for (const note of entry.notes) config.logger.log('info', note);
-      if (entry.kind !== 'flat') {
-        buildAcpi(memory, { cpus: config.cpus, contributors: [...chipset.acpi, ...(pci ? [pci.acpi] : [])] });
-        chipset.generation.begin();
-      }
-      setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
+      if (!blank) await boot(kvm, config, memory, { vcpus, chipset, pci, signal });
       await attached;
       signalCheck(signal);
       const exits = new ExitLoop({ vm, vcpus, ports, mmio, listener });
@@ -195,6 +187,27 @@ export class Board {
     await this.pci?.close();
     await this.vm.close();
   }
+}
+
+/** What firmware and loader would have done: the image and its tables in memory, the CPUs at its entry. */
+async function boot(
+  kvm: Kvm,
+  config: MachineConfig,
+  memory: AddressSpace,
+  parts: Pick<BoardParts, 'vcpus' | 'chipset' | 'pci'> & { readonly signal: AbortSignal | undefined },
+): Promise<void> {
+  const { vcpus, chipset, pci, signal } = parts;
+  const entry = await loadBoot(memory, config.boot, {
+    reserved: [{ gpa: IDENTITY_MAP_ADDRESS, sizeBytes: TSS_ADDRESS - IDENTITY_MAP_ADDRESS + 3 * PAGE_SIZE }],
+    memoryIsZero: true,
+  });
+  signalCheck(signal);
+  for (const note of entry.notes) config.logger.log('info', note);
+  if (entry.kind !== 'flat') {
+    buildAcpi(memory, { cpus: config.cpus, contributors: [...chipset.acpi, ...(pci ? [pci.acpi] : [])] });
+    chipset.generation.begin();
+  }
+  setUpCpus(kvm, vcpus, entry.state, entry.kind === 'flat');
 }
 
 function signalCheck(signal: AbortSignal | undefined): void {

@@ -5,6 +5,7 @@
  */
 import { hostClock } from '../base/clock.js';
 import type { Logger } from '../base/logger.js';
+import type { SavedPart } from '../base/saved-state.js';
 import type { Vcpu } from '../kvm/index.js';
 import {
   PitController,
@@ -15,9 +16,19 @@ import {
   type PitStatus,
   type PolicyName,
   type ReadMemory,
+  saveTime,
+  type SavedTime,
 } from '../time/index.js';
 import type { Board } from './board.js';
 import { preferPitWorkers } from './pit-worker.js';
+
+/** A guest's time as it was saved, and what has passed since, by the clock mode of the restore. */
+export interface RestoredTime {
+  readonly saved: SavedTime;
+  readonly passedNs: bigint;
+  /** What becomes of the ticks of that time. */
+  readonly ticks: 'owed' | 'forgiven';
+}
 
 interface Subscription {
   readonly attach: (controller: PitController) => () => void;
@@ -79,12 +90,13 @@ export class MachinePit {
     this.#controller.timeScale = factor;
   }
 
-  /** The machine's: a board was made, and what there was before it has gone. */
-  attach(board: Board): void {
+  /** The machine's: a board was made, and what there was before it has gone. `restored`: its channel 0 has been restored. */
+  attach(board: Board, restored?: RestoredTime): void {
     this.#last = undefined;
     const before = this.#controller as PitController | undefined;
     const timeScale = before?.timeScale ?? this.#options.timeScale;
-    const policy = this.#policy ?? this.#options.policy;
+    const savedPolicy = restored?.saved.policy === 'custom' ? undefined : restored?.saved.policy;
+    const policy = this.#policy ?? savedPolicy ?? this.#options.policy;
     this.#controller = new PitController({
       // Native code tells its times on this clock, so no other will do.
       clock: hostClock,
@@ -96,7 +108,9 @@ export class MachinePit {
       },
       readMemory: this.#readMemory,
       logger: this.#logger,
+      ...(restored ? { state: restored.saved.controller } : {}),
     });
+    if (restored) this.#controller.passTime(restored.passedNs, restored.ticks);
     this.#preferWorkerOnce(this.#controller);
     for (const subscription of this.#subscriptions) subscription.detach = subscription.attach(this.#controller);
   }
@@ -119,6 +133,16 @@ export class MachinePit {
   pause(clock: 'count' | 'freeze'): void {
     this.#pausedClock = clock;
     this.#controller.pause({ clock });
+  }
+
+  /** The machine's, paused: resolves when save() can be called. */
+  settled(): Promise<void> {
+    return this.#controller.settled();
+  }
+
+  /** The machine's, while it is paused and settled: for a snapshot. */
+  save(): SavedPart {
+    return saveTime(this.#controller);
   }
 
   /** The machine's: they did not run after all. */

@@ -243,6 +243,7 @@ export class PitController {
 
   /** For a snapshot: taken while the machine is paused and settled(), together with channel 0 as it is. */
   state(): PitControllerState {
+    if (this.#life === 'new' && this.#restored) return this.#stateBeforeStart(this.#restored);
     if (this.#life === 'running' && !this.#steering.underWay) this.#observe(this.#port.delivered(), this.#port.read());
     const { own, inForce } = this.#steering.program;
     const { slowDownReloads, storms, reprograms } = this.#observer;
@@ -257,6 +258,14 @@ export class PitController {
       storms,
       reprograms,
     };
+  }
+
+  /** Of one that goes on from a state and has not begun yet: channel 0 holds the guest's own count. */
+  #stateBeforeStart(restored: PitControllerState): PitControllerState {
+    const { ledger } = this.#books;
+    ledger.advance(this.#clock.nowNs());
+    const { count, latch } = restored.own;
+    return { ...restored, inForce: { count, latch }, ledger: ledger.state() };
   }
 
   get #isActive(): boolean {

@@ -10,10 +10,7 @@ const SECOND = 1000n * MS;
 
 type Step = { readonly kind: 'run' | 'pause' | 'mask'; readonly ms: number };
 
-const steps = fc.array(
-  fc.record({ kind: fc.constantFrom('run', 'pause', 'mask'), ms: fc.nat(700) }) as fc.Arbitrary<Step>,
-  { maxLength: 5 },
-);
+const steps = fc.array(fc.record({ kind: fc.constantFrom('run', 'pause', 'mask'), ms: fc.nat(700) }), { maxLength: 5 });
 
 async function act(sim: SimulatedMachine, controller: PitController, { kind, ms }: Step): Promise<void> {
   if (kind === 'run') return sim.run(BigInt(ms) * MS);
