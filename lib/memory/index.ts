@@ -6,3 +6,7 @@ export type { AllocateMode, IoDone, IoEngine } from './io-engine.js';
 export { NativeIoEngine, type NativeIoEngineOptions } from './native-io-engine.js';
 export { lockFile } from './file-lock.js';
 export { AddressSpace, type AddressSpaceOptions } from './address-space.js';
+export { canCompress, GroupWriter, type GroupWriterOptions, type GroupWriterTotals } from './group-writer.js';
+export { GroupReader, GroupReadError, type GroupLoadOptions, type GroupReaderFile } from './group-reader.js';
+export { renameExchange, renameNoReplace } from './rename.js';
+export { crc32c } from './checksum.js';

@@ -58,6 +58,11 @@ void Environment::addIoQueue(const std::shared_ptr<IoQueue>& queue) {
   ioQueues_.push_back(queue);
 }
 
+void Environment::addGroupPool(const std::shared_ptr<GroupPool>& pool) {
+  std::erase_if(groupPools_, [](const std::weak_ptr<GroupPool>& row) { return row.expired(); });
+  groupPools_.push_back(pool);
+}
+
 void Environment::ref() {
   if (references_++ == 0) napi_ref_threadsafe_function(env_, doorbell_);
 }
@@ -100,6 +105,9 @@ void Environment::cleanUp(void* data) {
   for (const auto& machine : machines) machine->finishClose();
   for (const auto& row : self->ioQueues_) {
     if (const auto queue = row.lock()) queue->close();
+  }
+  for (const auto& row : self->groupPools_) {
+    if (const auto pool = row.lock()) pool->close();
   }
   self->runtime->signals.stop();
   self->runtime->ready->onSpin(nullptr);

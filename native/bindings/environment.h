@@ -10,6 +10,7 @@
 #include "bindings/script_poll.h"
 #include "core/failure.h"
 #include "io/io_queue.h"
+#include "snapshot/group_pool.h"
 #include "thread/machine.h"
 
 namespace vivarium {
@@ -24,6 +25,7 @@ class Environment {
   bool initialized() const { return doorbell_ != nullptr; }
   void addMachine(const std::shared_ptr<Machine>& machine);
   void addIoQueue(const std::shared_ptr<IoQueue>& queue);
+  void addGroupPool(const std::shared_ptr<GroupPool>& pool);
   // The doorbell keeps the event loop alive while referenced more often than not.
   void ref();
   void unref();
@@ -49,6 +51,7 @@ class Environment {
   int references_ = 0;
   std::vector<std::weak_ptr<Machine>> machines_;
   std::vector<std::weak_ptr<IoQueue>> ioQueues_;
+  std::vector<std::weak_ptr<GroupPool>> groupPools_;
 };
 
 // Runs `body` and turns what it throws into JavaScript's errors: every method of the addon goes through here.
