@@ -2,6 +2,8 @@
 #include "bindings/arguments.h"
 #include "bindings/environment.h"
 #include "bindings/event_fd_wrap.h"
+#include "bindings/group_reader_wrap.h"
+#include "bindings/group_writer_wrap.h"
 #include "bindings/io_queue_wrap.h"
 #include "bindings/memory_groups_wrap.h"
 #include "bindings/memory_wrap.h"
@@ -17,7 +19,10 @@
 #include "bindings/vm_wrap.h"
 #include "core/file_lock.h"
 #include "net/socket_pair.h"
+#include "core/rename.h"
 #include "net/tap.h"
+#include "snapshot/crc32c.h"
+#include "snapshot/zstd.h"
 
 namespace vivarium {
 namespace {
@@ -59,6 +64,28 @@ Napi::Value socketPairOf(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value renameOf(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const std::string from = stringArgument(info, 0, "from");
+    const std::string to = stringArgument(info, 1, "to");
+    const bool exchange = booleanArgument(info, 2, "exchange");
+    return Napi::Number::New(info.Env(), renameAt(from, to, exchange ? RenameMode::kExchange : RenameMode::kNoReplace));
+  });
+}
+
+Napi::Value crc32cOf(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const auto bytes = bytesArgument(info, 0, "bytes");
+    const bool byTable = !absent(info, 1) && booleanArgument(info, 1, "byTable");
+    return Napi::Number::New(info.Env(),
+                             byTable ? crc32cByTable(bytes.data(), bytes.size()) : crc32c(bytes.data(), bytes.size()));
+  });
+}
+
+Napi::Value zstdAvailableOf(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), zstdAvailable());
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment(env);
   env.SetInstanceData<Environment>(environment);
@@ -76,6 +103,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Memory", MemoryWrap::define(env));
   exports.Set("EventFd", EventFdWrap::define(env));
   exports.Set("IoQueue", IoQueueWrap::define(env));
+  exports.Set("renameAt", Napi::Function::New<renameOf>(env, "renameAt"));
+  exports.Set("crc32c", Napi::Function::New<crc32cOf>(env, "crc32c"));
+  exports.Set("zstdAvailable", Napi::Function::New<zstdAvailableOf>(env, "zstdAvailable"));
+  exports.Set("GroupWriter", GroupWriterWrap::define(env));
+  exports.Set("GroupReader", GroupReaderWrap::define(env));
   exports.Set("Tap", TapWrap::define(env));
   exports.Set("Pager", PagerWrap::define(env));
   exports.Set("MemoryGroups", MemoryGroupsWrap::define(env));

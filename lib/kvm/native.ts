@@ -1,11 +1,13 @@
 /**
  * The shape of the native addon: what `native/bindings/` exports, and the layout of the memory it shares with JavaScript.
  * Mechanism only. `binding.ts` alone loads it; `system.ts`, `vm.ts` and `vcpu.ts` make it typed and checked.
- * The PIT's part is in native-pit.ts, the pager's in native-pager.ts. Guest physical addresses, offsets and sizes are numbers (exact to 2^53); registers and counters are bigint.
+ * The PIT's part is in native-pit.ts, the pager's in native-pager.ts, that of snapshots in native-snapshot.ts. Guest physical
+ * addresses, offsets and sizes are numbers (exact to 2^53); registers and counters are bigint.
  */
 
 import type { NativePagerClasses } from './native-pager.js';
 import type { NativePit } from './native-pit.js';
+import type { NativeGroupReader, NativeGroupWriter, NativeGroupWriterOptions } from './native-snapshot.js';
 
 /** Makes the error that a failing native call throws or rejects with; handed to the addon once per environment. */
 export type NativeErrorFactory = (
@@ -37,6 +39,15 @@ export interface NativeAddon extends NativePagerClasses {
    * false when another one stands in the way.
    */
   lockFile(fd: number, exclusive: boolean): boolean;
+  /** renameat2(2), RENAME_NOREPLACE or RENAME_EXCHANGE: 0, or the errno. */
+  renameAt(from: string, to: string, exchange: boolean): number;
+  /** CRC-32C (Castagnoli); `byTable`: without the CPU's instruction. */
+  crc32c(bytes: Uint8Array, byTable?: boolean): number;
+  /** Whether libzstd.so.1 can be loaded. */
+  zstdAvailable(): boolean;
+  readonly GroupWriter: new (memory: NativeMemory, options: NativeGroupWriterOptions) => NativeGroupWriter;
+  /** `rows`: see GroupRow, each zero, raw or zstd; `fds` are duplicated. ERR_KVM_CAPABILITY where zstd is missing. */
+  readonly GroupReader: new (fds: Uint32Array, rows: Uint8Array, threads: number) => NativeGroupReader;
 }
 
 /**
@@ -67,6 +78,7 @@ export interface NativeRuntime {
     eventFds: number;
     ioQueues: number;
     taps: number;
+    groupPools: number;
   };
 }
 

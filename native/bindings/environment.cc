@@ -68,6 +68,11 @@ void Environment::addTap(const std::shared_ptr<Tap>& tap) {
   taps_.push_back(tap);
 }
 
+void Environment::addGroupPool(const std::shared_ptr<GroupPool>& pool) {
+  std::erase_if(groupPools_, [](const std::weak_ptr<GroupPool>& row) { return row.expired(); });
+  groupPools_.push_back(pool);
+}
+
 void Environment::ref() {
   if (references_++ == 0) napi_ref_threadsafe_function(env_, doorbell_);
 }
@@ -117,6 +122,9 @@ void Environment::cleanUp(void* data) {
   // After all who may wait for a page.
   for (const auto& row : self->pagers_) {
     if (const auto pager = row.lock()) pager->close();
+  }
+  for (const auto& row : self->groupPools_) {
+    if (const auto pool = row.lock()) pool->close();
   }
   self->runtime->signals.stop();
   self->runtime->ready->onSpin(nullptr);

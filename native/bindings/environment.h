@@ -12,6 +12,7 @@
 #include "io/io_queue.h"
 #include "memory/pager.h"
 #include "net/tap.h"
+#include "snapshot/group_pool.h"
 #include "thread/machine.h"
 
 namespace vivarium {
@@ -28,6 +29,7 @@ class Environment {
   void addIoQueue(const std::shared_ptr<IoQueue>& queue);
   void addPager(const std::shared_ptr<Pager>& pager);
   void addTap(const std::shared_ptr<Tap>& tap);
+  void addGroupPool(const std::shared_ptr<GroupPool>& pool);
   // The doorbell keeps the event loop alive while referenced more often than not.
   void ref();
   void unref();
@@ -55,6 +57,7 @@ class Environment {
   std::vector<std::weak_ptr<IoQueue>> ioQueues_;
   std::vector<std::weak_ptr<Pager>> pagers_;
   std::vector<std::weak_ptr<Tap>> taps_;
+  std::vector<std::weak_ptr<GroupPool>> groupPools_;
 };
 
 // Runs `body` and turns what it throws into JavaScript's errors: every method of the addon goes through here.

@@ -85,6 +85,7 @@ Napi::Value RuntimeWrap::counts(const Napi::CallbackInfo& info) {
   counts.Set("eventFds", counters.eventFds.load());
   counts.Set("ioQueues", counters.ioQueues.load());
   counts.Set("taps", counters.taps.load());
+  counts.Set("groupPools", counters.groupPools.load());
   return counts;
 }
 

@@ -4,6 +4,7 @@
 #include <linux/kvm.h>
 
 #include "io/io_queue.h"
+#include "snapshot/group_row.h"
 #include "thread/posted_ring.h"
 #include "thread/vcpu_runner.h"
 
@@ -45,6 +46,7 @@ Napi::Object structSizes(Napi::Env env) {
   sizes.Set("IoArea", static_cast<double>(IoArea::kBytes));
   sizes.Set("IoCompletion", static_cast<double>(sizeof(IoCompletion)));
   sizes.Set("IoPiece", static_cast<double>(sizeof(IoPiece)));
+  sizes.Set("GroupRow", static_cast<double>(sizeof(GroupRow)));
   sizes.Set("IoRecord", static_cast<double>(sizeof(IoRecord)));
   sizes.Set("PostedEntry", static_cast<double>(sizeof(PostedEntry)));
   sizes.Set("VcpuControl", static_cast<double>(sizeof(VcpuControl)));

@@ -1,0 +1,60 @@
+/**
+ * Waiting for the addon's pools of snapshot threads: wakes come through the dispatcher, and each is a look at the pool's
+ * progress. While somebody waits, the event loop is kept alive.
+ */
+import { loadBinding } from '../kvm/binding.js';
+
+export interface PoolProgress {
+  readonly idle: boolean;
+}
+
+/** Those that somebody waits for, since the dispatcher holds them weakly. */
+const waitedFor = new Set<unknown>();
+
+export class PoolWait<P extends PoolProgress> {
+  readonly #sourceId: number;
+  readonly #look: () => P;
+  readonly #waiters = new Set<(progress: P) => void>();
+
+  /** `look` is called for each wake while somebody waits. It must hold the pool, and not what holds this. */
+  constructor(sourceId: number, look: () => P) {
+    this.#sourceId = sourceId;
+    this.#look = look;
+    loadBinding().dispatcher.register(sourceId, this, (wait) => wait.#woken());
+  }
+
+  /** Resolves with the progress of a pool that has nothing under way, at once where that is so already. */
+  idle(onProgress?: (progress: P) => void): Promise<P> {
+    const { runtime } = loadBinding().dispatcher;
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void): void => {
+        this.#waiters.delete(waiter);
+        if (this.#waiters.size === 0) waitedFor.delete(this);
+        runtime.unref();
+        settle();
+      };
+      const waiter = (progress: P): void => {
+        try {
+          onProgress?.(progress);
+          if (progress.idle) end(() => resolve(progress));
+        } catch (error) {
+          end(() => reject(error instanceof Error ? error : new Error(String(error))));
+        }
+      };
+      runtime.ref();
+      this.#waiters.add(waiter);
+      waitedFor.add(this);
+      waiter(this.#look());
+    });
+  }
+
+  close(): void {
+    loadBinding().dispatcher.unregister(this.#sourceId);
+  }
+
+  #woken(): void {
+    if (this.#waiters.size === 0) return;
+    const progress = this.#look();
+    for (const waiter of [...this.#waiters]) waiter(progress);
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * The folder beside a snapshot in which it is written, until a rename makes it the snapshot: `.NAME.partial-PID-START-NS-N`.
+ * Whose it is can be told when its writer is gone: by process number and start time where numbers mean the same (the
+ * process-number namespace is part of the name), elsewhere by the lock on its `memory`, which dies with the process.
+ */
+import { readFileSync, readlinkSync } from 'node:fs';
+import { lstat, open, readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { renameNoReplace, lockFile } from '../memory/index.js';
+import { FileName } from './format.js';
+import { makeFolder, naming, removeFolder, syncFolder } from './files.js';
+
+/** A draft of another namespace without a lock may be one that is just begun. */
+const FOREIGN_AGE_MS = 60_000;
+
+let count = 0;
+
+/** Field 22 of /proc/PID/stat; the command's name before it may hold anything. */
+function startOf(statLine: string): string {
+  return statLine.slice(statLine.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+}
+
+function namespace(): string {
+  return /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] ?? '0';
+}
+
+function draftName(name: string): string {
+  const start = startOf(readFileSync('/proc/self/stat', 'latin1'));
+  return `.${name}.partial-${process.pid}-${start}-${namespace()}-${count++}`;
+}
+
+const DRAFT = /^\.(.+)\.partial-(\d+)-(\d+)-(\d+)-\d+$/;
+
+/** The folder in which the snapshot `dir` is made. */
+export class Draft {
+  readonly folder: string;
+  /** What it is to become. */
+  readonly dir: string;
+  #moved = false;
+
+  private constructor(dir: string, folder: string) {
+    this.dir = dir;
+    this.folder = folder;
+  }
+
+  /** Sweeps what dead writers of `dir` have left, and makes the folder. @throws SystemError naming it. */
+  static async make(dir: string): Promise<Draft> {
+    await sweep(dir);
+    const draft = new Draft(dir, Draft.pathFor(dir));
+    await makeFolder(draft.folder);
+    return draft;
+  }
+
+  /** A name beside `dir` that a sweep will know. */
+  static pathFor(dir: string): string {
+    return path.join(path.dirname(dir), draftName(path.basename(dir)));
+  }
+
+  file(name: string): string {
+    return path.join(this.folder, name);
+  }
+
+  /**
+   * The files are synced: the draft becomes the snapshot, for good once this resolves.
+   *
+   * @throws SystemError EEXIST or ENOTEMPTY where there is one by now. The draft is still there then.
+   */
+  async publish(): Promise<void> {
+    await syncFolder(this.folder);
+    renameNoReplace(this.folder, this.dir);
+    this.#moved = true;
+    try {
+      await syncFolder(path.dirname(this.dir));
+    } catch (error) {
+      renameNoReplace(this.dir, this.folder);
+      this.#moved = false;
+      throw error;
+    }
+  }
+
+  async remove(): Promise<void> {
+    if (!this.#moved) await removeFolder(this.folder);
+  }
+}
+
+/** Removes what dead writers of `dir` have left beside it. @throws SystemError naming the folder that can't be read. */
+export async function sweep(dir: string): Promise<void> {
+  const parent = path.dirname(dir);
+  const names = await naming(parent, () => readdir(parent));
+  for (const name of names) {
+    const match = DRAFT.exec(name);
+    if (match?.[1] !== path.basename(dir)) continue;
+    const folder = path.join(parent, name);
+    if (await isAbandoned(folder, match[2]!, match[3]!, match[4]!)) await removeFolder(folder);
+  }
+}
+
+async function isAbandoned(folder: string, pid: string, start: string, ns: string): Promise<boolean> {
+  if (ns === namespace()) {
+    const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
+    return startOf(stat) !== start;
+  }
+  try {
+    if (Date.now() - (await lstat(folder)).mtimeMs < FOREIGN_AGE_MS) return false;
+    const handle = await open(path.join(folder, FileName.MEMORY), 'r+');
+    try {
+      return lockFile(handle.fd, 'exclusive');
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    return false;
+  }
+}

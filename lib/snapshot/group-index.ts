@@ -1,0 +1,207 @@
+/**
+ * The file `index`: where each group of guest memory stands, for direct access. A header of 32 bytes, then one row for each
+ * group (GroupRow of lib/kvm/native-snapshot.ts); all little endian. The manifest has its checksum; the rows are checked
+ * here as hostile input all the same.
+ *
+ *   0 magic 'VIVGROUP'   8 u32 version   12 u32 bytes of a group   16 u64 groups   24 u64 bytes of the file `memory`
+ */
+import { crc32c } from '../memory/index.js';
+import { GroupCodec, GroupRow } from '../kvm/native-snapshot.js';
+import { damaged, FORMAT_VERSION, GROUP_BYTES, groupsOf } from './format.js';
+
+const MAGIC = Buffer.from('VIVGROUP', 'latin1');
+const HEADER_BYTES = 32;
+const WORDS = GroupRow.STRIDE / 4;
+const WORD = 2 ** 32;
+
+let zeroCrcOnce: number | undefined;
+
+/** CRC-32C of a group of zeros. */
+export function zeroCrc(): number {
+  return (zeroCrcOnce ??= crc32c(new Uint8Array(GROUP_BYTES)));
+}
+
+/** A row as an object; made where speed does not matter. */
+export interface Row {
+  readonly codec: number;
+  /** In the file `memory`; of SAME the group that has the bytes. */
+  readonly offset: number;
+  readonly storedBytes: number;
+  readonly storedCrc: number;
+  readonly contentCrc: number;
+}
+
+/** Rows of groups in memory, as in the file behind its header. */
+export class GroupTable {
+  readonly groups: number;
+  readonly bytes: Uint8Array;
+  readonly #words: Uint32Array;
+
+  /** `bytes` as native code gives them, or new rows, all NONE. */
+  constructor(from: Uint8Array | number) {
+    if (typeof from === 'number') {
+      this.bytes = new Uint8Array(from * GroupRow.STRIDE);
+    } else {
+      this.bytes = from.byteOffset % 4 === 0 ? from : from.slice();
+    }
+    this.groups = this.bytes.length / GroupRow.STRIDE;
+    this.#words = new Uint32Array(this.bytes.buffer, this.bytes.byteOffset, this.groups * WORDS);
+    if (typeof from === 'number') {
+      for (let group = 0; group < this.groups; group++) this.#words[group * WORDS + 5] = GroupCodec.NONE << 16;
+    }
+  }
+
+  codec(group: number): number {
+    return (this.#words[group * WORDS + 5]! >>> 16) & 0xff;
+  }
+
+  offset(group: number): number {
+    return this.#words[group * WORDS + 1]! * WORD + this.#words[group * WORDS]!;
+  }
+
+  storedBytes(group: number): number {
+    return this.#words[group * WORDS + 2]!;
+  }
+
+  storedCrc(group: number): number {
+    return this.#words[group * WORDS + 3]!;
+  }
+
+  contentCrc(group: number): number {
+    return this.#words[group * WORDS + 4]!;
+  }
+
+  /** The last word without the codec: the reader's file, and a reserved byte. */
+  rest(group: number): number {
+    return this.#words[group * WORDS + 5]! & 0xff00_ffff;
+  }
+
+  row(group: number): Row {
+    return {
+      codec: this.codec(group),
+      offset: this.offset(group),
+      storedBytes: this.storedBytes(group),
+      storedCrc: this.storedCrc(group),
+      contentCrc: this.contentCrc(group),
+    };
+  }
+
+  set(group: number, row: Row, file = 0): void {
+    const at = group * WORDS;
+    this.#words[at] = row.offset % WORD;
+    this.#words[at + 1] = Math.floor(row.offset / WORD);
+    this.#words[at + 2] = row.storedBytes;
+    this.#words[at + 3] = row.storedCrc;
+    this.#words[at + 4] = row.contentCrc;
+    this.#words[at + 5] = (row.codec << 16) | file;
+  }
+
+  /** Stands for itself in the file. */
+  isStored(group: number): boolean {
+    const codec = this.codec(group);
+    return codec === GroupCodec.RAW || codec === GroupCodec.ZSTD;
+  }
+
+  /** The groups that stand for themselves in the file, by where they stand. */
+  storedByOffset(): Uint32Array {
+    const stored = new Uint32Array(this.groups);
+    let count = 0;
+    let ascending = true;
+    let last = -1;
+    for (let group = 0; group < this.groups; group++) {
+      if (!this.isStored(group)) continue;
+      const offset = this.offset(group);
+      ascending &&= offset >= last;
+      last = offset;
+      stored[count++] = group;
+    }
+    const found = stored.subarray(0, count);
+    return ascending ? found : found.sort((a, b) => this.offset(a) - this.offset(b));
+  }
+
+  /** What no group stands in, ascending: [offset, length], up to `fileBytes`. */
+  gaps(fileBytes: number): [number, number][] {
+    const gaps: [number, number][] = [];
+    let at = 0;
+    for (const group of this.storedByOffset()) {
+      const offset = this.offset(group);
+      if (offset > at) gaps.push([at, offset - at]);
+      at = offset + this.storedBytes(group);
+    }
+    if (fileBytes > at) gaps.push([at, fileBytes - at]);
+    return gaps;
+  }
+}
+
+export function encodeIndex(table: GroupTable, memoryFileBytes: number): Uint8Array {
+  const bytes = new Uint8Array(HEADER_BYTES + table.bytes.length);
+  const view = new DataView(bytes.buffer);
+  bytes.set(MAGIC);
+  view.setUint32(8, FORMAT_VERSION, true);
+  view.setUint32(12, GROUP_BYTES, true);
+  view.setBigUint64(16, BigInt(table.groups), true);
+  view.setBigUint64(24, BigInt(memoryFileBytes), true);
+  bytes.set(table.bytes, HEADER_BYTES);
+  return bytes;
+}
+
+/** How long the file is for so much memory. */
+export function indexBytes(memoryBytes: number): number {
+  return HEADER_BYTES + groupsOf(memoryBytes) * GroupRow.STRIDE;
+}
+
+export interface IndexExpectation {
+  readonly memoryBytes: number;
+  readonly memoryFileBytes: number;
+  readonly hasParent: boolean;
+}
+
+/** @throws VmmError ERR_SNAPSHOT naming `file` and the group. */
+export function decodeIndex(bytes: Uint8Array, expected: IndexExpectation, file: string): GroupTable {
+  if (bytes.length !== indexBytes(expected.memoryBytes)) throw damaged(file, 'its length is wrong');
+  const header = encodeIndex(new GroupTable(0), expected.memoryFileBytes);
+  new DataView(header.buffer).setBigUint64(16, BigInt(groupsOf(expected.memoryBytes)), true);
+  if (Buffer.compare(bytes.subarray(0, HEADER_BYTES), header) !== 0) throw damaged(file, 'its header is wrong');
+  const table = new GroupTable(bytes.slice(HEADER_BYTES));
+  for (let group = 0; group < table.groups; group++) {
+    const wrong = whyWrong(table, group, expected.hasParent);
+    if (wrong !== undefined) throw damaged(file, `group ${group}: ${wrong}`);
+  }
+  let end = 0;
+  for (const group of table.storedByOffset()) {
+    const offset = table.offset(group);
+    if (offset < end) throw damaged(file, `group ${group}: it overlaps another one in the file`);
+    end = offset + table.storedBytes(group);
+    if (end > expected.memoryFileBytes) throw damaged(file, `group ${group}: it ends behind the file`);
+  }
+  if (end !== expected.memoryFileBytes) throw damaged(file, 'it does not cover the file of the memory');
+  return table;
+}
+
+function whyWrong(table: GroupTable, group: number, hasParent: boolean): string | undefined {
+  if (table.rest(group) !== 0) return 'reserved fields are set';
+  const offset = table.offset(group);
+  const stored = table.storedBytes(group);
+  const storesNothing = stored === 0 && table.storedCrc(group) === 0;
+  switch (table.codec(group)) {
+    case GroupCodec.ZERO:
+      return storesNothing && offset === 0 && table.contentCrc(group) === zeroCrc()
+        ? undefined
+        : 'a zero group with data';
+    case GroupCodec.RAW:
+      if (stored !== GROUP_BYTES || table.storedCrc(group) !== table.contentCrc(group))
+        return 'a raw group of wrong size';
+      return offset <= Number.MAX_SAFE_INTEGER - GROUP_BYTES ? undefined : 'its offset is too large';
+    case GroupCodec.ZSTD:
+      if (stored === 0 || stored >= GROUP_BYTES) return 'a compressed group of wrong size';
+      return offset <= Number.MAX_SAFE_INTEGER - GROUP_BYTES ? undefined : 'its offset is too large';
+    case GroupCodec.SAME:
+      if (!storesNothing || offset >= group || !table.isStored(offset)) return 'a duplicate of no earlier stored group';
+      return table.contentCrc(group) === table.contentCrc(offset) ? undefined : 'a duplicate of a different group';
+    case GroupCodec.PARENT:
+      if (!hasParent) return 'it is in a parent, and there is none';
+      return storesNothing && offset === 0 ? undefined : 'a group of the parent with data';
+    default:
+      return 'of an unknown codec';
+  }
+}
