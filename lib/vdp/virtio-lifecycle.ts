@@ -40,6 +40,9 @@ export class VirtioLifecycle implements Savable {
   #mayTransfer = true;
   /** For a snapshot, or since one was restored. */
   #isHeld = false;
+  /** Queues whose driver was interrupted since it was ready, and whether it was for the configuration. */
+  readonly #interrupted = new Set<number>();
+  #configInterrupted = false;
   /** Restored, and not run since. */
   #isRestored = false;
   /** Notified before DRIVER_OK. */
@@ -106,14 +109,15 @@ export class VirtioLifecycle implements Savable {
 
   /**
    * The end of `hold`, or of a restore: the device is notified of every queue, since chains came meanwhile. After a restore
-   * the driver is interrupted for each of them as well: an interrupt may have been on its way when the machine was saved.
+   * the driver is interrupted again for those of which it was before: that may have been on its way when the machine was
+   * saved. One interrupt too many is allowed to a device, one too few is not.
    */
   release(): void {
     if (!this.#isHeld) return;
     this.#isHeld = false;
-    if (this.#isRestored && this.#activation) {
-      for (const [index, queue] of this.#virtqueues.entries()) if (queue) this.#activation.interrupt(index);
-      this.#options.listener.onConfigInterrupt();
+    if (this.#isRestored) {
+      for (const index of this.#interrupted) this.#activation?.interrupt(index);
+      if (this.#configInterrupted) this.#options.listener.onConfigInterrupt();
     }
     this.#isRestored = false;
     this.#letGoOrHold();
@@ -136,6 +140,8 @@ export class VirtioLifecycle implements Savable {
       generation: this.#generation,
       ...(this.#configSeen === undefined ? {} : { configSeen: Buffer.from(this.#configSeen, 'latin1') }),
       isResetting: this.#resetting !== undefined,
+      interrupted: [...this.#interrupted],
+      configInterrupted: this.#configInterrupted,
       early: [...this.#early],
       queues: this.#queues.map((setup, index) => {
         const state = needsReset ? undefined : this.#virtqueues[index]?.state();
@@ -166,6 +172,8 @@ export class VirtioLifecycle implements Savable {
       return { size, vector, enabled, descriptors, driver, device: used };
     });
     for (const index of saved.early) this.#early.add(index);
+    for (const index of saved.interrupted) this.#interrupted.add(index);
+    this.#configInterrupted = saved.configInterrupted;
     // One that needs a reset takes part in nothing until it has had it.
     if ((this.#status & VirtioStatus.DEVICE_NEEDS_RESET) !== 0) return void device.reset();
     if ((this.#status & VirtioStatus.DRIVER_OK) === 0) return;
@@ -292,11 +300,13 @@ export class VirtioLifecycle implements Savable {
         const setup = this.#queues[index];
         if (this.#activation !== activation || setup?.enabled !== true) return;
         this.#counts.interrupts++;
+        this.#interrupted.add(index);
         listener.onQueueInterrupt(setup);
       },
       configChanged: () => {
         if (this.#activation !== activation) return;
         this.#bumpGeneration();
+        this.#configInterrupted = true;
         listener.onConfigInterrupt();
       },
       needsReset: (why) => {
@@ -345,6 +355,7 @@ export class VirtioLifecycle implements Savable {
     if ((this.#status & VirtioStatus.DEVICE_NEEDS_RESET) !== 0) return;
     this.#wrong('the device needs a reset', reason);
     this.#status |= VirtioStatus.DEVICE_NEEDS_RESET;
+    this.#configInterrupted = true;
     // 2.1.2: the driver is told only after it has said DRIVER_OK.
     if ((this.#status & VirtioStatus.DRIVER_OK) !== 0) this.#options.listener.onConfigInterrupt();
   }
@@ -373,6 +384,8 @@ export class VirtioLifecycle implements Savable {
     this.configVector = VIRTIO_MSI_NO_VECTOR;
     this.#queues = this.#freshQueues();
     this.#early.clear();
+    this.#interrupted.clear();
+    this.#configInterrupted = false;
     this.#options.listener.onReset();
   }
 

@@ -32,6 +32,9 @@ export const lifecycleState = stateFormat({
     configSeen: v.optional(bytes({ maxLength: 4096 })),
     /** A reset by the driver was under way: nothing of the device's is in flight any more, so it is done. */
     isResetting: v.boolean(),
+    /** Queues whose driver was interrupted since DRIVER_OK, and whether it was for the configuration: it may not have been seen. */
+    interrupted: listOf(u16, MAX_QUEUES),
+    configInterrupted: v.boolean(),
     /** Queues that were notified before DRIVER_OK. */
     early: listOf(u16, MAX_QUEUES),
     queues: listOf(
