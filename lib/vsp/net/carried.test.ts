@@ -161,6 +161,32 @@ describe('a carried network', () => {
     await provider.close();
   });
 
+  it('holds what is carried out against the MTU of the network', async () => {
+    const network = new FakeNetwork({ takes: { checksum: true, segments: true } });
+    const { inside, provider, counts } = await carried(network);
+    const fitting = [{ bytes: packet({ version: 4, payload: new Uint8Array(1460) }) }, large];
+    const wrong = [
+      { bytes: packet({ version: 4, payload: new Uint8Array(1469) }) },
+      unfinished(packet({ version: 4, payload }), 1461),
+      unfinished(packet({ version: 4, protocol: 'udp', payload }), 1000),
+    ];
+    inside.output.write(encodeFrames([...fitting, ...wrong], none()));
+    await turns();
+    expect(network.sent).toEqual(fitting);
+    expect(counts).toEqual({ lost: 0, badFrames: wrong.length });
+    await provider.close();
+  });
+
+  it('is none with an MTU that no network has', async () => {
+    for (const mtuBytes of [0, 67, 65522]) {
+      const { outside, inside } = streams();
+      carryNetwork(new FakeNetwork({ mtuBytes }), outside, context);
+      const opening = carriedNetwork(inside).open(context);
+      await expect(opening).rejects.toMatchObject({ code: 'ERR_DEVICE', message: expect.stringMatching(/MTU/) });
+      expect(inside.input.destroyed).toBe(true);
+    }
+  });
+
   it('says so at a bounded rate', () => {
     const records: unknown[] = [];
     const { outside } = streams();

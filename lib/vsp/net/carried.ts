@@ -22,6 +22,7 @@ import {
   encodeLink,
 } from './carried-frames.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
+import { fits, MAX_MTU_BYTES, MIN_MTU_BYTES } from './fits.js';
 import type { NetSource } from './source.js';
 
 export interface CarriedStreams {
@@ -79,7 +80,7 @@ export function carryNetwork(
   input.on('data', (chunk: Uint8Array) => {
     const frames = counting(() => {
       const records = decoder.push(chunk);
-      return records && adapted(framesOf(records), backend.takes, counts);
+      return records && adapted(framesOf(records), backend, counts);
     });
     if (frames === undefined) return void input.destroy();
     if (frames.length > 0 && !backend.send(frames)) input.pause();
@@ -87,11 +88,14 @@ export function carryNetwork(
   return counts;
 }
 
-/** As somebody takes them. What is nothing to them was none. */
-function adapted(frames: readonly NetFrame[], takes: NetBackend['takes'], counts: CarriedCounts): NetFrame[] {
+/** As a backend takes them. What is nothing to it, or too long for it, was none. */
+function adapted(frames: readonly NetFrame[], backend: NetBackend, counts: CarriedCounts): NetFrame[] {
   const out: NetFrame[] = [];
   const done: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
-  for (const frame of frames) adapt(frame, takes, true, out, done);
+  for (const frame of frames) {
+    if (fits(frame, backend.mtuBytes)) adapt(frame, backend.takes, true, out, done);
+    else done.dropped++;
+  }
   counts.badFrames += done.dropped;
   return out;
 }
@@ -164,6 +168,11 @@ class CarriedBackend implements NetBackend {
         if (first === undefined) return;
         if (first.type !== 'hello') return void input.destroy();
         signal?.removeEventListener('abort', onAbort);
+        if (first.mtuBytes < MIN_MTU_BYTES || first.mtuBytes > MAX_MTU_BYTES) {
+          const message = `the network at the other end of a stream has an MTU of ${first.mtuBytes} bytes`;
+          reject(new VmmError('ERR_DEVICE', message));
+          return void input.destroy();
+        }
         backend = new CarriedBackend(streams, first, counts);
         backend.#take(rest);
         resolve(backend);

@@ -8,7 +8,6 @@
  * What the guest does not take waits, bounded; then the backend is paused, and what it still gives is dropped. It must not
  * know virtio or touch guest memory.
  */
-import { Ether, VLAN_TAG_BYTES } from '../../abi/inet.js';
 import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import { RateLimit, type Logger } from '../../base/logger.js';
@@ -28,10 +27,9 @@ import {
   type NetGuestEnd,
   type NetService,
 } from './contract.js';
-import { layoutOf } from './frame-layout.js';
+import { fits, MAX_MTU_BYTES, MIN_MTU_BYTES } from './fits.js';
 import { formatMac, isGroupMac } from './mac-address.js';
 import { MacFilter } from './mac-filter.js';
-import { MIN_SEGMENT_BYTES } from './segment.js';
 
 export interface NetProviderOptions {
   readonly id: string;
@@ -45,14 +43,6 @@ export interface NetProviderOptions {
   readonly clock?: Clock | undefined;
 }
 
-/** The least that IPv4 wants (RFC 791), and what a driver takes (virtio 1.2, 5.1.4.1). */
-const MIN_MTU_BYTES = 68;
-const MAX_MTU_BYTES = 65521;
-/** A packet of the greatest length behind its header. */
-const MAX_PACKET_BYTES = 65535;
-const MAX_TAGS_BYTES = 2 * VLAN_TAG_BYTES;
-/** What a segment's headers have at most: one large packet must not become copies of long headers. */
-const MAX_HEADER_BYTES = 256;
 /** What may wait for a guest. */
 const MAX_WAITING_FRAMES = 512;
 
@@ -168,7 +158,7 @@ export class NetProvider implements NetService, Quiescable, Savable {
     const { takes } = this.#backend;
     const out: NetFrame[] = [];
     for (const frame of frames) {
-      if (this.#isFrame(frame)) adapt(frame, takes, true, out, counts);
+      if (fits(frame, this.mtuBytes)) adapt(frame, takes, true, out, counts);
       else counts.dropped++;
     }
     const more = out.length === 0 || this.#backend.send(out);
@@ -323,18 +313,6 @@ export class NetProvider implements NetService, Quiescable, Savable {
     this.#setLink({ backend: isUp });
   }
 
-  /** A frame that this network carries, whole or in the segments that it asks for. */
-  #isFrame({ bytes, segmentBytes }: NetFrame): boolean {
-    if (bytes.length < Ether.HEADER_BYTES) return false;
-    const room = Ether.HEADER_BYTES + MAX_TAGS_BYTES;
-    if (segmentBytes === undefined) return bytes.length <= room + this.mtuBytes;
-    if (bytes.length > room + MAX_PACKET_BYTES || segmentBytes < MIN_SEGMENT_BYTES) return false;
-    const layout = layoutOf(bytes);
-    if (layout?.protocol !== 'tcp') return false;
-    const headerBytes = layout.payloadAt - layout.ipAt;
-    return headerBytes <= MAX_HEADER_BYTES && headerBytes + segmentBytes <= this.mtuBytes;
-  }
-
   #receive(frames: readonly NetFrame[]): void {
     const guest = this.#guest;
     if (this.#closed !== undefined || !this.linkUp) return;
@@ -343,7 +321,7 @@ export class NetProvider implements NetService, Quiescable, Savable {
       return;
     }
     const startNs = this.#clock.nowNs();
-    const wanted = frames.filter((frame) => this.filter.accepts(frame.bytes) && this.#isFrame(frame));
+    const wanted = frames.filter((frame) => this.filter.accepts(frame.bytes) && fits(frame, this.mtuBytes));
     this.#dropped.filtered += frames.length - wanted.length;
     const offered = guest.segments && !this.#backend.gives.merged ? mergedFrames(wanted) : wanted;
     const counts: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };

@@ -10,6 +10,7 @@ import { SystemError } from '../../base/errors.js';
 import type { TapDevice } from '../../kvm/index.js';
 import type { BackendDescription } from '../contract.js';
 import type { NetAbilities, NetBackend, NetFrame, NetHostEnd } from './contract.js';
+import { MIN_SEGMENT_BYTES, segmentTcp } from './segment.js';
 import { frameBehind, MAX_FRAME_BYTES, writeHeader } from './tap-header.js';
 
 /** The tap, or a test's fake. */
@@ -23,6 +24,8 @@ const SLAB_BYTES = 8 * MAX_BYTES;
 const BATCH = 64;
 /** Frames in a row before others of the event loop have their turn. */
 const FRAMES_PER_TURN = 512;
+/** What Linux sends at least, whatever a peer says (TCP_MIN_SND_MSS of net/tcp.h less its options). */
+const LEAST_SEGMENT_BYTES = 8;
 const { EIO } = constants.errno;
 
 /** Sets of offloads, best first: kernels refuse those that they do not have. */
@@ -176,11 +179,20 @@ export class TapBackend implements NetBackend {
       const endAt = this.#slabAt + this.#lengths[index]!;
       const frame = frameBehind(this.#slab.subarray(this.#slabAt, endAt));
       if (frame === undefined) this.#badFrames++;
-      else frames.push(frame);
+      else this.#put(frame, frames);
       this.#slabAt = endAt;
     }
     if (frames.length > 0) this.#host?.receive(frames);
     return read >= 0;
+  }
+
+  /** A large packet of segments that are too short for one is cut, where a stack can have asked for them. */
+  #put(frame: NetFrame, frames: NetFrame[]): void {
+    const { bytes, segmentBytes = MIN_SEGMENT_BYTES } = frame;
+    if (segmentBytes >= MIN_SEGMENT_BYTES) return void frames.push(frame);
+    const segments = segmentBytes < LEAST_SEGMENT_BYTES ? undefined : segmentTcp(bytes, segmentBytes);
+    if (segments === undefined) this.#badFrames++;
+    else for (const segment of segments) frames.push({ bytes: segment, checked: true });
   }
 
   /** What the call gives; undefined when the interface is gone: then the link is down, for good. */

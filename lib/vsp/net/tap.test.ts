@@ -8,6 +8,7 @@ import type { NetFrame } from './contract.js';
 import { frameBehind, writeHeader } from './tap-header.js';
 import { tap, type TapSystem } from './tap.js';
 import type { TapPort } from './tap-backend.js';
+import { segmentTcp } from './segment.js';
 import { packet, unfinished } from './testing.js';
 
 const context = { id: 'net0', mac: 0x020000000001, logger: silentLogger, clock: new ManualClock() };
@@ -208,6 +209,18 @@ describe('tap', () => {
     await Promise.resolve();
     expect([got.length, port.waiting.length]).toEqual([1, 1]);
     await backend.close();
+  });
+
+  it('cuts large packets of segments that are too short for one, as a peer of a small MSS gets them', async () => {
+    const { port, backend, got } = await opened();
+    const small = unfinished(tcp(1000), 100);
+    port.waiting = [queued(small), queued(unfinished(tcp(1000), 7)), queued(unfinished(tcp(1000), 256))];
+    port.onReady!();
+    const segments = segmentTcp(small.bytes, 100)!;
+    expect(segments.length).toBe(10);
+    expect(got).toEqual([...segments.map((bytes) => ({ bytes, checked: true })), { ...unfinished(tcp(1000), 256) }]);
+    // Less than any stack sends.
+    expect(backend.describe()).toMatchObject({ badFrames: 1 });
   });
 
   it('reads nothing while it is paused, all of it afterwards, and lets others have their turn', async () => {
