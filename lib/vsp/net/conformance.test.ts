@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -9,6 +10,7 @@ import { hostClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetBackend } from './contract.js';
 import { NetProvider } from './provider.js';
+import { sharedNetwork } from './shared-network.js';
 import type { NetSource } from './source.js';
 import { NetSwitch } from './switch.js';
 import { SwitchHub } from './switch-link-hub.js';
@@ -63,6 +65,26 @@ suite('a switch of two processes', async () => {
     for (const hub of hubs) hub.close();
     await rm(folder, { recursive: true });
   });
+});
+
+suite('a shared network', async () => {
+  const outside = new NetSwitch({ name: 'outside' });
+  const source: NetSource = {
+    class: 'network',
+    describe: () => ({ kind: 'switch' }),
+    open: () => Promise.resolve(outside.port()),
+  };
+  return betweenGuests(await open(sharedNetwork(source).guest()), outside.port());
+});
+
+suite('a shared network, between its guests', async () => {
+  const outside = new NetSwitch({ name: 'outside' });
+  const shared = sharedNetwork({
+    class: 'network',
+    describe: () => ({ kind: 'switch' }),
+    open: () => Promise.resolve(outside.port()),
+  });
+  return betweenGuests(await open(shared.guest()), await open(shared.guest()));
 });
 
 let passtLack: Promise<string | undefined> | undefined;
@@ -127,6 +149,33 @@ if (!isInNamespace) {
     );
     expect(heard?.toString()).toBe('a question');
     expect(guest.wrong).toBe(0);
+  });
+
+  it('passt sends everything to whoever spoke last, so that it serves one guest', async (context) => {
+    const reason = await whyNoPasst();
+    if (reason !== undefined) context.skip(reason);
+    const far = createSocket('udp4');
+    onTestFinished(() => void far.close());
+    far.bind(0, '127.0.0.1');
+    await once(far, 'listening');
+    // As a shared network would be, were it not refused.
+    const shared = sharedNetwork({ ...passt(), onlyOneGuest: undefined });
+    const nets = [provider(await open(shared.guest()), 0x020000000042), provider(await open(shared.guest()), 0x43)];
+    const [one, two] = [new TinyGuest(nets[0]!, '10.0.2.15'), new TinyGuest(nets[1]!, '10.0.2.16')];
+    let asked: number | undefined;
+    far.on('message', (_, { port }) => (asked = port));
+    await one.udp([10, 0, 2, 2], far.address().port, Uint8Array.of(1), () => asked !== undefined);
+    let got = 0;
+    one.onUdp = () => void got++;
+    const answer = () => far.send('an answer', asked!, '127.0.0.1');
+    await one.until(() => got > 0, answer);
+    // The other one asks for something, and the same flow's next answers do not reach the first one any more.
+    await two.arp([10, 0, 2, 2]);
+    const before = [got, two.got];
+    await two.until(() => two.got >= before[1]! + 3, answer);
+    expect(got).toBe(before[0]);
+    for (const guest of [one, two]) guest.stop();
+    for (const net of nets) await net.close();
   });
 
   it('a stream goes on while its device moves between switches, and between processes', async () => {
