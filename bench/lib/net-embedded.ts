@@ -29,7 +29,7 @@ export async function measureEmbedded({ runs, seconds, progress }: EmbeddedOptio
     const iperf3 = await packagedProgram('iperf3');
     const netload = await compileNetload(folder);
     const initrd = path.join(folder, 'initrd.cpio');
-    await writeFile(initrd, await netInitramfs({ kernel, iperf3, netload, seconds }));
+    await writeFile(initrd, await netInitramfs({ kernel, iperf3, netload }));
     const qemu = findQemu();
     if (qemu === undefined) throw new Error('qemu-system-x86_64 is not installed: npm run setup');
     const libraries = await librariesOf(qemu);

@@ -7,17 +7,16 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import type { KernelImage } from '#lib/images/kernel.js';
 import { benchInitramfs, type PackagedProgram } from './guest-image.js';
-import { NET_GUEST_ADDRESS, NET_HOST_ADDRESS, NET_JOBS, NET_WARM_UP_SECONDS, type NetJob } from './net-request.js';
+import { NET_JOBS, NET_READY, type NetJob } from './net-request.js';
 
 export interface NetImageOptions {
   readonly kernel: KernelImage;
   readonly iperf3: PackagedProgram;
   readonly netload: string;
-  readonly seconds: number;
 }
 
-export async function netInitramfs({ kernel, iperf3, netload, seconds }: NetImageOptions): Promise<Uint8Array> {
-  return await benchInitramfs(kernel, initScript(seconds), [iperf3], [netload]);
+export async function netInitramfs({ kernel, iperf3, netload }: NetImageOptions): Promise<Uint8Array> {
+  return await benchInitramfs(kernel, INIT, [iperf3], [netload]);
 }
 
 /** netload in `folder`. @throws Error without a C compiler. */
@@ -29,44 +28,37 @@ export async function compileNetload(folder: string): Promise<string> {
 }
 
 /** What runs in the guest for a job; its last line is what counts. */
-function command(job: NetJob, seconds: number): string {
-  // The line of the receiver: ... NUMBER Kbits/sec receiver
-  const stream = (options: string) =>
-    `iperf3 -c ${NET_HOST_ADDRESS} -t ${seconds} -f k ${options} | sed -n 's|.* \\([0-9.]*\\) Kbits/sec.*receiver.*|\\1|p'`;
-  switch (job) {
-    case 'streamOut':
-      return stream('');
-    case 'streamIn':
-      return stream('-R');
-    case 'packetsOut':
-      return `netload send eth0 ${seconds}`;
-    case 'packetsIn':
-      return `netload count eth0 ${seconds}`;
-    case 'ping':
-      return `netload ping ${NET_HOST_ADDRESS} ${seconds}`;
-  }
+const COMMANDS: Readonly<Record<NetJob, string>> = {
+  streamOut: stream(''),
+  streamIn: stream('-R'),
+  packetsOut: 'netload send eth0 $seconds',
+  packetsIn: 'netload count eth0 $seconds',
+  ping: 'netload ping $host $seconds',
+};
+
+/** Takes the number out of the receiver's line: ... NUMBER Kbits/sec receiver */
+function stream(options: string): string {
+  const number = "sed -n 's|.* \\([0-9.]*\\) Kbits/sec.*receiver.*|\\1|p'";
+  return `iperf3 -c $host -t $seconds -f k ${options} | ${number}`;
 }
 
-function initScript(seconds: number): string {
-  return [
-    '#!/bin/sh',
-    'export PATH=/bin:/sbin:/usr/bin:/usr/sbin',
-    'mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs devtmpfs /dev',
-    'mkdir -p /tmp; mount -t tmpfs tmpfs /tmp',
-    'modprobe -qa virtio_pci virtio_net',
-    'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6',
-    `ip link set lo up; ip addr add ${NET_GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up`,
-    ...NET_JOBS.flatMap((job) => [
-      `echo "NET-WARMS ${job}"`,
-      `${command(job, NET_WARM_UP_SECONDS)} > /dev/null 2> /dev/console`,
-    ]),
-    ...NET_JOBS.flatMap((job) => [
-      'sleep 1',
-      `echo "NET-BEGINS ${job}"`,
-      `line=$(${command(job, seconds)} 2> /dev/console | tail -n 1)`,
-      `echo "NET-ENDS ${job} $line"`,
-    ]),
-    'reboot -f',
-    '',
-  ].join('\n');
-}
+const INIT = [
+  '#!/bin/sh',
+  'export PATH=/bin:/sbin:/usr/bin:/usr/sbin',
+  'mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs devtmpfs /dev',
+  'mkdir -p /tmp; mount -t tmpfs tmpfs /tmp',
+  'modprobe -qa virtio_pci virtio_net',
+  'for which in default all; do echo 1 > /proc/sys/net/ipv6/conf/$which/disable_ipv6; done',
+  'ip link set lo up',
+  `echo ${NET_READY}`,
+  'while read job seconds host; do',
+  '  case $job in',
+  '    net) ip addr add $seconds/24 dev eth0; ip link set eth0 up; echo "NET-ENDS net 0"; continue ;;',
+  ...NET_JOBS.map((job) => `    ${job}) line=$(${COMMANDS[job]} | tail -n 1) ;;`),
+  '    *) break ;;',
+  '  esac',
+  '  echo "NET-ENDS $job $line"',
+  'done',
+  'reboot -f',
+  '',
+].join('\n');

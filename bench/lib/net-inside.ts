@@ -1,37 +1,25 @@
 /**
- * The part of the net program that runs where Linux guests run: a tap with the host's end of the network on it, and each
- * contestant in turn behind it with the same kernel and initramfs, in an order that moves on with every round; each guest goes
- * through all jobs. Takes rates from the guest's console and the tap's own counts, and CPU time from the process's account.
- * Prints one line of JSON.
+ * The part of the net program that runs where Linux guests run: both contestants with the same kernel and initramfs, each on a tap
+ * of its own, whose other end is this host. They go through the jobs in turn, first one, then the other, in an order that
+ * changes with every round; whose turn it is not sleeps. Rates are what the programs in the guests say, CPU time is the
+ * process's account. Prints one line of JSON.
  */
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
+import { execFileSync, spawn } from 'node:child_process';
+import { setTimeout as delay } from 'node:timers/promises';
 import { KERNEL_WORDS } from './boot-request.js';
 import { InsidePlace } from './inside-place.js';
-import {
-  NET_BEGINS,
-  NET_CONTESTANTS,
-  NET_ENDS,
-  NET_HOST_ADDRESS,
-  NET_JOBS,
-  NET_WARMS,
-  type NetContestant,
-  type NetJob,
-  type NetRequest,
-  type NetResult,
-  type NetSampleInside,
-} from './net-request.js';
+import { NetContestant, type Answer } from './net-contestant.js';
+import { NET_CONTESTANTS, NET_JOBS, NET_WARM_UP_SECONDS } from './net-request.js';
+import type { NetJob, NetRequest, NetResult, NetSampleInside } from './net-request.js';
 
 const MEMORY_MIB = 512;
-const DEADLINE_MS = 600_000;
-/** utime and stime of /proc/PID/stat: USER_HZ is 100 on every Linux. */
-const US_PER_TICK = 10_000;
+const BOOT_DEADLINE_MS = 300_000;
+const JOB_DEADLINE_MS = 180_000;
 const BYTES_PER_KILOBIT = 125;
-const TAP = 'bench0';
-const MAC = '02:00:00:00:00:77';
 /** The host sends until the guest has counted. */
 const SENDS_SECONDS = 600;
+/** What the job before has left behind. */
+const SETTLES_MS = 500;
 
 const request = JSON.parse(process.argv[2] ?? '') as NetRequest;
 const place = new InsidePlace(request);
@@ -42,139 +30,100 @@ const command = place.command();
 const iperf3 = place.program(request.iperf3.path, request.iperf3.libraries);
 process.stderr.write(`everything is in memory after ${process.uptime().toFixed(1)} s\n`);
 
-const ip = (...args: string[]) => execFileSync('ip', args);
-execFileSync(netload, ['tap', TAP, '1']);
-const server = startServer();
+const machines = NET_CONTESTANTS.map((name, index) => ({
+  name,
+  tap: `bench${index}`,
+  mac: `02:00:00:00:77:0${index}`,
+  address: `10.211.${index}.2`,
+  hostAddress: `10.211.${index}.1`,
+}));
+type Machine = (typeof machines)[number];
+
+for (const { tap, hostAddress } of machines) {
+  execFileSync(netload, ['tap', tap, '1']);
+  execFileSync('ip', ['addr', 'add', `${hostAddress}/24`, 'dev', tap]);
+  execFileSync('ip', ['link', 'set', tap, 'up']);
+}
+const server = spawn(iperf3.program, ['-s'], { stdio: 'ignore', env: { ...iperf3.env, TMPDIR: place.folder } });
+const running: NetContestant[] = [];
 try {
+  for (const machine of machines) {
+    const contestant = new NetContestant(commandLine(machine), machine.tap);
+    running.push(contestant);
+    await contestant.ready(BOOT_DEADLINE_MS);
+    await contestant.ask(`net ${machine.address}`, JOB_DEADLINE_MS);
+    process.stderr.write(`${machine.name} is ready\n`);
+  }
   process.stdout.write(`${JSON.stringify(await rounds())}\n`);
 } finally {
   server.kill('SIGKILL');
-  execFileSync(netload, ['tap', TAP, '0']);
+  for (const contestant of running) contestant.end();
 }
-
-function startServer(): ChildProcess {
-  ip('addr', 'add', `${NET_HOST_ADDRESS}/24`, 'dev', TAP);
-  ip('link', 'set', TAP, 'up');
-  return spawn(iperf3.program, ['-s'], { stdio: 'ignore', env: { ...iperf3.env, TMPDIR: place.folder } });
-}
+// The taps go with the host, or are taken again.
+process.exit(0);
 
 async function rounds(): Promise<NetResult> {
   const none = () => Object.fromEntries(NET_JOBS.map((job) => [job, []])) as unknown as NetResult['vivarium'];
   const result: NetResult = { vivarium: none(), qemu: none() };
-  for (let round = 0; round < request.runs; round++) {
-    for (let turn = 0; turn < NET_CONTESTANTS.length; turn++) {
-      const contestant = NET_CONTESTANTS[(turn + round) % NET_CONTESTANTS.length]!;
-      for (const [job, sample] of await runJobs(contestant)) {
-        result[contestant][job].push(sample);
+  for (let round = -1; round < request.runs; round++) {
+    for (const job of NET_JOBS) {
+      for (let turn = 0; turn < machines.length; turn++) {
+        const index = (turn + round + 1) % machines.length;
+        const machine = machines[index]!;
+        await delay(SETTLES_MS);
+        const seconds = round < 0 ? NET_WARM_UP_SECONDS : request.seconds;
+        const sample = sampleOf(job, seconds, await run(machine, running[index]!, job, seconds));
+        if (round >= 0) result[machine.name][job].push(sample);
         const { perSecond, cpuUs, roundTripUs } = sample;
-        const said = [
-          `${perSecond.toFixed(0)}/s`,
-          `${cpuUs.toFixed(1)} us`,
-          ...(roundTripUs ? [`${roundTripUs} us`] : []),
-        ];
-        process.stderr.write(`round ${round + 1}: ${contestant} ${job} ${said.join(', ')}\n`);
+        const trip = roundTripUs === undefined ? '' : `, ${roundTripUs} us`;
+        const when = round < 0 ? 'warm-up' : `round ${round + 1}`;
+        process.stderr.write(
+          `${when}: ${machine.name} ${job} ${perSecond.toFixed(0)}/s, CPU ${cpuUs.toFixed(1)} us${trip}\n`,
+        );
       }
     }
   }
   return result;
 }
 
-function commandLine(contestant: NetContestant) {
+function commandLine({ name, tap, mac }: Machine) {
   const cmdline = [...KERNEL_WORDS, 'quiet'].join(' ');
-  if (contestant === 'vivarium') {
+  if (name === 'vivarium') {
     const files = ['--kernel', kernel, '--initrd', initrd, '--cmdline', cmdline];
-    return place.vivarium(command, ['--memory', `${MEMORY_MIB}M`, ...files, '--nic', `tap:${TAP},mac=${MAC}`]);
+    return place.vivarium(command, ['--memory', `${MEMORY_MIB}M`, ...files, '--nic', `tap:${tap},mac=${mac}`]);
   }
   return place.qemu('pc', [
     ...['-m', String(MEMORY_MIB), '-kernel', kernel, '-initrd', initrd, '-append', cmdline],
-    ...['-netdev', `tap,id=net,ifname=${TAP},script=no,downscript=no,vhost=off`],
-    ...['-device', `virtio-net-pci,netdev=net,mac=${MAC},romfile=`],
+    ...['-netdev', `tap,id=net,ifname=${tap},script=no,downscript=no,vhost=off`],
+    ...['-device', `virtio-net-pci,netdev=net,mac=${mac},romfile=`],
   ]);
 }
 
-/** One guest's life. @throws Error with the end of its console when not all jobs came through. */
-async function runJobs(contestant: NetContestant): Promise<Map<NetJob, NetSampleInside>> {
-  const { program, args, env } = commandLine(contestant);
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
-  const watchdog = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
-  const samples = new Map<NetJob, NetSampleInside>();
-  let text = '';
-  let line = '';
-  let sender: ChildProcess | undefined;
-  let before = accountOf(child.pid!);
-  const onLine = (each: string) => {
-    const begins = NET_BEGINS.exec(each) ?? NET_WARMS.exec(each);
-    const ends = NET_ENDS.exec(each);
-    if (begins ?? ends) {
-      sender?.kill('SIGKILL');
-      sender = undefined;
-    }
-    if (ends) {
-      const job = ends[1] as NetJob;
-      samples.set(job, sampleOf(ends, job, between(before, accountOf(child.pid!))));
-    }
-    if (begins?.[1] === 'packetsIn') {
-      sender = spawn(netload, ['send', TAP, String(SENDS_SECONDS)], { stdio: 'ignore' });
-    }
-    if (begins) before = accountOf(child.pid!);
-  };
-  child.stdout.on('data', (chunk: Buffer) => {
-    text += chunk.toString('latin1');
-    const lines = (line + chunk.toString('latin1')).split('\n');
-    line = lines.pop()!;
-    for (const each of lines) onLine(each.trim());
-  });
-  child.stderr.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
-  await new Promise((resolve) => child.once('close', resolve));
-  clearTimeout(watchdog);
-  sender?.kill('SIGKILL');
-  if (samples.size !== NET_JOBS.length) throw new Error(`${contestant}: ${samples.size} jobs: ${text.slice(-1500)}`);
-  return samples;
+/** A job in the guest, with its other end here. */
+async function run(machine: Machine, contestant: NetContestant, job: NetJob, seconds: number): Promise<Answer> {
+  const sender =
+    job === 'packetsIn' ? spawn(netload, ['send', machine.tap, String(SENDS_SECONDS)], { stdio: 'ignore' }) : undefined;
+  try {
+    return await contestant.ask(`${job} ${seconds} ${machine.hostAddress}`, JOB_DEADLINE_MS);
+  } finally {
+    sender?.kill('SIGKILL');
+  }
 }
 
-/** The rates that the programs in the guest said, but for frames out: of those its kernel takes more than go out. */
-function sampleOf(ends: RegExpExecArray, job: NetJob, spent: Account): NetSampleInside {
-  const [first, second] = [Number(ends[2]), Number(ends[3])];
-  // The programs' own start and end are in the CPU time, the same for every contestant.
+/** Of frames out the guest's kernel takes more than go out: those are counted at the tap. */
+function sampleOf(job: NetJob, seconds: number, { numbers, spent }: Answer): NetSampleInside {
+  const [first, second] = numbers as [number, number];
+  // The programs' own start and end are in the CPU time, the same for both.
   switch (job) {
     case 'streamOut':
       return { perSecond: first, cpuUs: (spent.cpuUs / spent.bytesOut) * BYTES_PER_KILOBIT };
     case 'streamIn':
       return { perSecond: first, cpuUs: (spent.cpuUs / spent.bytesIn) * BYTES_PER_KILOBIT };
     case 'packetsOut':
-      return { perSecond: spent.framesOut / request.seconds, cpuUs: spent.cpuUs / spent.framesOut };
+      return { perSecond: spent.framesOut / seconds, cpuUs: spent.cpuUs / spent.framesOut };
     case 'packetsIn':
       return { perSecond: first, cpuUs: spent.cpuUs / spent.framesIn };
     case 'ping':
       return { perSecond: second, roundTripUs: first, cpuUs: spent.cpuUs / spent.framesOut };
   }
-}
-
-/** Out of the guest, and into it: what the machine's process has taken from the tap. */
-interface Account {
-  readonly cpuUs: number;
-  readonly framesOut: number;
-  readonly bytesOut: number;
-  readonly framesIn: number;
-  readonly bytesIn: number;
-}
-
-/** CPU time that a process has used, its threads' and its guest's included, and what has gone through the tap. */
-function accountOf(pid: number): Account {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  const count = (name: string) => Number(readFileSync(path.join('/sys/class/net', TAP, 'statistics', name), 'utf8'));
-  return {
-    cpuUs: (Number(fields[11]) + Number(fields[12])) * US_PER_TICK,
-    framesOut: count('rx_packets'),
-    bytesOut: count('rx_bytes'),
-    framesIn: count('tx_packets'),
-    bytesIn: count('tx_bytes'),
-  };
-}
-
-function between(before: Account, after: Account): Account {
-  const names = Object.keys(before) as (keyof Account)[];
-  return Object.fromEntries(names.map((name) => [name, after[name] - before[name]])) as unknown as Account;
 }

@@ -7,7 +7,7 @@ export const NET_JOBS = ['streamOut', 'streamIn', 'packetsOut', 'packetsIn', 'pi
 export type NetJob = (typeof NET_JOBS)[number];
 
 /**
- * Before the jobs each guest goes through all of them once, for so long each, unmeasured: a process is compared when it has been at work
+ * Before the rounds each guest goes through all jobs once, for so long each, unmeasured: a process is compared when it has been at work
  * for a while, and V8 optimises a frame's path only after some thousand frames, which take seconds where it is emulated itself.
  */
 export const NET_WARM_UP_SECONDS = 6;
@@ -15,17 +15,12 @@ export const NET_WARM_UP_SECONDS = 6;
 export const NET_CONTESTANTS = ['vivarium', 'qemu'] as const;
 export type NetContestant = (typeof NET_CONTESTANTS)[number];
 
-/** The two ends of the guest's network. */
-export const NET_HOST_ADDRESS = '10.211.0.1';
-export const NET_GUEST_ADDRESS = '10.211.0.2';
-
 /**
- * Lines of a guest's console. A job begins; it has ended, with what its program said: bits a second of a stream, frames a
- * second of packets, and of pings the median round trip in us and how many there were a second. A guest that warms up says the name of
- * the job too, since the other end has its part in it.
+ * A guest says that it is ready, then waits for lines: `net ADDRESS HOST-ADDRESS`, to be said once, a job and its seconds, and `end`. A
+ * job has ended with what its program said: kilobits a second of a stream, frames a second that came in, and of pings the
+ * median round trip in us and how many there were a second.
  */
-export const NET_WARMS = /^NET-WARMS (\w+)$/;
-export const NET_BEGINS = /^NET-BEGINS (\w+)$/;
+export const NET_READY = 'NET-READY';
 export const NET_ENDS = /^NET-ENDS (\w+) ([\d.]+)(?: ([\d.]+))?/;
 
 /** A program's file and its libraries. */

@@ -47,12 +47,14 @@ export class GuestVector implements IoVector {
 
   copyTo(target: Uint8Array): void {
     checkPart(this, 0, target.length);
-    this.#each(0, target.length, (gpa, length, at) => this.memory.readInto(gpa, target.subarray(at, at + length)));
+    if (this.gpas.length === 1) this.memory.readInto(this.gpas[0]!, target);
+    else this.#each(0, target.length, (gpa, length, at) => this.memory.readInto(gpa, target.subarray(at, at + length)));
   }
 
   copyFrom(source: Uint8Array): void {
     checkPart(this, 0, source.length);
-    this.#each(0, source.length, (gpa, length, at) => this.memory.write(gpa, source.subarray(at, at + length)));
+    if (this.gpas.length === 1) this.memory.write(this.gpas[0]!, source);
+    else this.#each(0, source.length, (gpa, length, at) => this.memory.write(gpa, source.subarray(at, at + length)));
   }
 
   fill(value: number): void {

@@ -22,8 +22,9 @@ export class NetReceive implements NetGuestEnd {
   /** Popped and not used yet, in order. */
   #held: DescriptorChain[] = [];
   #heldBytes = 0;
-  /** A frame with its header, until it is in guest memory. */
-  #scratch = new Uint8Array(0);
+  readonly #header = new Uint8Array(VirtioNetHdr.SIZE);
+  /** A header and what of its frame is in the same buffer, until it is in guest memory. */
+  #first = new Uint8Array(0);
   /** The service was told that not all was taken. */
   #hasRefused = false;
   #isStopped = false;
@@ -130,24 +131,30 @@ export class NetReceive implements NetGuestEnd {
   #fill(frame: NetFrame, wantedBytes: number): void {
     let buffers = 0;
     for (let room = 0; room < wantedBytes; buffers++) room += this.#held[buffers]!.writable.lengthBytes;
-    if (this.#scratch.length < wantedBytes) this.#scratch = new Uint8Array(wantedBytes);
-    const all = this.#scratch.subarray(0, wantedBytes);
-    all.fill(0, 0, VirtioNetHdr.SIZE);
-    all.set(frame.bytes, VirtioNetHdr.SIZE);
-    describe(frame, all, buffers, this.checksum);
-    for (let index = 0, at = 0; index < buffers; index++) {
+    describe(frame, this.#header.fill(0), buffers, this.checksum);
+    for (let index = 0, at = -VirtioNetHdr.SIZE; index < buffers; index++) {
       const { head, writable } = this.#held[index]!;
-      const part = all.subarray(at, at + writable.lengthBytes);
-      writable.copyFrom(part);
-      this.#queue.push(head, part.length);
+      const end = Math.min(at + writable.lengthBytes, frame.bytes.length);
+      writable.copyFrom(at < 0 ? this.#firstPart(frame, end) : frame.bytes.subarray(at, end));
+      this.#queue.push(head, end - at);
       this.#heldBytes -= writable.lengthBytes;
-      at += part.length;
+      at = end;
     }
-    this.#held.splice(0, buffers);
+    if (buffers === this.#held.length) this.#held.length = 0;
+    else this.#held.splice(0, buffers);
+  }
+
+  /** The header, and the frame up to `endAt`. Every buffer has room for the header. */
+  #firstPart({ bytes }: NetFrame, endAt: number): Uint8Array {
+    const lengthBytes = VirtioNetHdr.SIZE + endAt;
+    if (this.#first.length < lengthBytes) this.#first = new Uint8Array(2 * lengthBytes);
+    this.#first.set(this.#header);
+    this.#first.set(endAt === bytes.length ? bytes : bytes.subarray(0, endAt), VirtioNetHdr.SIZE);
+    return this.#first.subarray(0, lengthBytes);
   }
 }
 
-/** Writes the header of a frame that stands behind it. 5.1.6.4.1: no flag for a driver without GUEST_CSUM. */
+/** Writes the header of a frame to `all`, zeros. 5.1.6.4.1: no flag for a driver without GUEST_CSUM. */
 function describe(frame: NetFrame, all: Uint8Array, buffers: number, hasChecksum: boolean): void {
   const { unfinished, segmentBytes, checked, bytes } = frame;
   const set16 = (at: number, value: number) => {

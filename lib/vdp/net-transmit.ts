@@ -6,21 +6,25 @@
 import { VirtioNetFeature as F, VirtioNetGso, VirtioNetHdr, VirtioNetHdrFlag } from '../abi/virtio.js';
 import type { NetFrame } from '../vsp/net/contract.js';
 import type { NetContext } from './net.js';
-import { Slab } from './slab.js';
 import type { DescriptorChain, Virtqueue } from './virtqueue.js';
 
-/** Frames that are handed to the service at once. */
+/** Frames that are handed to the service at once; fewer where they are large. */
 const BATCH = 64;
 /** Frames in a row before others of the event loop have their turn. */
 const FRAMES_PER_TURN = 512;
 /** The largest packet with its Ethernet header and tags; anything longer is no frame and is not copied. */
 const MAX_FRAME_BYTES = 65535 + 22;
+const MAX_BYTES = VirtioNetHdr.SIZE + MAX_FRAME_BYTES;
+/** Copies of a batch: four of the largest frames, or 64 ordinary ones. */
+const ROOM_BYTES = 4 * MAX_BYTES;
 
 export class NetTransmit {
   readonly #queue: Virtqueue;
   readonly #context: NetContext;
   readonly #features: bigint;
-  readonly #slab = new Slab();
+  /** The copies of one batch, which nobody has any more when the next begins. Made for the first frame. */
+  #room = new Uint8Array(0);
+  #roomAt = 0;
   #isStopped = false;
   /** The service takes no more for now. */
   #isBlocked = false;
@@ -65,9 +69,10 @@ export class NetTransmit {
     const queue = this.#queue;
     const { service, activation, counts, fail } = this.#context;
     const frames: NetFrame[] = [];
+    this.#roomAt = 0;
     let popped = 0;
     let wrong: string | undefined;
-    while (popped < BATCH && wrong === undefined) {
+    while (popped < BATCH && this.#roomAt <= ROOM_BYTES - MAX_BYTES && wrong === undefined) {
       const chain = queue.pop();
       if (chain === undefined) break;
       popped++;
@@ -97,7 +102,10 @@ export class NetTransmit {
     const lengthBytes = readable.lengthBytes - VirtioNetHdr.SIZE;
     if (lengthBytes < 0) return `a frame of ${readable.lengthBytes} bytes with its header`;
     if (lengthBytes > MAX_FRAME_BYTES) return undefined;
-    const all = this.#slab.take(readable.lengthBytes);
+    // Not inside Node's pool. What is not copied is never looked at.
+    if (this.#room.length === 0) this.#room = new Uint8Array(Buffer.allocUnsafeSlow(ROOM_BYTES).buffer);
+    const all = this.#room.subarray(this.#roomAt, this.#roomAt + readable.lengthBytes);
+    this.#roomAt += readable.lengthBytes;
     readable.copyTo(all);
     return describedBy(all, this.#features);
   }

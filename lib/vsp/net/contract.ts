@@ -57,7 +57,10 @@ export interface NetAbilities {
 
 /** The guest's side, as a proxy gives it to the provider. */
 export interface NetGuestEnd extends NetAbilities {
-  /** Frames for the guest, in order; how many were taken. After fewer than all, `onGuestReady` of the service follows. */
+  /**
+   * Frames for the guest, in order; how many were taken, whose bytes it has copied. After fewer than all, `onGuestReady` of
+   * the service follows.
+   */
   receive(frames: readonly NetFrame[]): number;
   link(up: boolean): void;
 }
@@ -70,7 +73,10 @@ export interface NetService {
   readonly linkUp: boolean;
   /** Ties the guest's side; undefined unties it, and frames for it are dropped. */
   attach(guest: NetGuestEnd | undefined): void;
-  /** From the guest. The frames' bytes are the service's from now on. False: no more, please, until `onWritable` calls. */
+  /**
+   * From the guest. The frames' bytes are the service's until it returns: it may change them, and copies what it keeps.
+   * False: no more, please, until `onWritable` calls.
+   */
   send(frames: readonly NetFrame[]): boolean;
   onWritable: (() => void) | undefined;
   /** The guest takes frames again. */
@@ -117,7 +123,7 @@ export interface NetBackend {
 
 /** What a backend tells the provider. */
 export interface NetHostEnd {
-  /** Frames for the guest. Their bytes may be shared with others: they are only read. */
+  /** Frames for the guest. Their bytes are only read, since others may have them too, and only until this returns. */
   receive(frames: readonly NetFrame[]): void;
   writable(): void;
   link(up: boolean): void;

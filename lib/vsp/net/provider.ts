@@ -342,7 +342,8 @@ export class NetProvider implements NetService, Quiescable, Savable {
     const taken = this.#waiting.length === 0 && !this.#isPrepared ? this.#guest!.receive(frames) : 0;
     if (taken === frames.length) return;
     const room = MAX_WAITING_FRAMES - this.#waiting.length;
-    for (const frame of frames.slice(taken, taken + room)) this.#waiting.push(frame);
+    // Their bytes are somebody else's after this.
+    for (const frame of frames.slice(taken, taken + room)) this.#waiting.push({ ...frame, bytes: frame.bytes.slice() });
     const lost = frames.length - taken - room;
     if (lost > 0) this.#drop('guestSlow', lost, 'for the guest, which takes none');
     this.#setPaused(true);

@@ -18,8 +18,8 @@ export type TapPort = Pick<TapDevice, keyof TapDevice>;
 
 const HEADER_BYTES = VirtioNetHdr.SIZE;
 const MAX_BYTES = HEADER_BYTES + MAX_FRAME_BYTES;
-/** Frames are views of a slab, which lives as long as any of them: eight of the largest, hundreds of ordinary ones. */
-const SLAB_BYTES = 8 * MAX_BYTES;
+/** What is read at once: at least eight of the largest frames, hundreds of ordinary ones. Frames are views of it. */
+const SLAB_BYTES = 9 * MAX_BYTES;
 /** Frames that are handed on at once. */
 const BATCH = 64;
 /** Frames in a row before others of the event loop have their turn. */
@@ -41,8 +41,8 @@ export class TapBackend implements NetBackend {
   readonly #name: string;
   readonly #lengths = new Uint32Array(BATCH);
   readonly #header = new Uint8Array(HEADER_BYTES);
+  /** The frames of one batch, which nobody has any more when the next is read. Made for the first one. */
   #slab = new Uint8Array(0);
-  #slabAt = 0;
   #host: NetHostEnd | undefined;
   #isUp: boolean;
   #isPaused = false;
@@ -166,21 +166,18 @@ export class TapBackend implements NetBackend {
 
   /** Hands on what there is, at most a batch. False when there is no more. */
   #batch(): boolean {
-    if (this.#slab.length - this.#slabAt < MAX_BYTES) {
-      // No Buffer itself, whose slice() does not copy; what the kernel has not written is never looked at.
-      this.#slab = new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer);
-      this.#slabAt = 0;
-    }
-    const read = this.#try(() => this.#tap.read(this.#slab.subarray(this.#slabAt), MAX_BYTES, this.#lengths));
+    // No Buffer itself, whose slice() does not copy; what the kernel has not written is never looked at.
+    if (this.#slab.length === 0) this.#slab = new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer);
+    const read = this.#try(() => this.#tap.read(this.#slab, MAX_BYTES, this.#lengths));
     if (read === undefined) return false;
     const count = read < 0 ? -1 - read : read;
     const frames: NetFrame[] = [];
-    for (let index = 0; index < count; index++) {
-      const endAt = this.#slabAt + this.#lengths[index]!;
-      const frame = frameBehind(this.#slab.subarray(this.#slabAt, endAt));
+    for (let index = 0, at = 0; index < count; index++) {
+      const endAt = at + this.#lengths[index]!;
+      const frame = frameBehind(this.#slab.subarray(at, endAt));
       if (frame === undefined) this.#badFrames++;
       else this.#put(frame, frames);
-      this.#slabAt = endAt;
+      at = endAt;
     }
     if (frames.length > 0) this.#host?.receive(frames);
     return read >= 0;

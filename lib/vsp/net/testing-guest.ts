@@ -54,8 +54,9 @@ export class TinyGuest implements NetGuestEnd {
   receive(frames: readonly NetFrame[]): number {
     this.got += frames.length;
     // Not at once: two guests on one switch would answer each other until the stack is full.
+    const kept = frames.map((frame) => ({ ...frame, bytes: frame.bytes.slice() }));
     queueMicrotask(() => {
-      for (const frame of frames) this.#take(frame);
+      for (const frame of kept) this.#take(frame);
       this.#tell();
     });
     return frames.length;

@@ -89,7 +89,8 @@ export class FakeNetwork implements NetBackend {
     this.host = host;
   }
   send(frames: readonly NetFrame[]): boolean {
-    this.sent.push(...frames);
+    // As every backend: the bytes are the sender's again afterwards.
+    for (const frame of frames) this.sent.push({ ...frame, bytes: frame.bytes.slice() });
     return this.more;
   }
   setPaused(paused: boolean): void {
@@ -119,7 +120,7 @@ export class FakeGuest implements NetGuestEnd {
   receive(frames: readonly NetFrame[]): number {
     const taken = frames.slice(0, this.room);
     this.room -= taken.length;
-    this.got.push(...taken);
+    for (const frame of taken) this.got.push({ ...frame, bytes: frame.bytes.slice() });
     return taken.length;
   }
   link(up: boolean): void {
