@@ -22,6 +22,8 @@ export interface NativeGroupWriter {
   readonly sourceId: number;
   /** These groups of the memory, as they are when a thread comes to them. ERR_STATE while a list is under way. */
   write(groups: Uint32Array): void;
+  /** Copies of these groups as they are now, taken before it returns. ERR_STATE where there is no room for all; none is taken then. */
+  copy(groups: Uint32Array): void;
   /** A copy of one group; false when there is no room for it now. After a failure it is dropped. */
   offer(group: number, bytes: Uint8Array): boolean;
   /** Gives up what waits; for good, with ECANCELED as the failure. */

@@ -95,6 +95,15 @@ export class GroupWriter {
   }
 
   /**
+   * Copies these groups as they are now, within `bufferBytes`; they are written from there.
+   *
+   * @throws VmmError ERR_STATE when there is no room for all of them
+   */
+  copy(groups: Uint32Array): void {
+    this.#native.copy(groups);
+  }
+
+  /**
    * Waits until nothing is under way, what was offered included.
    *
    * @throws SystemError of the first write that failed, with the file and where in it; AbortError after `cancel`.

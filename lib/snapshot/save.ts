@@ -49,10 +49,10 @@ export interface DirtyGroups {
 
 /** Holds writes to groups that are not saved yet until they are. */
 export interface GroupIntercept {
-  /** Protects all groups, while the guest runs: what the stop has to do later is less. */
-  protectAhead(): Promise<void>;
-  /** With the guest stopped: from here on the groups' bytes are those of this instant. */
-  arm(): Promise<void>;
+  /** Protects groups while the guest runs: what the stop has to do later is less. */
+  protectAhead(groups: Uint32Array): Promise<void>;
+  /** With the guest stopped: from here on the bytes of these groups are those of this instant. */
+  arm(groups: Uint32Array): Promise<void>;
   /** Every group was handed to the writer. Rejects when that failed. */
   finished(signal: AbortSignal | undefined): Promise<void>;
   /** Nothing is protected afterwards. Idempotent. */
@@ -66,6 +66,8 @@ export interface SaveOptions {
   readonly signal?: AbortSignal | undefined;
   /** The stop that must not be exceeded. */
   readonly maxPauseMs?: number | undefined;
+  /** The groups to be saved, as of the call, where it is not all of them: those that differ from a parent. */
+  readonly changed?: (() => Uint32Array) | undefined;
 }
 
 export interface Saved {
@@ -93,16 +95,19 @@ export async function savePaused(options: SaveOptions): Promise<Saved> {
     const limit = new AbortController();
     const timer = limitMs === undefined ? undefined : options.clock.setTimer(toNs(limitMs), () => limit.abort());
     let written = 0;
+    let total = 0;
     try {
       // In parts, so that what was reached says how long all of it would take.
-      for (const part of slices(everyGroup(writer.groups), PAUSED_PART_GROUPS)) {
+      const groups = wanted(options);
+      total = groups.length;
+      for (const part of slices(groups, PAUSED_PART_GROUPS)) {
         await writer.write(part, anyOf(caller, limit.signal));
         written += part.length;
       }
       await writer.drained(anyOf(caller, limit.signal));
     } catch (error) {
       if (!limit.signal.aborted || caller?.aborted === true) throw error;
-      throw tooLong(options, startNs, maxPauseMs!, written / writer.groups);
+      throw tooLong(options, startNs, maxPauseMs!, written / total);
     } finally {
       timer?.cancel();
     }
@@ -119,7 +124,7 @@ export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGro
     let fixedStopMs = FIXED_STOP_MS;
     let copiedGroupsPerMs = COPIED_GROUPS_PER_MS;
     let vainStops = 0;
-    let left = everyGroup(writer.groups);
+    let left = wanted(options);
     for (let round = 1; ; round++) {
       await writer.write(left, signal);
       left = dirty.take();
@@ -168,9 +173,9 @@ export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGro
 export async function saveInstant(options: SaveOptions & { readonly intercept: GroupIntercept }): Promise<Saved> {
   const { intercept, writer, signal, maxPauseMs } = options;
   try {
-    await intercept.protectAhead();
+    await intercept.protectAhead(wanted(options));
     const saved = await stopped(options, async (parts, startNs) => {
-      await intercept.arm();
+      await intercept.arm(wanted(options));
       const pauseMs = msSince(options.clock, startNs);
       if (maxPauseMs !== undefined && pauseMs > maxPauseMs) {
         throw refused(maxPauseMs, Math.ceil(pauseMs), 'its state and the protection of its memory');
@@ -234,8 +239,8 @@ function toNs(ms: number): bigint {
   return BigInt(Math.ceil(ms * 1e6));
 }
 
-function everyGroup(groups: number): Uint32Array {
-  return Uint32Array.from({ length: groups }, (_, group) => group);
+function wanted({ changed, writer }: SaveOptions): Uint32Array {
+  return changed?.() ?? Uint32Array.from({ length: writer.groups }, (_, group) => group);
 }
 
 function* slices(groups: Uint32Array, length: number): Generator<Uint32Array> {

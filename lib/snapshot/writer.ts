@@ -139,6 +139,19 @@ export class SnapshotWriter {
     });
   }
 
+  /** Groups that `copyGroups` and a write intercept may have waiting. */
+  get bufferGroups(): number {
+    return Math.ceil((this.#options.bufferBytes ?? BUFFER_BYTES) / GROUP_BYTES);
+  }
+
+  /** Copies groups as they are now; `drained` resolves when they are written. @throws VmmError ERR_STATE beyond `bufferGroups`. */
+  copyGroups(groups: Uint32Array): Promise<void> {
+    return this.#orAbort(() => {
+      this.#writer.copy(groups);
+      return Promise.resolve();
+    });
+  }
+
   /** Where a write intercept hands its copies: a GroupSink of the addon. It may outlive the writer. */
   sinkForPager(): GroupWriter['native'] {
     return this.#writer.native;

@@ -21,6 +21,7 @@ Napi::Function GroupWriterWrap::define(Napi::Env env) {
                      {
                          InstanceAccessor<&GroupWriterWrap::sourceId>("sourceId"),
                          InstanceMethod<&GroupWriterWrap::write>("write"),
+                         InstanceMethod<&GroupWriterWrap::copy>("copy"),
                          InstanceMethod<&GroupWriterWrap::offer>("offer"),
                          InstanceMethod<&GroupWriterWrap::cancel>("cancel"),
                          InstanceMethod<&GroupWriterWrap::finish>("finish"),
@@ -67,6 +68,13 @@ Napi::Value GroupWriterWrap::sourceId(const Napi::CallbackInfo& info) {
 Napi::Value GroupWriterWrap::write(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
     writer().write(u32ArrayArgument(info, 0, "groups"));
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value GroupWriterWrap::copy(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    writer().copy(u32ArrayArgument(info, 0, "groups"));
     return info.Env().Undefined();
   });
 }

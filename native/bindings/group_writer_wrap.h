@@ -22,6 +22,7 @@ class GroupWriterWrap : public Napi::ObjectWrap<GroupWriterWrap> {
   GroupWriter& writer() const;
   Napi::Value sourceId(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
+  Napi::Value copy(const Napi::CallbackInfo& info);
   Napi::Value offer(const Napi::CallbackInfo& info);
   Napi::Value cancel(const Napi::CallbackInfo& info);
   Napi::Value finish(const Napi::CallbackInfo& info);

@@ -86,10 +86,14 @@ GroupWriter::~GroupWriter() {
   close();
 }
 
-void GroupWriter::write(std::span<const uint32_t> groups) {
+void GroupWriter::checkGroups(std::span<const uint32_t> groups) const {
   for (const uint32_t group : groups) {
     if (group >= book_.groups()) throwRange("groups: " + std::to_string(group) + " is not one of the memory");
   }
+}
+
+void GroupWriter::write(std::span<const uint32_t> groups) {
+  checkGroups(groups);
   bool nothing = false;
   {
     const std::lock_guard lock(mutex_);
@@ -104,6 +108,31 @@ void GroupWriter::write(std::span<const uint32_t> groups) {
     tell();
   } else {
     work_.notify_all();
+  }
+}
+
+void GroupWriter::copy(std::span<const uint32_t> groups) {
+  checkGroups(groups);
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) throwClosed("snapshot writer");
+    if (finished_ || finishing_) throw Failure(FailureKind::kState, "copy", EINVAL, "the file is finished");
+    // Only this thread takes slots, as long as no write intercept has the writer.
+    if (progress_.failure.syscall == nullptr && freeSlots_.size() < groups.size()) {
+      throw Failure(FailureKind::kState, "copy", ENOBUFS, std::to_string(groups.size()) + " groups");
+    }
+  }
+  const auto* memory = static_cast<const uint8_t*>(memory_->data());
+  std::vector<uint8_t> last;
+  for (const uint32_t group : groups) {
+    const uint64_t offset = group * kGroupBytes;
+    const uint8_t* bytes = memory + offset;
+    if (memory_->size() - offset < kGroupBytes) {
+      last.assign(kGroupBytes, 0);
+      std::memcpy(last.data(), bytes, memory_->size() - offset);
+      bytes = last.data();
+    }
+    offer(group, bytes);
   }
 }
 

@@ -48,6 +48,9 @@ class GroupWriter : public GroupPool, public GroupSink {
   // JavaScript thread. Failure kState while a list is under way or after finish(); BadArgument for a group that is
   // none.
   void write(std::span<const uint32_t> groups);
+  // Copies these groups as they are now, to be written from there, and returns when that is done. Failure kState where there is no
+  // room for all of them: then none was taken. JavaScript thread.
+  void copy(std::span<const uint32_t> groups);
   // What waits is given up, what is under way ends. JavaScript thread.
   void cancel();
   // With nothing under way: what no row covers becomes zeros, the file ends behind the last extent, and is synced.
@@ -63,6 +66,8 @@ class GroupWriter : public GroupPool, public GroupSink {
   void room(uint64_t timeoutNs) override;
 
  private:
+  void checkGroups(std::span<const uint32_t> groups) const;
+
   struct Copy {
     uint64_t group;
     uint32_t slot;
