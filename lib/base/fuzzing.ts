@@ -47,6 +47,7 @@ export const FUZZERS = [
   'streams of frames',
   'links of switches',
   'carried networks',
+  'snapshots',
 ] as const;
 
 export type FuzzerName = (typeof FUZZERS)[number];

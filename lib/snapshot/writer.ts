@@ -4,8 +4,8 @@
  * Which groups are written when, and that a group written while the guest ran is written again, is its user's matter.
  */
 import { randomUUID } from 'node:crypto';
-import { lstatSync } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { lstat, open, type FileHandle } from 'node:fs/promises';
+import { constants } from 'node:os';
 import path from 'node:path';
 import { hostClock, type Clock } from '../base/clock.js';
 import { AbortError, SystemError, VmmError } from '../base/errors.js';
@@ -13,7 +13,7 @@ import type { SavedPart } from '../base/saved-state.js';
 import { canCompress, GroupWriter, lockFile, type AddressSpace, type GroupWriterTotals } from '../memory/index.js';
 import { GroupCodec } from '../kvm/native-snapshot.js';
 import { Draft } from './draft.js';
-import { naming, writeNew } from './files.js';
+import { naming, systemError, writeNew } from './files.js';
 import { FileName, FORMAT_VERSION, GROUP_BYTES, Limit } from './format.js';
 import { encodeIndex, GroupTable } from './group-index.js';
 import { configText, digestOf, encodeManifest, type Manifest } from './manifest.js';
@@ -89,7 +89,7 @@ export class SnapshotWriter {
     const { memory, compress = canCompress() ? 'zstd' : 'none' } = options;
     if (memory.sizeBytes > Limit.MEMORY_BYTES) throw new RangeError('memory: too large for a snapshot');
     if (options.signal?.aborted === true) throw new AbortError(options.signal);
-    refuseExisting(dir);
+    await refuseExisting(dir);
     const parent = options.parent === undefined ? undefined : await SnapshotReader.open(options.parent);
     let draft: Draft | undefined;
     let file: FileHandle | undefined;
@@ -261,7 +261,12 @@ export function contentDigest(table: GroupTable, stateSha256: string, config: un
   return digestOf(stateSha256, digestOf(configText(config)), new Uint8Array(crcs.buffer));
 }
 
-function refuseExisting(dir: string): void {
-  if (lstatSync(dir, { throwIfNoEntry: false }) === undefined) return;
-  throw new SystemError('mkdir', 'EEXIST', 17, dir);
+async function refuseExisting(dir: string): Promise<void> {
+  try {
+    await lstat(dir);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw systemError(error, dir);
+  }
+  throw new SystemError('mkdir', 'EEXIST', constants.errno.EEXIST, dir);
 }
