@@ -46,6 +46,7 @@
         'native/memory/guest_memory.cc',
         'native/memory/page_loader.cc',
         'native/memory/pager.cc',
+        'native/memory/pager_thread.cc',
         'native/memory/quiet_thread.cc',
         'native/memory/user_fault.cc',
         'native/memory/write_intercept.cc',

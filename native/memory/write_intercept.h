@@ -81,6 +81,8 @@ class WriteIntercept {
   const std::shared_ptr<GroupSink>& sink() const { return sink_; }
   // Whether writes wait for room in the sink, so that waiting for it delays nobody.
   bool stalled() const { return !stalled_.empty(); }
+  // Whether step() has something to do before the walk.
+  bool owes() const { return stalled() || count_ > 0; }
 
  private:
   enum class State : uint8_t { kOpen, kArmed, kLoose, kPending, kSaved };
