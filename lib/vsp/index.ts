@@ -16,6 +16,14 @@ export { quiesce, type PrepareOptions, type Quiescable, type QuiesceOptions } fr
 export { CLOSE_MS } from './block/closing.js';
 export { lockImages } from './block/lock-images.js';
 export type { BlockOpenContext, BlockSource } from './block/source.js';
+export { beginCut, type CutOptions, type DiskCut, type PendingCut } from './block/cut.js';
+export {
+  type DiskReference,
+  diskReferenceState,
+  restoreDisk,
+  type RestoredDisk,
+  type RestoreDiskOptions,
+} from './block/disk-reference.js';
 export { BlockProvider, type BlockProviderOptions } from './block/provider.js';
 export type { RebindOptions, RebindReport } from './block/rebind.js';
 export { fileDisk, type FileDiskOptions } from './block/file.js';

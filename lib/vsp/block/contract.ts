@@ -27,6 +27,7 @@
  */
 import type { IoVector } from '../../memory/io-vector.js';
 import type { BackendDescription, DeviceContract } from '../contract.js';
+import type { FrozenUnits } from './unit-store.js';
 
 /** The unit of a guest's requests, whatever the medium has (virtio 1.2, 5.2.6). */
 export const SECTOR_BYTES = 512;
@@ -119,6 +120,8 @@ export interface BlockBackend {
    * taken over, and nothing is written any more. Missing: close() writes nothing anyway.
    */
   abandon?(): void;
+  /** Its contents as they are now, which are in memory and nowhere else: for a snapshot. Missing: they are elsewhere. */
+  freeze?(): FrozenUnits;
   describe(): BackendDescription;
   /**
    * Called with nothing in flight: makes durable what was promised, gives locks and descriptors back. Idempotent. After

@@ -12,6 +12,7 @@ import { SECTOR_BYTES, type BlockBackend, type BlockDone, type BlockFunction, ty
 import { blockError } from './errors.js';
 import { checkFaultPlan, FaultRules, type FaultPlan, type FaultyFunction } from './fault-plan.js';
 import type { BlockSource } from './source.js';
+import type { FrozenUnits } from './unit-store.js';
 
 /**
  * A disk that does what `plan` says with each request, and hands the rest on to `disk`.
@@ -32,6 +33,12 @@ export function faultyDisk(disk: BlockSource, plan: FaultPlan): BlockSource {
   return {
     class: 'block',
     describe: () => ({ kind: 'faulty', disk: disk.describe() }),
+    ...(disk.overlay && {
+      overlay: (file) => {
+        const inner = disk.overlay!(file);
+        return { ...inner, source: faultyDisk(inner.source, plan) };
+      },
+    }),
     async open(context) {
       const lower = await disk.open(context);
       const { sizeBytes } = lower.geometry;
@@ -59,6 +66,7 @@ class FaultyBackend implements BlockBackend {
   readonly activate?: () => Promise<void>;
   readonly deactivate?: () => Promise<void>;
   readonly abandon?: () => void;
+  readonly freeze?: () => FrozenUnits;
   readonly #lower: BlockBackend;
   readonly #plan: FaultPlan;
   readonly #rules: FaultRules;
@@ -97,6 +105,7 @@ class FaultyBackend implements BlockBackend {
     if (lower.hurry) this.hurry = () => lower.hurry!();
     if (lower.activate) this.activate = () => lower.activate!();
     if (lower.deactivate) this.deactivate = () => lower.deactivate!();
+    if (lower.freeze) this.freeze = () => lower.freeze!();
     if (lower.abandon) this.abandon = () => lower.abandon!();
     if (lower.refreshGeometry && has('resize')) {
       this.refreshGeometry = async () => this.#shown(await lower.refreshGeometry!());

@@ -9,6 +9,7 @@ import { SECTOR_BYTES, type BlockBackend, type BlockGeometry } from './contract.
 import { FileBackend } from './file-backend.js';
 import { openImageFile, type ImageFile } from './image-file.js';
 import type { LockFile } from './image-lock.js';
+import { overlayOn } from './qcow2/overlay-source.js';
 import type { BlockOpenContext, BlockSource } from './source.js';
 
 export interface FileDiskOptions {
@@ -33,6 +34,7 @@ export function fileDisk(path: string, options: FileDiskOptions = {}): BlockSour
     class: 'block',
     describe: () => ({ kind: 'file', path }),
     open: (context) => openFileDisk(path, options, context),
+    overlay: (file) => overlayOn({ path, format: 'raw' }, file, options.lockFile ? { lock: options.lockFile } : {}),
   };
 }
 

@@ -1,7 +1,8 @@
 /**
  * Advisory locks on disk images: one writer, or any number of readers. The kernel's lock keeps other processes out; the
  * table here lets one device have its image open twice for the moment of a rebind, which the kernel would refuse. Each
- * lock has a descriptor of its own, so that it lives as long as the last backend of its owner.
+ * lock has a descriptor of its own, so that it lives as long as the last backend of its owner; when its last writer goes
+ * (the image is only read through another one from then on) it becomes a reader's.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 
@@ -20,6 +21,8 @@ interface Held {
   readonly fd: number;
   mode: LockMode;
   users: number;
+  /** Of them, those that write. */
+  writers: number;
 }
 
 export interface ImageLock {
@@ -54,7 +57,8 @@ export function lockImage(request: LockRequest): ImageLock | undefined {
       mine.mode = 'exclusive';
     }
     mine.users++;
-    return releaseOnce(key, mine);
+    if (mode === 'exclusive') mine.writers++;
+    return releaseOnce(key, mine, request);
   }
   // Always able to write where that is allowed, so that a reader's lock can become a writer's.
   const fd = reopen(request.fd, mode);
@@ -67,9 +71,9 @@ export function lockImage(request: LockRequest): ImageLock | undefined {
     closeSync(fd);
     throw error;
   }
-  const held: Held = { owner, fd, mode, users: 1 };
+  const held: Held = { owner, fd, mode, users: 1, writers: mode === 'exclusive' ? 1 : 0 };
   table.set(key, [...all, held]);
-  return releaseOnce(key, held);
+  return releaseOnce(key, held, request);
 }
 
 function reopen(fd: number, mode: LockMode): number {
@@ -82,17 +86,30 @@ function reopen(fd: number, mode: LockMode): number {
   }
 }
 
-function releaseOnce(key: string, held: Held): ImageLock {
+function releaseOnce(key: string, held: Held, { mode, lockFile }: LockRequest): ImageLock {
   let released = false;
   return {
     release() {
       if (released) return;
       released = true;
-      if (--held.users > 0) return;
+      if (mode === 'exclusive') held.writers--;
+      if (--held.users > 0) {
+        if (held.mode === 'exclusive' && held.writers === 0) share(held, lockFile);
+        return;
+      }
       const left = (table.get(key) ?? []).filter((other) => other !== held);
       if (left.length === 0) table.delete(key);
       else table.set(key, left);
       closeSync(held.fd);
     },
   };
+}
+
+/** Where that fails it stays as it is: others find the image locked. */
+function share(held: Held, lockFile: LockFile): void {
+  try {
+    if (lockFile(held.fd, 'shared')) held.mode = 'shared';
+  } catch {
+    // As said.
+  }
 }

@@ -7,6 +7,7 @@ import type { IoVector } from '../../memory/io-vector.js';
 import type { BackendDescription } from '../contract.js';
 import { SECTOR_BYTES, type BlockBackend, type BlockDone, type BlockGeometry } from './contract.js';
 import type { BlockOpenContext, BlockSource } from './source.js';
+import { UnitStore, type FrozenUnits } from './unit-store.js';
 
 const CHUNK_BYTES = 64 * 1024;
 
@@ -24,7 +25,21 @@ export interface MemoryDisk extends BlockSource {
  * @example const scratch = memoryDisk('64MiB')
  */
 export function memoryDisk(size: number | string): MemoryDisk {
-  const store = new MemoryStore(checkedSize(size));
+  return diskOver(new MemoryStore(checkedSize(size)));
+}
+
+/** One with these contents, which are its own from now on. @throws RangeError for units of another size. */
+export function filledMemoryDisk(
+  sizeBytes: number,
+  { unitBytes, units }: { readonly unitBytes: number; readonly units: ReadonlyMap<number, Uint8Array> },
+): MemoryDisk {
+  if (unitBytes !== CHUNK_BYTES) throw new RangeError(`a disk in memory has units of ${CHUNK_BYTES} bytes`);
+  const store = new MemoryStore(checkedSize(sizeBytes));
+  for (const [index, unit] of units) if (unit.length > 0) store.chunks.set(index, unit);
+  return diskOver(store);
+}
+
+function diskOver(store: MemoryStore): MemoryDisk {
   return {
     class: 'block',
     describe: () => store.describe(),
@@ -43,14 +58,14 @@ function checkedSize(size: number | string): number {
 class MemoryStore {
   sizeBytes: number;
   readonly opened = new Set<MemoryBackend>();
-  readonly #chunks = new Map<number, Uint8Array>();
+  readonly chunks = new UnitStore(CHUNK_BYTES);
 
   constructor(sizeBytes: number) {
     this.sizeBytes = sizeBytes;
   }
 
   describe(): BackendDescription {
-    return { kind: 'memory', sizeBytes: this.sizeBytes, usedBytes: this.#chunks.size * CHUNK_BYTES };
+    return { kind: 'memory', sizeBytes: this.sizeBytes, usedBytes: this.chunks.size * CHUNK_BYTES };
   }
 
   resize(sizeBytes: number): void {
@@ -62,7 +77,7 @@ class MemoryStore {
 
   read(offset: number, data: IoVector): void {
     this.#each(offset, data.lengthBytes, (index, at, length, from) => {
-      const chunk = this.#chunks.get(index);
+      const chunk = this.chunks.get(index);
       const part = data.slice(from, length);
       if (chunk) part.copyFrom(chunk.subarray(at, at + length));
       else part.fill(0);
@@ -71,16 +86,16 @@ class MemoryStore {
 
   write(offset: number, data: IoVector): void {
     this.#each(offset, data.lengthBytes, (index, at, length, from) => {
-      let chunk = this.#chunks.get(index);
-      if (!chunk) this.#chunks.set(index, (chunk = new Uint8Array(CHUNK_BYTES)));
+      let chunk = this.chunks.mutable(index);
+      if (!chunk) this.chunks.set(index, (chunk = new Uint8Array(CHUNK_BYTES)));
       data.slice(from, length).copyTo(chunk.subarray(at, at + length));
     });
   }
 
   zero(offset: number, lengthBytes: number): void {
     const end = offset + lengthBytes;
-    if (lengthBytes / CHUNK_BYTES > this.#chunks.size) {
-      for (const index of this.#chunks.keys()) {
+    if (lengthBytes / CHUNK_BYTES > this.chunks.size) {
+      for (const index of this.chunks.keys()) {
         const start = index * CHUNK_BYTES;
         const from = Math.max(start, offset);
         const to = Math.min(start + CHUNK_BYTES, end);
@@ -90,8 +105,8 @@ class MemoryStore {
   }
 
   #zeroIn(index: number, at: number, length: number): void {
-    if (length === CHUNK_BYTES) this.#chunks.delete(index);
-    else this.#chunks.get(index)?.fill(0, at, at + length);
+    if (length === CHUNK_BYTES) this.chunks.delete(index);
+    else this.chunks.mutable(index)?.fill(0, at, at + length);
   }
 
   #each(
@@ -142,6 +157,10 @@ class MemoryBackend implements BlockBackend {
   read(offset: number, data: IoVector, done: BlockDone): void {
     this.#store.read(offset, data);
     done(undefined);
+  }
+
+  freeze(): FrozenUnits {
+    return this.#store.chunks.freeze();
   }
 
   refreshGeometry(): Promise<BlockGeometry> {

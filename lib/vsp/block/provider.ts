@@ -31,11 +31,13 @@ import { cleanSerial, serialOf } from './hel/identify.js';
 import { CopyOnWriteOverlay } from './hel/overlay.js';
 import { topologyOf } from './hel/topology.js';
 import { closeInTime } from './closing.js';
+import type { CutHost } from './cut.js';
 import { BlockDispatcher } from './dispatcher.js';
 import { BlockLane } from './lane.js';
 import { openBackend } from './open.js';
 import { changeBackend, type RebindOptions, type RebindReport } from './rebind.js';
 import type { BlockSource } from './source.js';
+import type { FrozenUnits } from './unit-store.js';
 
 export interface BlockProviderOptions {
   readonly id: string;
@@ -57,11 +59,12 @@ export interface BlockProviderOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export class BlockProvider implements BlockService, Quiescable, Savable {
+export class BlockProvider implements BlockService, Quiescable, Savable, CutHost {
   readonly id: string;
   readonly readOnly: boolean;
   readonly #options: BlockProviderOptions;
   readonly #owner: object;
+  #source: BlockSource;
   readonly #clock: Clock;
   #serial: string;
   readonly #listeners = new Set<(geometry: BlockGeometry) => void>();
@@ -83,14 +86,15 @@ export class BlockProvider implements BlockService, Quiescable, Savable {
   static async open(source: BlockSource, options: BlockProviderOptions): Promise<BlockProvider> {
     const owner = {};
     const backend = await open(source, options, owner, options.signal);
-    return new BlockProvider(backend, options, owner);
+    return new BlockProvider(source, backend, options, owner);
   }
 
-  private constructor(backend: BlockBackend, options: BlockProviderOptions, owner: object) {
+  private constructor(source: BlockSource, backend: BlockBackend, options: BlockProviderOptions, owner: object) {
     this.id = options.id;
     this.readOnly = options.readOnly === true;
     this.#options = options;
     this.#owner = owner;
+    this.#source = source;
     this.#clock = options.clock ?? hostClock;
     const copyOnWrite = this.readOnly ? undefined : options.copyOnWrite;
     const lane = new BlockLane(
@@ -113,6 +117,32 @@ export class BlockProvider implements BlockService, Quiescable, Savable {
     this.#geometry = { sizeBytes, blockBytes: SECTOR_BYTES, physicalBlockBytes, optimalIoBytes };
     this.#serial = cleanSerial(options.serial) ?? cleanSerial(backend.identify?.()) ?? serialOf(options.id);
     this.#listen(backend);
+  }
+
+  get source(): BlockSource {
+    return this.#source;
+  }
+
+  get copiesOnWrite(): boolean {
+    return this.#dispatcher.lane.overlay !== undefined;
+  }
+
+  get keepsContents(): boolean {
+    const { overlay, backend } = this.#dispatcher.lane;
+    return overlay !== undefined || backend.freeze !== undefined;
+  }
+
+  /** At rest: what is in memory and nowhere else, as it is now. */
+  freeze(): FrozenUnits | undefined {
+    const { overlay, backend } = this.#dispatcher.lane;
+    return overlay ? overlay.freeze() : backend.freeze?.();
+  }
+
+  /** Changed blocks of a snapshot, before the first request. @throws VmmError ERR_SNAPSHOT without copyOnWrite, or for too many. */
+  fill(changes: Pick<FrozenUnits, 'unitBytes' | 'units'>): void {
+    const { overlay } = this.#dispatcher.lane;
+    if (!overlay) throw new VmmError('ERR_SNAPSHOT', `disk ${this.id} keeps no changes in memory; the snapshot's does`);
+    overlay.fill(changes);
   }
 
   get title(): string {
@@ -215,6 +245,7 @@ export class BlockProvider implements BlockService, Quiescable, Savable {
         source,
         options,
       );
+      this.#source = source;
       return this.#lastRebind;
     });
   }

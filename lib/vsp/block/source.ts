@@ -21,6 +21,16 @@ export interface BlockOpenContext {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** An empty image over a disk, which is then only read: how a disk is cut at an instant. */
+export interface DiskOverlay {
+  /** What the disk below is, and where. */
+  readonly below: { readonly path: string; readonly format: 'raw' | 'qcow2' };
+  /** Makes the image, of the size that the guest knows. @throws VmmError ERR_DISK_IMAGE */
+  create(sizeBytes: number): Promise<void>;
+  /** The disk that reads through it. */
+  readonly source: BlockSource;
+}
+
 export interface BlockSource {
   readonly class: 'block';
   describe(): BackendDescription;
@@ -29,4 +39,6 @@ export interface BlockSource {
    *   (another process has it), ERR_SYSTEM; each names the path and, where there is one, the cure. AbortError.
    */
   open(context: BlockOpenContext): Promise<BlockBackend>;
+  /** An image over this disk, in a file that does not exist yet. Missing: it can't be cut so. */
+  overlay?(file: string): DiskOverlay;
 }

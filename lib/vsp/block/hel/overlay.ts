@@ -6,14 +6,14 @@
  * A block is in one of three states: in the base; here (with bytes); zero (no bytes). The provider's range lock works
  * in units of these blocks, so no two changes of one block are in flight at once.
  */
+import { VmmError } from '../../../base/errors.js';
 import { HostVector, type IoVector } from '../../../memory/io-vector.js';
 import type { BackendDescription } from '../../contract.js';
 import { SECTOR_BYTES, type BlockBackend, type BlockDone, type BlockGeometry } from '../contract.js';
 import { blockError } from '../errors.js';
+import { UnitStore, ZERO_UNIT as ZERO, type FrozenUnits } from '../unit-store.js';
 import { inSequence } from './sequence.js';
 
-/** A block without bytes of its own that reads as zeroes. */
-const ZERO = new Uint8Array(0);
 /** What the mark of such a block is counted as, so that a guest can't fill the host's memory with marks. */
 const MARK_BYTES = 64;
 
@@ -25,7 +25,7 @@ export class CopyOnWriteOverlay implements BlockBackend {
   readonly blockBytes: number;
   readonly maxBytes: number;
   #base: BlockBackend;
-  readonly #blocks = new Map<number, Uint8Array>();
+  readonly #blocks: UnitStore;
   #usedBytes = 0;
   /** Set aside by changes in flight. */
   #asideBytes = 0;
@@ -34,6 +34,7 @@ export class CopyOnWriteOverlay implements BlockBackend {
   constructor(base: BlockBackend, blockBytes: number, maxBytes: number) {
     this.#base = base;
     this.blockBytes = blockBytes;
+    this.#blocks = new UnitStore(blockBytes);
     this.maxBytes = maxBytes;
   }
 
@@ -99,6 +100,30 @@ export class CopyOnWriteOverlay implements BlockBackend {
     done(undefined);
   }
 
+  freeze(): FrozenUnits {
+    return this.#blocks.freeze();
+  }
+
+  /**
+   * Contents of a snapshot, in an overlay that has none. They are its own from now on.
+   *
+   * @throws VmmError ERR_SNAPSHOT for blocks of another size, or more than there is room for.
+   */
+  fill({ unitBytes, units }: Pick<FrozenUnits, 'unitBytes' | 'units'>): void {
+    if (unitBytes !== this.blockBytes) {
+      throw new VmmError(
+        'ERR_SNAPSHOT',
+        `changed blocks of ${unitBytes} bytes for a disk that keeps ${this.blockBytes}`,
+      );
+    }
+    for (const [index, block] of units) this.#put(index, block.length === 0 ? ZERO : block);
+    if (this.#usedBytes <= this.maxBytes) return;
+    throw new VmmError(
+      'ERR_SNAPSHOT',
+      `changed blocks of ${this.#usedBytes} bytes, where ${this.maxBytes} may be kept`,
+    );
+  }
+
   describe(): BackendDescription {
     return { kind: 'copy-on-write', usedBytes: this.#usedBytes, maxBytes: this.maxBytes, base: this.#base.describe() };
   }
@@ -154,7 +179,7 @@ export class CopyOnWriteOverlay implements BlockBackend {
         });
         return true;
       }
-      apply(kept === undefined || kept === ZERO ? new Uint8Array(this.blockBytes) : kept);
+      apply(kept === undefined || kept === ZERO ? new Uint8Array(this.blockBytes) : this.#blocks.mutable(index)!);
       next(undefined);
       return true;
     };

@@ -18,6 +18,7 @@ export interface Qcow2ImageOptions {
   readonly refcountBits?: number | undefined;
   /** As it is to stand in the image. */
   readonly backing?: { readonly name: string; readonly format: 'raw' | 'qcow2' } | undefined;
+  readonly mode?: number | undefined;
 }
 
 export interface Qcow2OverlayOptions {
@@ -28,6 +29,8 @@ export interface Qcow2OverlayOptions {
   /** Default: that of the backing disk. */
   readonly sizeBytes?: number;
   readonly clusterBytes?: number;
+  /** Permissions of the new file. Default: what the umask leaves. */
+  readonly mode?: number;
 }
 
 /**
@@ -38,7 +41,7 @@ export interface Qcow2OverlayOptions {
  */
 export async function createQcow2Overlay(file: string, options: Qcow2OverlayOptions): Promise<void> {
   if (typeof file !== 'string' || file === '') throw new TypeError('createQcow2Overlay: a path is wanted');
-  checkOptionNames('createQcow2Overlay', options, ['backing', 'backingFormat', 'sizeBytes', 'clusterBytes']);
+  checkOptionNames('createQcow2Overlay', options, ['backing', 'backingFormat', 'sizeBytes', 'clusterBytes', 'mode']);
   const { backing, backingFormat, clusterBytes } = options;
   if (typeof backing !== 'string' || backing === '')
     throw new TypeError('createQcow2Overlay: backing: a path is wanted');
@@ -53,6 +56,7 @@ export async function createQcow2Overlay(file: string, options: Qcow2OverlayOpti
   await createQcow2Image(file, {
     sizeBytes: options.sizeBytes ?? Math.ceil(found.sizeBytes / 512) * 512,
     clusterBytes,
+    mode: options.mode,
     // A name with a colon before any slash would be taken for a protocol.
     backing: { name: /^[^/]*:/.test(name) ? `./${name}` : name, format: found.format },
   });
@@ -95,11 +99,17 @@ export async function createQcow2Image(file: string, options: Qcow2ImageOptions)
   }
   const blockView = new DataView(counts.buffer, tableClusters * clusterBytes);
   for (let cluster = 0; cluster < used(); cluster++) setRefcount(blockView, refcountBits, cluster, 1);
-  await writeNew(file, header, counts, used() * clusterBytes);
+  await writeNew(file, header, counts, used() * clusterBytes, options.mode);
 }
 
-async function writeNew(file: string, header: Uint8Array, counts: Uint8Array, sizeBytes: number): Promise<void> {
-  const handle = await open(file, 'wx').catch((error: unknown) => {
+async function writeNew(
+  file: string,
+  header: Uint8Array,
+  counts: Uint8Array,
+  sizeBytes: number,
+  mode: number | undefined,
+): Promise<void> {
+  const handle = await open(file, 'wx', mode).catch((error: unknown) => {
     const { code } = error as NodeJS.ErrnoException;
     const message = code === 'EEXIST' ? 'exists already' : `can't be made: ${code ?? 'unknown error'}`;
     throw new VmmError('ERR_DISK_IMAGE', `${file} ${message}`, { cause: error });

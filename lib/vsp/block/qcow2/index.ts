@@ -11,6 +11,7 @@ import type { LockFile } from '../image-lock.js';
 import { checkSectors } from './backend.js';
 import { hostFiles } from './chain-files.js';
 import { openQcow2 } from './open.js';
+import { overlayOn } from './overlay-source.js';
 
 export { createQcow2Overlay, type Qcow2OverlayOptions } from './create.js';
 
@@ -39,6 +40,7 @@ export function qcow2Disk(path: string, options: Qcow2DiskOptions = {}): BlockSo
     class: 'block',
     describe: () => ({ kind: 'qcow2', path }),
     open: (context) => openDisk(path, options, context),
+    overlay: (file) => overlayOn({ path, format: 'qcow2' }, file, options),
   };
 }
 
