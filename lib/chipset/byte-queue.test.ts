@@ -15,6 +15,7 @@ describe('ByteQueue', () => {
     const target = new Uint8Array(3);
     expect(queue.take(target)).toBe(3);
     expect([...target]).toEqual([2, 3, 4]);
+    expect([...queue.copy()]).toEqual([5]);
     expect(queue.take(new Uint8Array(8))).toBe(1);
     expect(queue.shift()).toBe(-1);
     expect(queue.length).toBe(0);

@@ -296,3 +296,27 @@ describe("ChannelPort: the host's side", () => {
     );
   });
 });
+
+describe('ChannelPort: saved state', () => {
+  it('goes on in the middle of a transfer, with the credit and the sleep that the guest knows of', () => {
+    const from = new Rig({ highWaterBytes: 8 });
+    from.cpu.outl(COMMAND, OPEN);
+    from.channel.credit(10);
+    from.channel.send(Buffer.from('twelve bytes'));
+    from.cpu.inl(DATA);
+    from.cpu.outb(DATA, 0x31);
+    const to = new Rig({ highWaterBytes: 8 });
+    to.channel.restoreState(structuredClone(from.channel.saveState()));
+    expect(to.channel.inspect()).toEqual(from.channel.inspect());
+    expect(to.opens).toBe(0);
+    expect(to.cpu.inl(WRITABLE)).toBe(9);
+    expect(to.transfer(RECEIVE, [[0x4000, 32]])).toEqual([8, 0, 9]);
+    expect(to.text(0x4000, 8)).toBe('ve bytes');
+    expect(to.drains).toBe(1);
+    // It was told that nothing waits: so it is rung for.
+    const asleep = new Rig();
+    asleep.channel.restoreState(to.channel.saveState());
+    asleep.channel.send(Uint8Array.of(1));
+    expect(asleep.rings).toBe(1);
+  });
+});

@@ -32,6 +32,15 @@ const BESIDES: readonly number[] = [
   Msr.IA32_XSS,
 ];
 
+/** What KVM may read and not write, and a guest reads as a record of what was: not missed where it is refused. */
+const DISPENSABLE: ReadonlySet<number> = new Set([
+  Msr.IA32_SMI_COUNT,
+  Msr.LASTBRANCH_FROM_IP,
+  Msr.LASTBRANCH_TO_IP,
+  Msr.LASTINT_FROM_IP,
+  Msr.LASTINT_TO_IP,
+]);
+
 /** The MSRs that a vCPU's state is made of, `listed` being KVM's own list. */
 export function stateMsrs(listed: Iterable<number>): number[] {
   return [...new Set([...listed, ...BESIDES])].filter((index) => !WITH_CLOCKS.has(index));
@@ -81,8 +90,9 @@ export function writeKnownMsrs(vcpu: MsrReader & MsrWriter, entries: readonly Ms
         left.map((entry) => entry.index),
       );
       const at = left.findIndex((entry) => entry.index === index);
-      // One that does not exist here and holds nothing is not missed.
-      if (left[at]!.value !== 0n || present.has(index)) refused.push(left[at]!);
+      // Neither is one missed that does not exist here and holds nothing.
+      const isMissed = left[at]!.value !== 0n || present.has(index);
+      if (isMissed && !DISPENSABLE.has(index)) refused.push(left[at]!);
       left = left.slice(at + 1);
     }
   }

@@ -8,11 +8,11 @@
  * It joins board (what the machine is), console, end detection and status. Decisions about guests' exits are in
  * exit-loop.ts, what a board is made of in board.ts.
  */
-import { AbortError, KvmError, VmmError } from '../base/errors.js';
+import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { ramRanges } from '../boot/index.js';
 import { newRtcBattery, type ChannelHostEnd } from '../chipset/index.js';
-import { Kvm, type Vcpu } from '../kvm/index.js';
+import { Kvm } from '../kvm/index.js';
 import { AddressSpace } from '../memory/index.js';
 import type { VirtioDevice } from '../vdp/index.js';
 import { Board, type BoardListener } from './board.js';
@@ -28,6 +28,7 @@ import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
 import type { EndStatus } from './status.js';
+import { tellPaused } from './state/tell-paused.js';
 import { TurnQueue, untilAborted } from '../base/turn-queue.js';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
@@ -424,13 +425,4 @@ export class Machine implements AsyncDisposable {
 
 function makeSpace(config: MachineConfig): AddressSpace {
   return new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking });
-}
-
-/** Tells the guest's watchdogs that the host stopped it; a guest without kvmclock has nowhere to be told. */
-function tellPaused(vcpu: Vcpu): void {
-  try {
-    vcpu.kvmclockControl();
-  } catch (error) {
-    if (!(error instanceof KvmError) || error.errno !== 'EINVAL') throw error;
-  }
 }

@@ -72,6 +72,16 @@ describe('a board refuses', () => {
   });
 });
 
+describe('a board is not saved', () => {
+  it('while a CPU runs', async () => {
+    const { source } = await saved();
+    source.run();
+    expect(() => source.save()).toThrow(refused('ERR_STATE', /vCPU 0 is running/));
+    await source.pause();
+    expect(() => source.save()).not.toThrow();
+  });
+});
+
 describe('a line that stands high', () => {
   it('stands high in the new controllers, is seen once, and falls with what raised it', async () => {
     const { source } = await saved();

@@ -31,6 +31,7 @@ import { loadTime } from '../../time/index.js';
 import type { Board } from '../board.js';
 import type { RestoredTime } from '../machine-pit.js';
 import { clockPlan, gapNs, type ClockMode } from './clock-mode.js';
+import { tellPaused } from './tell-paused.js';
 
 const boardFormat = stateFormat({
   type: 'board',
@@ -56,11 +57,15 @@ export interface BoardContext {
 /**
  * With every vCPU parked. `time`: MachinePit.save(), just before.
  *
- * @throws KvmError; VmmError ERR_STATE when a vCPU runs
+ * @throws KvmError; VmmError ERR_STATE when a vCPU is not parked
  */
 export function saveBoard(board: Board, time: SavedPart, { kvm, clock, pci }: BoardContext): SavedPart {
   const { vm, vcpus, chipset } = board;
-  for (const vcpu of vcpus) vcpu.requireStill();
+  for (const { id, state } of vcpus) {
+    if (state !== 'parked') throw new VmmError('ERR_STATE', `vCPU ${id} is ${state}, not parked: it can't be saved`);
+  }
+  // What they posted comes before anything that is saved.
+  vm.drainCoalesced();
   const msrs = kvm.msrIndices();
   const { own, inForce } = loadTime(time).controller;
   // The devices first, since they end their turn with it: after that no line moves.
@@ -133,6 +138,7 @@ export function restoreBoard(
   // After the controllers: an interrupt that falls due by it is a new one.
   const passedNs = gapNs(plan, restored.passedNs);
   if (passedNs > 0n) chipset.passTime(passedNs);
+  for (const vcpu of vcpus) tellPaused(vcpu);
   if (!restored.tscKept) notes.push("this KVM can't shift the TSC: the guest sees that of this host");
   return { time: { saved, passedNs, ticks: plan.ticks }, notes };
 }
