@@ -4,12 +4,18 @@
  *
  *   queue 0 receive      1 transmit      2 control
  */
-import { VIRTIO_NET_S_LINK_UP, VirtioDeviceId, VirtioNetConfig, VirtioNetFeature as F } from '../abi/virtio.js';
+import {
+  VIRTIO_NET_S_ANNOUNCE,
+  VIRTIO_NET_S_LINK_UP,
+  VirtioDeviceId,
+  VirtioNetConfig,
+  VirtioNetFeature as F,
+} from '../abi/virtio.js';
 import type { NetService } from '../vsp/net/contract.js';
 import { macBytes } from '../vsp/net/mac-filter.js';
 import { ConfigBytes } from './config-bytes.js';
 import { NetControl } from './net-control.js';
-import { NetReceive } from './net-receive.js';
+import { NetReceive, type NetGuestEvents } from './net-receive.js';
 import { NetTransmit } from './net-transmit.js';
 import type { VirtioActivation, VirtioDevice } from './virtio-device.js';
 
@@ -37,6 +43,7 @@ const FEATURES =
   F.CTRL_VQ |
   F.CTRL_RX |
   F.CTRL_RX_EXTRA |
+  F.GUEST_ANNOUNCE |
   F.CTRL_MAC_ADDR;
 
 /** Frames and what became of them, over all sessions. */
@@ -69,6 +76,7 @@ export class NetDevice implements VirtioDevice {
     refusedControls: 0,
   };
   #session: NetSession | undefined;
+  #status = 0;
 
   constructor(name: string, service: NetService) {
     this.name = name;
@@ -76,15 +84,21 @@ export class NetDevice implements VirtioDevice {
     this.#setAddress(macBytes(service.mac));
     this.config.set16(VirtioNetConfig.MAX_VIRTQUEUE_PAIRS, 1);
     this.config.set16(VirtioNetConfig.MTU, service.mtuBytes);
-    this.#setLink(service.linkUp);
+    this.#setStatus(VIRTIO_NET_S_LINK_UP, service.linkUp);
   }
 
   activate(activation: VirtioActivation): void {
     const session = new NetSession(this.#service, activation, this.#counts, {
       link: (up) => {
-        this.#setLink(up);
+        this.#setStatus(VIRTIO_NET_S_LINK_UP, up);
         if ((activation.features & F.STATUS) !== 0n) activation.configChanged();
       },
+      announce: () => {
+        if ((activation.features & F.GUEST_ANNOUNCE) === 0n) return;
+        this.#setStatus(VIRTIO_NET_S_ANNOUNCE, true);
+        activation.configChanged();
+      },
+      announced: () => this.#setStatus(VIRTIO_NET_S_ANNOUNCE, false),
       address: (bytes) => this.#setAddress(bytes),
     });
     this.#session = session;
@@ -101,6 +115,7 @@ export class NetDevice implements VirtioDevice {
     this.#session?.stop();
     this.#session = undefined;
     this.#setAddress(macBytes(this.#service.mac));
+    this.#setStatus(VIRTIO_NET_S_ANNOUNCE, false);
     return Promise.resolve();
   }
 
@@ -116,15 +131,16 @@ export class NetDevice implements VirtioDevice {
     bytes.forEach((byte, index) => this.config.set8(VirtioNetConfig.MAC + index, byte));
   }
 
-  #setLink(up: boolean): void {
-    this.config.set16(VirtioNetConfig.STATUS, up ? VIRTIO_NET_S_LINK_UP : 0);
+  #setStatus(bit: number, on: boolean): void {
+    this.#status = on ? this.#status | bit : this.#status & ~bit;
+    this.config.set16(VirtioNetConfig.STATUS, this.#status);
   }
 }
 
 /** What changes the device's configuration. */
-interface NetEvents {
-  readonly link: (up: boolean) => void;
+interface NetEvents extends NetGuestEvents {
   readonly address: (bytes: Uint8Array) => void;
+  readonly announced: () => void;
 }
 
 /** From one activate() to the reset behind it. */
@@ -143,9 +159,10 @@ class NetSession {
     const context = { service, activation, counts, fail };
     const [receive, transmit, control] = activation.queues;
     this.#transmit = transmit && new NetTransmit(transmit, context);
-    this.#receive = receive && new NetReceive(receive, context, events.link);
+    this.#receive = receive && new NetReceive(receive, context, events);
     const offloads = (features: bigint) => this.#receive?.setOffloads(features);
-    this.#control = control && new NetControl(control, { ...context, offloads, address: events.address });
+    const { address, announced } = events;
+    this.#control = control && new NetControl(control, { ...context, offloads, address, announced });
   }
 
   start(): void {

@@ -60,6 +60,8 @@ export interface NetGuestEnd extends NetAbilities {
   /** Frames for the guest, in order; how many were taken. After fewer than all, `onGuestReady` of the service follows. */
   receive(frames: readonly NetFrame[]): number;
   link(up: boolean): void;
+  /** It is on another network now: it may say there which addresses are its own. Not every guest can be asked. */
+  announce?(): void;
 }
 
 /** One device as the provider offers it to a proxy. */

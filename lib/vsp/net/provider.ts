@@ -159,7 +159,8 @@ export class NetProvider implements NetService {
   }
 
   /**
-   * Another network behind the same device: frames that wait for the guest stay, the guest is told nothing.
+   * Another network behind the same device: frames that wait for the guest stay, the guest is told nothing, but asked
+   * to say where it is.
    *
    * @throws VmmError ERR_CLOSED; ERR_DEVICE for a network of a smaller MTU, and the old one goes on then.
    */
@@ -174,7 +175,8 @@ export class NetProvider implements NetService {
     this.#rebinds++;
     this.#start(backend);
     if (this.#paused) backend.setPaused(true);
-    // The guest, which is told nothing, may be silent for long.
+    // The guest may be silent for long, and not every one can be asked; one that can knows more addresses than we do.
+    this.#guest?.announce?.();
     this.#announcer.begin(() => {
       if (this.linkUp && this.#guest !== undefined) backend.send([{ bytes: announcementOf(this.filter.address) }]);
     });
