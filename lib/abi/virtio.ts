@@ -127,6 +127,7 @@ export const VirtioNetFeature = {
   CTRL_VQ: 1n << 17n,
   CTRL_RX: 1n << 18n,
   CTRL_RX_EXTRA: 1n << 20n,
+  GUEST_ANNOUNCE: 1n << 21n,
   CTRL_MAC_ADDR: 1n << 23n,
 } as const;
 
@@ -134,6 +135,7 @@ export const VirtioNetFeature = {
 export const VirtioNetConfig = { MAC: 0, STATUS: 6, MAX_VIRTQUEUE_PAIRS: 8, MTU: 10, SIZE: 12 } as const;
 /** virtio_net_config.status (5.1.4). */
 export const VIRTIO_NET_S_LINK_UP = 1;
+export const VIRTIO_NET_S_ANNOUNCE = 2;
 
 /** struct virtio_net_hdr: offsets, all of it little endian (5.1.6). */
 export const VirtioNetHdr = {
@@ -161,6 +163,8 @@ export const VirtioNetCtrl = {
   MAC: 1,
   MAC_TABLE_SET: 0,
   MAC_ADDR_SET: 1,
+  ANNOUNCE: 3,
+  ANNOUNCE_ACK: 0,
   GUEST_OFFLOADS: 5,
   GUEST_OFFLOADS_SET: 0,
 } as const;

@@ -5,7 +5,7 @@
  */
 import * as v from 'valibot';
 import { listOf } from '../base/saved-parts.js';
-import { bytes, stateFormat, u16, u32, u64 } from '../base/saved-state.js';
+import { bytes, integer, stateFormat, u16, u32, u64 } from '../base/saved-state.js';
 
 const MAX_PORTS = 31;
 
@@ -24,7 +24,8 @@ export const netState = stateFormat({
   schema: v.strictObject({
     /** As the configuration space shows it. */
     mac: bytes({ length: 6 }),
-    linkUp: v.boolean(),
+    /** Of the same: link up, announcement wanted. */
+    status: integer(0, 3),
     /** As the driver set them last (5.1.6.5.6), of an active device. */
     offloads: v.optional(u64),
   }),

@@ -25,6 +25,8 @@ export interface NetControlContext extends NetContext {
   offloads(features: bigint): void;
   /** The guest has given itself another address (5.1.6.5.2.1): the configuration shows it. */
   address(bytes: Uint8Array): void;
+  /** The guest has said where it is (5.1.6.5.4). */
+  announced(): void;
 }
 
 export class NetControl {
@@ -76,6 +78,8 @@ export class NetControl {
       case C.MAC:
         if (bytes[1] === C.MAC_TABLE_SET) return this.#setTables(data);
         return bytes[1] === C.MAC_ADDR_SET && this.#setAddress(data);
+      case C.ANNOUNCE:
+        return bytes[1] === C.ANNOUNCE_ACK && this.#acknowledge(data);
       case C.GUEST_OFFLOADS:
         return bytes[1] === C.GUEST_OFFLOADS_SET && this.#setOffloads(data);
       default:
@@ -103,6 +107,12 @@ export class NetControl {
     if (data.length !== 6 || (data[0]! & 1) !== 0) return false;
     this.#context.service.filter.setAddress(macAt(data, 0));
     this.#context.address(data);
+    return true;
+  }
+
+  #acknowledge(data: Uint8Array): boolean {
+    if (data.length !== 0 || (this.#context.activation.features & F.GUEST_ANNOUNCE) === 0n) return false;
+    this.#context.announced();
     return true;
   }
 

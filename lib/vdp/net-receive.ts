@@ -12,10 +12,16 @@ import type { DescriptorChain, Virtqueue } from './virtqueue.js';
 
 const SEGMENTS = F.GUEST_TSO4 | F.GUEST_TSO6 | F.GUEST_ECN;
 
+/** What the device shows its driver in its configuration. */
+export interface NetGuestEvents {
+  link(up: boolean): void;
+  announce(): void;
+}
+
 export class NetReceive implements NetGuestEnd {
   readonly #queue: Virtqueue;
   readonly #context: NetContext;
-  readonly #onLink: (up: boolean) => void;
+  readonly #events: NetGuestEvents;
   readonly #mergesBuffers: boolean;
   /** As negotiated, then as the driver sets them. */
   #offloads: bigint;
@@ -29,10 +35,10 @@ export class NetReceive implements NetGuestEnd {
   #hasRefused = false;
   #isStopped = false;
 
-  constructor(queue: Virtqueue, context: NetContext, onLink: (up: boolean) => void) {
+  constructor(queue: Virtqueue, context: NetContext, events: NetGuestEvents) {
     this.#queue = queue;
     this.#context = context;
-    this.#onLink = onLink;
+    this.#events = events;
     const { features } = context.activation;
     this.#mergesBuffers = (features & F.MRG_RXBUF) !== 0n;
     this.#offloads = features;
@@ -60,7 +66,11 @@ export class NetReceive implements NetGuestEnd {
   }
 
   link(up: boolean): void {
-    if (!this.#isStopped) this.#onLink(up);
+    if (!this.#isStopped) this.#events.link(up);
+  }
+
+  announce(): void {
+    if (!this.#isStopped) this.#events.announce();
   }
 
   /** The driver gave buffers. */

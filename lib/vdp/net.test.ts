@@ -318,6 +318,33 @@ describe('the device', () => {
     expect(made.activation.resetReasons.length).toBe(1);
   });
 
+  it('asks a driver that can do so to announce itself on another network, until it says that it has', async () => {
+    const made = await rig();
+    const { provider, activation } = made;
+    const status = () => made.device.config.read(6, 2);
+    const before = activation.configChanges;
+    await provider.rebind(new FakeNetwork());
+    expect([status(), activation.configChanges]).toEqual([3, before + 1]);
+    provider.setLink(false);
+    expect(status()).toBe(2);
+    expect([made.command(C.ANNOUNCE, 1), made.command(C.ANNOUNCE, C.ANNOUNCE_ACK, 0), status()]).toEqual([1, 1, 2]);
+    expect([made.command(C.ANNOUNCE, C.ANNOUNCE_ACK), status()]).toEqual([0, 0]);
+    await provider.rebind(new FakeNetwork());
+    expect(status()).toBe(2);
+    await made.device.reset();
+    expect(status()).toBe(0);
+    await provider.rebind(new FakeNetwork());
+    expect(status()).toBe(0);
+  });
+
+  it('tells a driver nothing of another network that can not announce itself', async () => {
+    const made = await rig({ without: F.GUEST_ANNOUNCE });
+    const before = made.activation.configChanges;
+    await made.provider.rebind(new FakeNetwork());
+    expect([made.device.config.read(6, 2), made.activation.configChanges]).toEqual([1, before]);
+    expect(made.command(C.ANNOUNCE, C.ANNOUNCE_ACK)).toBe(1);
+  });
+
   it('forgets its driver at a reset, and serves the next', async () => {
     const made = await rig();
     made.command(C.RX, C.RX_PROMISC, 1);

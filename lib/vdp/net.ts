@@ -4,14 +4,20 @@
  *
  *   queue 0 receive      1 transmit      2 control
  */
-import { VIRTIO_NET_S_LINK_UP, VirtioDeviceId, VirtioNetConfig, VirtioNetFeature as F } from '../abi/virtio.js';
+import {
+  VIRTIO_NET_S_ANNOUNCE,
+  VIRTIO_NET_S_LINK_UP,
+  VirtioDeviceId,
+  VirtioNetConfig,
+  VirtioNetFeature as F,
+} from '../abi/virtio.js';
 import type { SavedPart } from '../base/saved-state.js';
 import type { NetService } from '../vsp/net/contract.js';
 import { macBytes } from '../vsp/net/mac-filter.js';
 import { ConfigBytes } from './config-bytes.js';
 import { netState } from './device-states.js';
 import { NetControl } from './net-control.js';
-import { NetReceive } from './net-receive.js';
+import { NetReceive, type NetGuestEvents } from './net-receive.js';
 import { NetTransmit } from './net-transmit.js';
 import type { VirtioActivation, VirtioDevice } from './virtio-device.js';
 
@@ -39,6 +45,7 @@ const FEATURES =
   F.CTRL_VQ |
   F.CTRL_RX |
   F.CTRL_RX_EXTRA |
+  F.GUEST_ANNOUNCE |
   F.CTRL_MAC_ADDR;
 
 /** Frames and what became of them, over all sessions. */
@@ -73,6 +80,7 @@ export class NetDevice implements VirtioDevice {
   #session: NetSession | undefined;
   /** From a snapshot, until the device is activated. */
   #restored: ReturnType<typeof netState.load> | undefined;
+  #status = 0;
 
   constructor(name: string, service: NetService) {
     this.name = name;
@@ -80,7 +88,7 @@ export class NetDevice implements VirtioDevice {
     this.#setAddress(macBytes(service.mac));
     this.config.set16(VirtioNetConfig.MAX_VIRTQUEUE_PAIRS, 1);
     this.config.set16(VirtioNetConfig.MTU, service.mtuBytes);
-    this.#setLink(service.linkUp);
+    this.#setStatus(VIRTIO_NET_S_LINK_UP, service.linkUp);
   }
 
   activate(activation: VirtioActivation): void {
@@ -88,10 +96,16 @@ export class NetDevice implements VirtioDevice {
     this.#restored = undefined;
     const session = new NetSession(this.#service, activation, this.#counts, {
       link: (up) => {
-        if (restored !== undefined && up === this.#linkUp) return;
-        this.#setLink(up);
+        if (restored !== undefined && up === ((this.#status & VIRTIO_NET_S_LINK_UP) !== 0)) return;
+        this.#setStatus(VIRTIO_NET_S_LINK_UP, up);
         if ((activation.features & F.STATUS) !== 0n) activation.configChanged();
       },
+      announce: () => {
+        if ((activation.features & F.GUEST_ANNOUNCE) === 0n) return;
+        this.#setStatus(VIRTIO_NET_S_ANNOUNCE, true);
+        activation.configChanged();
+      },
+      announced: () => this.#setStatus(VIRTIO_NET_S_ANNOUNCE, false),
       address: (bytes) => this.#setAddress(bytes),
     });
     this.#session = session;
@@ -109,6 +123,7 @@ export class NetDevice implements VirtioDevice {
     this.#session?.stop();
     this.#session = this.#restored = undefined;
     this.#setAddress(macBytes(this.#service.mac));
+    this.#setStatus(VIRTIO_NET_S_ANNOUNCE, false);
     return Promise.resolve();
   }
 
@@ -116,14 +131,15 @@ export class NetDevice implements VirtioDevice {
   saveState(): SavedPart {
     const mac = Uint8Array.from({ length: 6 }, (_, index) => this.config.get8(VirtioNetConfig.MAC + index));
     const offloads = this.#session?.offloads;
-    return netState.save({ mac, linkUp: this.#linkUp, ...(offloads === undefined ? {} : { offloads }) });
+    return netState.save({ mac, status: this.#status, ...(offloads === undefined ? {} : { offloads }) });
   }
 
   /** The link is as the guest saw it last; if it is another now, the guest is told when the device goes on. */
   restoreState(part: SavedPart): void {
     this.#restored = netState.load(part);
     this.#setAddress(this.#restored.mac);
-    this.#setLink(this.#restored.linkUp);
+    this.#setStatus(VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE, false);
+    this.#setStatus(this.#restored.status, true);
   }
 
   close(): void {
@@ -138,19 +154,16 @@ export class NetDevice implements VirtioDevice {
     bytes.forEach((byte, index) => this.config.set8(VirtioNetConfig.MAC + index, byte));
   }
 
-  get #linkUp(): boolean {
-    return (Number(this.config.read(VirtioNetConfig.STATUS, 2)) & VIRTIO_NET_S_LINK_UP) !== 0;
-  }
-
-  #setLink(up: boolean): void {
-    this.config.set16(VirtioNetConfig.STATUS, up ? VIRTIO_NET_S_LINK_UP : 0);
+  #setStatus(bit: number, on: boolean): void {
+    this.#status = on ? this.#status | bit : this.#status & ~bit;
+    this.config.set16(VirtioNetConfig.STATUS, this.#status);
   }
 }
 
 /** What changes the device's configuration. */
-interface NetEvents {
-  readonly link: (up: boolean) => void;
+interface NetEvents extends NetGuestEvents {
   readonly address: (bytes: Uint8Array) => void;
+  readonly announced: () => void;
 }
 
 /** From one activate() to the reset behind it. */
@@ -169,9 +182,10 @@ class NetSession {
     const context = { service, activation, counts, fail };
     const [receive, transmit, control] = activation.queues;
     this.#transmit = transmit && new NetTransmit(transmit, context);
-    this.#receive = receive && new NetReceive(receive, context, events.link);
+    this.#receive = receive && new NetReceive(receive, context, events);
     const offloads = (features: bigint) => this.#receive?.setOffloads(features);
-    this.#control = control && new NetControl(control, { ...context, offloads, address: events.address });
+    const { address, announced } = events;
+    this.#control = control && new NetControl(control, { ...context, offloads, address, announced });
   }
 
   get offloads(): bigint | undefined {

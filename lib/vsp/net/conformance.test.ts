@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it, onTestFinished, type TestContext } from 'vitest';
+import { beforeAll, describe, expect, it, onTestFinished, type TestContext } from 'vitest';
 import { hostClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetBackend } from './contract.js';
@@ -20,7 +20,7 @@ import { tap } from './tap.js';
 import { CONFORMANCE, conforms, type ConformanceNetwork } from './testing-conformance.js';
 import { withoutNative } from './testing.js';
 import { TinyGuest } from './testing-guest.js';
-import { isInNamespace, runInNamespace, whyNoTap } from './testing-namespace.js';
+import { isInNamespace, makeDefaultRoute, runInNamespace, whyNoTap } from './testing-namespace.js';
 import { whyNoPasst } from './testing-passt.js';
 import { betweenGuests, echoOverSocket, echoServers, freePort } from './testing-far.js';
 
@@ -30,13 +30,17 @@ const provider = (backend: NetBackend, mac: number) =>
 const open = (source: NetSource) =>
   source.open({ id: 'net0', mac: 0x020000000042, logger: silentLogger, clock: hostClock });
 
-/** Every check (for a tap inside a network namespace, where nothing else is run), with native functions and without. `lacking` says why the network can't be had here. */
+/** Where one can be had, taps and passt are tested in a network namespace, and nothing else is. */
+const whyNoNamespace = isInNamespace ? undefined : whyNoTap();
+const INSIDE = whyNoNamespace === undefined ? ['tap', 'passt'] : ['tap'];
+
+/** Every check, with native functions and without. `lacking` says why the network can't be had here. */
 function suite(
   name: string,
   make: () => Promise<ConformanceNetwork>,
   lacking: () => Promise<string | undefined> = () => Promise.resolve(undefined),
 ): void {
-  if (isInNamespace !== (name === 'tap')) return;
+  if (isInNamespace !== INSIDE.includes(name)) return;
   describe(name, () => {
     for (const native of [true, false]) {
       for (const check of CONFORMANCE) {
@@ -87,6 +91,8 @@ suite('a shared network, between its guests', async () => {
   return betweenGuests(await open(shared.guest()), await open(shared.guest()));
 });
 
+if (isInNamespace) beforeAll(makeDefaultRoute);
+
 let passtLack: Promise<string | undefined> | undefined;
 
 suite(
@@ -113,7 +119,6 @@ suite('tap', async () => {
   const name = `vvtap${taps++}`;
   const subnet = `10.9.${taps}`;
   const ip = (...args: string[]) => execFileSync('ip', args);
-  ip('link', 'set', 'lo', 'up');
   const backend = await open(tap(name, { create: true }));
   ip('addr', 'add', `${subnet}.1/24`, 'dev', name);
   const servers = await echoServers(`${subnet}.1`);
@@ -127,7 +132,42 @@ suite('tap', async () => {
   };
 });
 
-if (!isInNamespace) {
+if (isInNamespace) {
+  it('taps on a bridge join their guests, and the host', async () => {
+    const ip = (line: string) => execFileSync('ip', line.split(' '));
+    ip('link add vvbridge type bridge');
+    ip('addr add 10.8.0.1/24 dev vvbridge');
+    ip('link set vvbridge up');
+    const servers = await echoServers('10.8.0.1');
+    onTestFinished(() => servers.close());
+    const guests: TinyGuest[] = [];
+    for (const [index, name] of ['vvone', 'vvtwo'].entries()) {
+      const net = provider(await open(tap(name, { create: true })), 0x020000000050 + index);
+      onTestFinished(() => net.close());
+      ip(`link set ${name} master vvbridge`);
+      const guest = new TinyGuest(net, `10.8.0.${2 + index}`);
+      onTestFinished(() => guest.stop());
+      guests.push(guest);
+    }
+    const [one, two] = guests as [TinyGuest, TinyGuest];
+    two.listen(7, (tcp) => (tcp.onData = (bytes) => tcp.write(bytes)));
+    const bytes = Uint8Array.from({ length: 200_000 }, (_, at) => (at * 7 + (at >> 8)) & 255);
+    for (const [address, port] of [
+      [two.ip, 7],
+      [[10, 8, 0, 1], servers.tcpEchoPort],
+    ] as const) {
+      const tcp = await one.connect(address, port);
+      const parts: Uint8Array[] = [];
+      tcp.onData = (part) => parts.push(part);
+      tcp.write(bytes);
+      await one.until(() => tcp.receivedBytes >= bytes.length);
+      expect(Buffer.concat(parts).equals(bytes)).toBe(true);
+    }
+    expect([one.wrong, two.wrong]).toEqual([0, 0]);
+  });
+}
+
+if (isInNamespace === INSIDE.includes('passt')) {
   it('passt forwards datagrams of the host', async (context) => {
     const reason = await whyNoPasst();
     if (reason !== undefined) context.skip(reason);
@@ -178,6 +218,31 @@ if (!isInNamespace) {
     for (const net of nets) await net.close();
   });
 
+  it('passt keeps the guest from the loopback of the host where it is told to', async (context) => {
+    const reason = await whyNoPasst();
+    if (reason !== undefined) context.skip(reason);
+    const server = createSocket('udp4').bind(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await once(server, 'listening');
+    const heard: string[] = [];
+    server.on('message', (bytes) => heard.push(bytes.toString()));
+    for (const hostLoopback of [false, true]) {
+      const net = provider(await open(passt({ hostLoopback })), 0x020000000042);
+      onTestFinished(() => net.close());
+      const guest = new TinyGuest(net, '10.0.2.15');
+      onTestFinished(() => guest.stop());
+      let answered = hostLoopback ? 0 : 1;
+      server.on('message', () => answered++);
+      const question = Buffer.from(String(hostLoopback));
+      await guest.udp([10, 0, 2, 2], server.address().port, question, () => answered > 0);
+      // passt takes frames in order: with this answer it has done with what came before.
+      await guest.arp([10, 0, 2, 77]);
+    }
+    expect(new Set(heard)).toEqual(new Set(['true']));
+  });
+}
+
+if (!isInNamespace) {
   it('a stream goes on while its device moves between switches, and between processes', async () => {
     const folder = await mkdtemp(path.join(tmpdir(), 'vivarium-rebind-'));
     onTestFinished(() => rm(folder, { recursive: true }));
@@ -211,10 +276,11 @@ if (!isInNamespace) {
     await far.close();
   });
 
-  it('a tap conforms, in a network namespace', { timeout: 120_000 }, async (context) => {
-    const reason = whyNoTap();
-    if (reason !== undefined) context.skip(reason);
-    const expected = { passed: 2 * CONFORMANCE.length, others: [] };
-    expect(await runInNamespace(fileURLToPath(import.meta.url))).toEqual(expected);
+  it('taps and passt conform, in a network namespace', { timeout: 120_000 }, async (context) => {
+    if (whyNoNamespace !== undefined) context.skip(whyNoNamespace);
+    const { passed, others } = await runInNamespace(fileURLToPath(import.meta.url));
+    expect(others).toEqual([]);
+    // Each check with native functions and without, over each; and what only one of them has.
+    expect(passed).toBe(2 * 2 * CONFORMANCE.length + 4);
   });
 }

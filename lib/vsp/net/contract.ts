@@ -63,6 +63,8 @@ export interface NetGuestEnd extends NetAbilities {
    */
   receive(frames: readonly NetFrame[]): number;
   link(up: boolean): void;
+  /** It is on another network now: it may say there which addresses are its own. Not every guest can be asked. */
+  announce?(): void;
 }
 
 /** One device as the provider offers it to a proxy. */

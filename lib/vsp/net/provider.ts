@@ -182,7 +182,8 @@ export class NetProvider implements NetService, Quiescable, Savable {
   }
 
   /**
-   * Another network behind the same device: frames that wait for the guest stay, the guest is told nothing.
+   * Another network behind the same device: frames that wait for the guest stay, the guest is told nothing, but asked
+   * to say where it is.
    *
    * @throws VmmError ERR_CLOSED; ERR_DEVICE for a network of a smaller MTU, and the old one goes on then.
    */
@@ -197,7 +198,6 @@ export class NetProvider implements NetService, Quiescable, Savable {
     this.#rebinds++;
     this.#start(backend);
     if (this.#paused) backend.setPaused(true);
-    // The guest, which is told nothing, may be silent for long.
     this.#announce();
     // Whatever made the guest wait is gone.
     this.onWritable?.();
@@ -274,8 +274,10 @@ export class NetProvider implements NetService, Quiescable, Savable {
     return this.#closed;
   }
 
+  /** The guest may be silent for long, and not every one can be asked; one that can knows more addresses than we do. */
   #announce(): void {
     const backend = this.#backend;
+    this.#guest?.announce?.();
     this.#announcer.begin(() => {
       if (backend !== this.#backend || !this.linkUp || this.#guest === undefined) return;
       backend.send([{ bytes: announcementOf(this.#filter.address) }]);

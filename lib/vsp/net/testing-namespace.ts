@@ -2,7 +2,7 @@
  * Runs a file of tests once more inside a network namespace of its own, where a test may make taps and give them
  * addresses: as root, or as an ordinary user in a user namespace, where both are allowed.
  */
-import { execFile, spawnSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 
@@ -24,6 +24,22 @@ export function whyNoTap(): string | undefined {
     return (error as Error).message;
   }
   return undefined;
+}
+
+/**
+ * What passt wants of a host before it starts: an interface with an address and a default route. Here one that leads
+ * nowhere, so that tests of passt need nothing of the host's own network. Only in such a run.
+ */
+export function makeDefaultRoute(): void {
+  for (const line of [
+    'link set lo up',
+    'tuntap add dev vvout mode tap',
+    'addr add 192.0.2.1/24 dev vvout',
+    'link set vvout up',
+    'route add default via 192.0.2.2',
+  ]) {
+    execFileSync('ip', line.split(' '));
+  }
 }
 
 /** How the tests of `file` went inside. @throws Error when they did not run. */
