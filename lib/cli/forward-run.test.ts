@@ -61,6 +61,20 @@ describe('the embedded host', () => {
     );
   });
 
+  it('is handed what disks and nics are limited to', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    const disk = join(folder, 'limited.img');
+    writeFileSync(disk, 'a disk');
+    await run(world, { nic: ['switch:lan,bps=1K'], disk: [`${disk},ro,iops=9,bps=2K`] }).status;
+    expect(world.forwarded[0]).toEqual(
+      expect.arrayContaining([
+        `--disk=/host${disk},format=raw,id=disk0,ro,bps=2048,iops=9`,
+        '--nic=carried:0,id=net0,bps=1024',
+      ]),
+    );
+  });
+
   it('is not asked for nics whose networks are not there', async () => {
     const world = new FakeWorld();
     world.choice = { host: 'embedded', reason: 'no KVM' };

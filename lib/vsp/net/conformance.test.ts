@@ -206,8 +206,11 @@ if (isInNamespace === INSIDE.includes('passt')) {
     far.on('message', (_, { port }) => (asked = port));
     await one.udp([10, 0, 2, 2], far.address().port, Uint8Array.of(1), () => asked !== undefined);
     let got = 0;
-    one.onUdp = () => void got++;
-    const answer = () => far.send('an answer', asked!, '127.0.0.1');
+    one.onUdp = () => {
+      got++;
+      return undefined;
+    };
+    const answer = () => far.send('an answer', asked, '127.0.0.1');
     await one.until(() => got > 0, answer);
     // The other one asks for something, and the same flow's next answers do not reach the first one any more.
     await two.arp([10, 0, 2, 2]);
