@@ -14,7 +14,7 @@ import type { NetJob, NetRequest, NetResult, NetSampleInside } from './net-reque
 
 const MEMORY_MIB = 512;
 const BOOT_DEADLINE_MS = 300_000;
-const JOB_DEADLINE_MS = 180_000;
+const JOB_DEADLINE_MS = 600_000;
 const BYTES_PER_KILOBIT = 125;
 /** The host sends until the guest has counted. */
 const SENDS_SECONDS = 600;
