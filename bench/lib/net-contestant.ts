@@ -92,9 +92,11 @@ export class NetContestant {
 
   #read(chunk: string): void {
     this.#text = (this.#text + chunk).slice(-10_000);
-    const lines = (this.#line + chunk).split('\n').map((line) => line.trim());
+    const lines = (this.#line + chunk).split('\n');
     this.#line = lines.pop()!;
-    for (const line of lines) if (line === NET_READY || NET_ENDS.test(line)) this.#waiting?.resolve(line);
+    for (const line of lines.map((each) => each.trim())) {
+      if (line === NET_READY || NET_ENDS.test(line)) this.#waiting?.resolve(line);
+    }
   }
 
   #fail(what: string): void {

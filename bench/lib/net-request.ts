@@ -10,7 +10,7 @@ export type NetJob = (typeof NET_JOBS)[number];
  * Before the rounds each guest goes through all jobs once, for so long each, unmeasured: a process is compared when it has been at work
  * for a while, and V8 optimises a frame's path only after some thousand frames, which take seconds where it is emulated itself.
  */
-export const NET_WARM_UP_SECONDS = 6;
+export const NET_WARM_UP_SECONDS = 10;
 
 export const NET_CONTESTANTS = ['vivarium', 'qemu'] as const;
 export type NetContestant = (typeof NET_CONTESTANTS)[number];
