@@ -41,9 +41,12 @@ const DISPENSABLE: ReadonlySet<number> = new Set([
   Msr.LASTINT_TO_IP,
 ]);
 
+/** Hyper-V's, which no machine is given (Hypervisor Top Level Functional Specification): some of them run on by themselves. */
+const isHyperV = (index: number): boolean => index >= 0x4000_0000 && index <= 0x4000_01ff;
+
 /** The MSRs that a vCPU's state is made of, `listed` being KVM's own list. */
 export function stateMsrs(listed: Iterable<number>): number[] {
-  return [...new Set([...listed, ...BESIDES])].filter((index) => !WITH_CLOCKS.has(index));
+  return [...new Set([...listed, ...BESIDES])].filter((index) => !WITH_CLOCKS.has(index) && !isHyperV(index));
 }
 
 /** What {@link readKnownMsrs} takes of a vCPU. */

@@ -94,7 +94,7 @@ export class PitController {
     const ledger = state ? TickLedger.fromState(state.ledger, ledgerOptions) : new TickLedger(ledgerOptions);
     this.#guard = new PolicyGuard(config.policy);
     this.#events = new PitEmitter(this.#logger, clock);
-    this.#books = new TimeBooks(port, ledger, config, options.readMemory);
+    this.#books = new TimeBooks(port, ledger, config, options.readMemory, state?.heard);
     this.#episodes = new Episodes(this.#events, ledger, () => this.#books.storm.endEpisode(), state?.episodes);
     this.#steering = new PitSteering(port, {
       onOutcome: (change, outcome) => this.#onOutcome(change, outcome),
@@ -253,6 +253,7 @@ export class PitController {
       own: { count: own.count, mode: own.mode, latch: own.latch },
       inForce: { count: inForce.count, latch: inForce.latch },
       isBegun: this.#books.isBegun,
+      heard: this.#books.health.state === 'alive',
       slowDownReloads,
       episodes: this.#episodes.count,
       storms,

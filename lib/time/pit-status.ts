@@ -72,6 +72,8 @@ export interface PitControllerState {
   readonly own: Load & { readonly mode: number };
   readonly inForce: Load;
   readonly isBegun: boolean;
+  /** Acknowledged ticks could be counted. */
+  readonly heard: boolean;
   readonly slowDownReloads: number;
   readonly episodes: number;
   readonly storms: number;

@@ -41,6 +41,7 @@ const timeFormat = stateFormat({
       own: v.strictObject({ count, latch: u8, mode }),
       inForce: v.strictObject({ count, latch: u8 }),
       isBegun: v.boolean(),
+      heard: v.boolean(),
       slowDownReloads: counter,
       episodes: counter,
       storms: counter,

@@ -25,11 +25,16 @@ const FIRST_QUARANTINE_NS = 1_000_000_000n;
 const LONGEST_QUARANTINE_NS = 3_600_000_000_000n;
 
 export class SourceHealth {
-  #state: SourceState = 'untested';
+  #state: SourceState;
   #silentNs = 0n;
   #silentTicks = 0n;
   #quarantineNs = FIRST_QUARANTINE_NS;
   #quarantinedNs = 0n;
+
+  /** `heard`: it was alive where the guest was restored from. */
+  constructor(heard = false) {
+    this.#state = heard ? 'alive' : 'untested';
+  }
 
   get state(): SourceState {
     return this.#state;

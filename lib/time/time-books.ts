@@ -44,7 +44,7 @@ const NOTHING: WindowFindings = { storm: false, sourceChanged: false };
 export class TimeBooks {
   readonly ledger: TickLedger;
   readonly firing: Firing;
-  readonly health = new SourceHealth();
+  readonly health: SourceHealth;
   readonly causes = new LossCauses();
   readonly storm = new StormMonitor();
   readonly feedback: FeedbackClock | undefined;
@@ -65,8 +65,9 @@ export class TimeBooks {
   #unseen = 0;
   #feedbackFault: string | undefined;
 
-  constructor(port: PitPort, ledger: TickLedger, config: PitConfig, readMemory: ReadMemory | undefined) {
+  constructor(port: PitPort, ledger: TickLedger, config: PitConfig, readMemory: ReadMemory | undefined, heard = false) {
     this.#port = port;
+    this.health = new SourceHealth(heard);
     this.ledger = ledger;
     this.firing = new Firing(0, port.minPeriodNs);
     if (config.feedback && readMemory) this.feedback = new FeedbackClock(config.feedback, readMemory);

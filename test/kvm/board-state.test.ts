@@ -20,6 +20,12 @@ function still(part: SavedPart): unknown {
   return { cpus, vm, time };
 }
 
+/** A guest that is parked in its handler may have ended the interrupt and not counted that yet. */
+function expectCounted(rig: BoardRig, delivered: number): void {
+  expect(delivered).toBeGreaterThanOrEqual(rig.u32(ACKED));
+  expect(delivered).toBeLessThanOrEqual(rig.u32(TICKS));
+}
+
 describe('a board’s state', () => {
   it('is the same after it was restored, before anything runs', async () => {
     const source = await BoardRig.make({ guest: 'smp-count', cpus: 2 });
@@ -126,7 +132,7 @@ describe.each([
     for (let move = 0; move < 5; move++) {
       await rig.pause();
       const before = rig.time.status();
-      expect(before.delivered).toBe(rig.u32(ACKED));
+      expectCounted(rig, before.delivered);
       const next = await rig.clone(rig.save());
       await rig.close();
       rig = next;
@@ -138,9 +144,8 @@ describe.each([
     }
     await rig.pause();
     const { expected, delivered, forgiven, owed } = rig.time.status();
-    expect(delivered).toBe(rig.u32(ACKED));
+    expectCounted(rig, delivered);
     expect(expected).toBe(delivered + forgiven + owed);
-    expect(rig.u32(TICKS)).toBeGreaterThanOrEqual(rig.u32(ACKED));
     expect(rig.board.pit.read()).toMatchObject({ mode: 2 });
   });
 });
