@@ -11,5 +11,6 @@ export { DirtyEpochs, type DirtyConsumer, type DirtySource } from './dirty-epoch
 export { KvmDirtyLog, OwnDirtyLog } from './dirty-sources.js';
 export { allGroups, groupCount, groupRuns, GROUP_BYTES } from './groups.js';
 export { GuestPager, type LoadCost, type ServeOptions } from './guest-pager.js';
+export type { NativeGroupSink, NativeGroupSource } from '../kvm/native-pager.js';
 export { userFaultSupport, type Lack, type UserFaultSupport } from './user-fault.js';
 export { WriteIntercept, type InterceptStats } from './write-intercept.js';
