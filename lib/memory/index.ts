@@ -11,6 +11,7 @@ export { DirtyEpochs, type DirtyConsumer, type DirtySource } from './dirty-epoch
 export { KvmDirtyLog, OwnDirtyLog } from './dirty-sources.js';
 export { allGroups, groupCount, groupRuns, GROUP_BYTES } from './groups.js';
 export { GuestPager, type LoadCost, type ServeOptions } from './guest-pager.js';
+export type { NativeGroupSink, NativeGroupSource } from '../kvm/native-pager.js';
 export { userFaultSupport, type Lack, type UserFaultSupport } from './user-fault.js';
 export { WriteIntercept, type InterceptStats } from './write-intercept.js';
 export { canCompress, GroupWriter, type GroupWriterOptions, type GroupWriterTotals } from './group-writer.js';

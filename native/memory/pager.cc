@@ -58,8 +58,6 @@ void Pager::serve(std::shared_ptr<GroupSource> source, std::vector<uint32_t> ord
   if (isShared_ && (core_.fault.features() & UserFault::kMissingShmem) == 0) {
     lacks("UFFD_FEATURE_MISSING_SHMEM", "a memfd can't be filled by a pager here");
   }
-  const uint64_t writes = UserFault::kWriteProtect | (isShared_ ? UserFault::kWpShmem : UserFault::kWpUnpopulated);
-  const bool canWrites = (core_.fault.features() & writes) == writes;
   PageLoader::Events events;
   events.progress = [this] {
     runtime_->ready->put(source_);
@@ -70,9 +68,8 @@ void Pager::serve(std::shared_ptr<GroupSource> source, std::vector<uint32_t> ord
     const std::lock_guard lock(core_.mutex);
     loader_ = std::make_unique<PageLoader>(runtime_->counters, core_, std::move(source), states_, std::move(order),
                                            hotCount, std::move(events));
-    core_.fault.watch(core_.area.start(), core_.area.bytes(), true, canWrites);
+    core_.fault.watch(core_.area.start(), core_.area.bytes(), true, false);
     watchesMissing_ = true;
-    watchesWrites_ = canWrites;
   }
   loading_.store(loader_.get(), std::memory_order_release);
   startThread();
@@ -215,20 +212,15 @@ void Pager::release() {
   wanted_.fetch_add(1);
   const std::lock_guard lock(core_.mutex);
   wanted_.fetch_sub(1);
-  if (!watchesWrites_) return;
   core_.intercept.release();
-  unwatchIfIdle();
 }
 
-// Under the core's mutex.
-void Pager::unwatchIfIdle() {
-  if (!watchesMissing_ && !watchesWrites_) return;
-  if (core_.failed || (loader_ != nullptr && !loader_->complete())) return;
-  const auto phase = core_.intercept.phase();
-  if (phase == WriteIntercept::Phase::kArmed || phase == WriteIntercept::Phase::kActive) return;
-  if (core_.intercept.prepared()) return;
+// Under the core's mutex. What writes are watched in stays so: to end it the kernel goes through all page tables with
+// the address space locked, which would hold the vCPUs.
+void Pager::unwatchIfWhole() {
+  if (!watchesMissing_ || watchesWrites_ || core_.failed || !loader_->complete()) return;
   core_.fault.unwatch(core_.area.start(), core_.area.bytes());
-  watchesMissing_ = watchesWrites_ = false;
+  watchesMissing_ = false;
 }
 
 // --- the end ---

@@ -69,7 +69,7 @@ class Pager : public std::enable_shared_from_this<Pager> {
   void checkOpen() const;
   void watchWrites();
   void checkReady(bool mayBeArmed) const;
-  void unwatchIfIdle();
+  void unwatchIfWhole();
   void startThread();
   void knock() const { wake_.write(1); }
   // The pager's thread.

@@ -82,7 +82,6 @@ Pager::Walk Pager::walk() {
         full = core_.intercept.sink();
         break;
       case WriteIntercept::Step::kEnd:
-        unwatchIfIdle();
         lock.unlock();
         runtime_->ready->put(source_);
         return Walk::kIdle;
@@ -106,7 +105,7 @@ void Pager::run() {
     wake_.read();
     if (walked != Walk::kIdle || loading_.load() == nullptr) continue;
     const std::lock_guard lock(core_.mutex);
-    if (!closed_) unwatchIfIdle();
+    if (!closed_) unwatchIfWhole();
   }
 }
 

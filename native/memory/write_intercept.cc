@@ -80,8 +80,8 @@ void WriteIntercept::begin(std::span<const GroupRun> runs, std::shared_ptr<Group
 
 void WriteIntercept::release() {
   if (!states_.empty()) {
-    // One call over all of it: what is not protected costs little, and no state can be wrong.
-    fault_.unprotect(area_.start(), area_.bytes());
+    area_.eachRun([this](uint32_t group) { return states_[group] != State::kOpen && states_[group] != State::kLoose; },
+                  [this](uint32_t first, uint32_t count) { open(first, count); });
   }
   phase_ = Phase::kOff;
   states_.clear();

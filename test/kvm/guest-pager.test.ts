@@ -62,11 +62,15 @@ describe.each(['anonymous', 'memfd'] as const)('a guest whose %s memory comes la
     const pager = makePager(memory);
     pager.serve(groups.groups.source(), { readTimeoutMs: 500 });
     const guest = await pagedGuest(memory, state);
+    const second = guest.addVcpu(state);
     pager.guard(guest.vm);
-    const failed = new Promise<number>((resolve) => {
-      guest.vcpu.listener = { onExit: () => resolve(0), onFailure: resolve };
-    });
-    guest.vcpu.resume();
+    const failed = [guest.vcpu, second].map(
+      (vcpu) =>
+        new Promise<number>((resolve) => {
+          vcpu.listener = { onExit: () => resolve(0), onFailure: resolve };
+          vcpu.resume();
+        }),
+    );
     const why = kind === 'hang' ? 'timeout' : kind;
     expect(await failureOf(pager)).toEqual(
       expect.objectContaining({
@@ -74,7 +78,7 @@ describe.each(['anonymous', 'memfd'] as const)('a guest whose %s memory comes la
         cause: expect.objectContaining({ group: bad, why }) as object,
       }),
     );
-    expect(await failed).toBe(ECANCELED);
+    expect(await Promise.all(failed)).toEqual([ECANCELED, ECANCELED]);
     expect(guest.vcpu.state).toBe('failed');
     // It stands before the group or at its first page, and nothing brings it to go on.
     const stopped = guest.vcpu.getRegs().rax;
@@ -86,6 +90,37 @@ describe.each(['anonymous', 'memfd'] as const)('a guest whose %s memory comes la
     function pageOf(value: bigint): number {
       return Math.floor((PATTERN_GPA + ((Number(value) - 1) % PATTERN_PAGES) * 4096) / GROUP);
     }
+  });
+});
+
+describe('the kernel that reads a page for a guest', () => {
+  it('brings nothing out of it when the page can not be had', async () => {
+    if (pagerLack('lazy') !== undefined) return;
+    const groups = makeGroups(GUEST_BYTES);
+    // Ring 0, which KVM emulates: mov ax, 0x3000; mov ds, ax; mov al, [0]; out 0xf4, al; jmp $
+    const code = [0xb8, 0x00, 0x30, 0x8e, 0xd8, 0xa0, 0x00, 0x00, 0xe6, 0xf4, 0xeb, 0xfe];
+    const values: number[] = [];
+    for (const broken of [false, true]) {
+      groups.memory.write(0x30000, Uint8Array.of(77));
+      if (broken) groups.groups.failAt(0x30000 / GROUP, 'checksum', 0, 100);
+      const memory = guestMemory();
+      const pager = makePager(memory);
+      pager.serve(groups.groups.source());
+      const guest = await pagedGuest(memory, { code: Uint8Array.from(code) });
+      pager.guard(guest.vm);
+      const ended = new Promise<number>((resolve) => {
+        guest.vcpu.listener = {
+          onExit: (exit) => {
+            if (exit.kind === 'port') values.push(exit.data[0]!);
+            resolve(0);
+          },
+          onFailure: resolve,
+        };
+      });
+      guest.vcpu.resume();
+      expect(await ended).toBe(broken ? ECANCELED : 0);
+    }
+    expect(values).toEqual([77]);
   });
 });
 

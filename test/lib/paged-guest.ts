@@ -5,6 +5,7 @@
 import { onTestFinished } from 'vitest';
 import { gpa } from '../../lib/base/address.js';
 import { loadFlat } from '../../lib/boot/flat.js';
+import { MpState } from '../../lib/abi/kvm.js';
 import { Kvm, type Vcpu, type Vm } from '../../lib/kvm/index.js';
 import { AddressSpace } from '../../lib/memory/index.js';
 import { assemble } from './assemble.js';
@@ -28,14 +29,22 @@ export interface PagedGuest {
   readonly memory: AddressSpace;
   /** Parked: its registers. */
   state(): GuestState;
+  /** A further vCPU, in a state of before. */
+  addVcpu(from: GuestState): Vcpu;
 }
 
 export function guestMemory(backing: 'anonymous' | 'memfd' = 'anonymous', hugePages = false): AddressSpace {
   return new AddressSpace({ ranges: [{ gpa: gpa(0), sizeBytes: GUEST_BYTES }], backing, hugePages });
 }
 
-/** A parked guest in this memory: at its start, or in a state of before. All is closed when the test ends. */
-export async function pagedGuest(memory: AddressSpace, from?: GuestState): Promise<PagedGuest> {
+/**
+ * A parked guest in this memory: at its start, in a state of before, or real-mode code of the test's own. All is closed
+ * when the test ends.
+ */
+export async function pagedGuest(
+  memory: AddressSpace,
+  from?: GuestState | { readonly code: Uint8Array },
+): Promise<PagedGuest> {
   const kvm = Kvm.open();
   const vm = await kvm.createVm();
   onTestFinished(async () => {
@@ -46,19 +55,35 @@ export async function pagedGuest(memory: AddressSpace, from?: GuestState): Promi
   vm.createIrqchip();
   await memory.attach(vm);
   const vcpu = vm.createVcpu(0, 'pattern');
-  if (from === undefined) {
-    const defines = { BASE: PATTERN_GPA, PAGES: PATTERN_PAGES };
-    const image = assemble('pattern', CODE_GPA, defines);
-    const start = loadFlat(memory, image, { address: CODE_GPA, mode: 'long64' });
-    vcpu.setCpuid(kvm.supportedCpuid());
-    vcpu.setSregs({ ...vcpu.getSregs(), ...start.sregs });
-    vcpu.setRegs(start.regs);
+  vcpu.setCpuid(kvm.supportedCpuid());
+  if (from !== undefined && 'regs' in from) {
+    set(vcpu, from);
   } else {
-    vcpu.setCpuid(kvm.supportedCpuid());
-    vcpu.setSregs(from.sregs);
-    vcpu.setRegs(from.regs);
+    const image = from?.code ?? assemble('pattern', CODE_GPA, { BASE: PATTERN_GPA, PAGES: PATTERN_PAGES });
+    const start =
+      from === undefined
+        ? loadFlat(memory, image, { address: CODE_GPA, mode: 'long64' })
+        : loadFlat(memory, image, { address: 0x1000, mode: 'real16' });
+    set(vcpu, { regs: start.regs, sregs: { ...vcpu.getSregs(), ...start.sregs } });
   }
-  return { vm, vcpu, memory, state: () => ({ regs: vcpu.getRegs(), sregs: vcpu.getSregs() }) };
+  return {
+    vm,
+    vcpu,
+    memory,
+    state: () => ({ regs: vcpu.getRegs(), sregs: vcpu.getSregs() }),
+    addVcpu(state) {
+      const further = vm.createVcpu(1, 'pattern-2');
+      further.setCpuid(kvm.supportedCpuid());
+      set(further, { regs: state.regs, sregs: { ...state.sregs, apic_base: further.getSregs().apic_base } });
+      further.setMpState(MpState.RUNNABLE);
+      return further;
+    },
+  };
+}
+
+function set(vcpu: Vcpu, { regs, sregs }: GuestState): void {
+  vcpu.setSregs(sregs);
+  vcpu.setRegs(regs);
 }
 
 /** The value that the guest has written last, by its words; throws when they are not of one instant. */
