@@ -3,6 +3,8 @@
  * group_reader. Mechanism only: which groups, where rows go and what they mean is lib/memory's and lib/snapshot's matter.
  */
 
+import type { NativeGroupSink, NativeGroupSource } from './native-pager.js';
+
 /** A group of guest memory: 64 KiB, aligned, by offset into the one mapping of guest memory. */
 export const GROUP_BYTES = 65_536;
 
@@ -34,6 +36,8 @@ export interface NativeGroupWriter {
   /** See GroupRow: one for each group, while nothing is under way. */
   rows(): Uint8Array;
   fileBytes(): number;
+  /** For a write intercept. */
+  sink(): NativeGroupSink;
   /** Waits for what each thread has in hand. Idempotent. */
   close(): void;
 }
@@ -64,6 +68,8 @@ export interface NativeGroupReader {
   /** Reads groups into guest memory, or only checks them. In `fresh` memory zero groups are left alone. */
   load(groups: Uint32Array, memory?: object, fresh?: boolean): void;
   cancel(): void;
+  /** For a pager. */
+  source(): NativeGroupSource;
   progress(): {
     readonly idle: boolean;
     readonly groupsDone: number;

@@ -3,6 +3,7 @@
  * them. The guest's sides (virtio devices) are made anew for each board; a reset replaces the guest's memory too, and
  * with it what the engine moves data to. It joins vsp and vdp; what happens to a request is decided there.
  */
+import { DiskCuts } from './snapshot/disk-cuts.js';
 import type { Clock } from '../base/clock.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
@@ -15,9 +16,11 @@ import {
   type ConsoleBackend,
   ConsoleProvider,
   EntropyProvider,
+  type CutOptions,
   NetLimiter,
   NetProvider,
   type Quiescable,
+  type RestoredDisk,
   waitFor,
 } from '../vsp/index.js';
 import type { DeviceConfigs } from './device-options.js';
@@ -168,6 +171,20 @@ export class MachineDevices implements Savable {
   /** What has to come to rest for a snapshot, beside the PCI bus. Ports and generators do with its queues. */
   get quiescables(): readonly Quiescable[] {
     return [...this.#disks, ...this.#nics];
+  }
+
+  /**
+   * Prepares to cut every disk at an instant of a snapshot (vsp/block/cut.ts), while the guest runs.
+   *
+   * @throws VmmError ERR_SNAPSHOT_REFUSED naming a disk that can't be cut; AbortError. Nothing is left behind then.
+   */
+  beginCuts(options: CutOptions): Promise<DiskCuts> {
+    return DiskCuts.begin(this.#disks, options);
+  }
+
+  /** In disks that were just opened: the changed blocks that a snapshot has of one. @throws VmmError ERR_SNAPSHOT */
+  fillDisk(id: string, changes: NonNullable<RestoredDisk['changes']>): void {
+    this.#disks.find((disk) => disk.id === id)?.fill(changes);
   }
 
   /** What each device promised its guest, and on what it stood. Data of disks is not in it. */

@@ -24,8 +24,12 @@ export interface SaveSubject {
   stop(signal: AbortSignal | undefined): Promise<bigint>;
   /** Everything but memory; only between stop() and go(). */
   saveState(): Promise<readonly SavedPart[]>;
-  /** Lets devices and vCPUs go on, if they ran before. It never fails for a machine that has ended. */
-  go(): Promise<void>;
+  /**
+   * Lets devices and vCPUs go on, if they ran before. It never fails for a machine that has ended.
+   *
+   * @param isKept the state that was saved is the snapshot's; else nothing of this stop is to be left.
+   */
+  go(isKept: boolean): Promise<void>;
 }
 
 /** Where groups go, by their numbers in ascending order. Its failures reject what is called next, and `drained`. */
@@ -197,12 +201,12 @@ async function stopped<T extends { readonly parts: readonly SavedPart[]; readonl
 ): Promise<T extends undefined ? undefined : Saved> {
   throwIfAborted(signal);
   const startNs = await subject.stop(signal);
-  let result: T;
+  let result: T | undefined;
   try {
     throwIfAborted(signal);
     result = await action(await subject.saveState(), startNs);
   } finally {
-    await subject.go();
+    await subject.go(result !== undefined);
   }
   const pauseMs = msSince(clock, startNs);
   return (result === undefined ? undefined : { ...result, pauseMs }) as T extends undefined ? undefined : Saved;

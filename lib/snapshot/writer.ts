@@ -139,6 +139,11 @@ export class SnapshotWriter {
     });
   }
 
+  /** Where it is made: further files of the snapshot that its state tells of go here, synced, before the commit. */
+  get draftFolder(): string {
+    return this.#draft.folder;
+  }
+
   /** Groups that `copyGroups` and a write intercept may have waiting. */
   get bufferGroups(): number {
     return Math.ceil((this.#options.bufferBytes ?? BUFFER_BYTES) / GROUP_BYTES);

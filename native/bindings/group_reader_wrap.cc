@@ -5,6 +5,7 @@
 
 #include "bindings/arguments.h"
 #include "bindings/environment.h"
+#include "bindings/group_handles.h"
 #include "bindings/memory_wrap.h"
 
 namespace vivarium {
@@ -45,6 +46,7 @@ Napi::Function GroupReaderWrap::define(Napi::Env env) {
                          InstanceMethod<&GroupReaderWrap::load>("load"),
                          InstanceMethod<&GroupReaderWrap::cancel>("cancel"),
                          InstanceMethod<&GroupReaderWrap::progress>("progress"),
+                         InstanceMethod<&GroupReaderWrap::source>("source"),
                          InstanceMethod<&GroupReaderWrap::close>("close"),
                      });
 }
@@ -69,9 +71,11 @@ GroupReader& GroupReaderWrap::reader() const {
   return *reader_;
 }
 
-std::shared_ptr<GroupSource> GroupReaderWrap::source() const {
-  reader();
-  return reader_;
+Napi::Value GroupReaderWrap::source(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    reader();
+    return makeGroupHandle<GroupSource>(info.Env(), reader_);
+  });
 }
 
 Napi::Value GroupReaderWrap::sourceId(const Napi::CallbackInfo& info) {

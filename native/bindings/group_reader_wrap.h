@@ -14,8 +14,6 @@ class GroupReaderWrap : public Napi::ObjectWrap<GroupReaderWrap> {
   static constexpr const char* kClassName = "GroupReader";
   static Napi::Function define(Napi::Env env);
   explicit GroupReaderWrap(const Napi::CallbackInfo& info);
-  // For a pager, which holds it as long as it may read; it keeps the files open. Throws Failure kClosed.
-  std::shared_ptr<GroupSource> source() const;
 
  private:
   GroupReader& reader() const;
@@ -24,6 +22,8 @@ class GroupReaderWrap : public Napi::ObjectWrap<GroupReaderWrap> {
   Napi::Value load(const Napi::CallbackInfo& info);
   Napi::Value cancel(const Napi::CallbackInfo& info);
   Napi::Value progress(const Napi::CallbackInfo& info);
+  // A handle for a pager, which holds the reader as long as it may read.
+  Napi::Value source(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   std::shared_ptr<GroupReader> reader_;  // null after close()

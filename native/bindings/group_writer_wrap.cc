@@ -5,6 +5,7 @@
 
 #include "bindings/arguments.h"
 #include "bindings/environment.h"
+#include "bindings/group_handles.h"
 #include "bindings/memory_wrap.h"
 
 namespace vivarium {
@@ -27,6 +28,7 @@ Napi::Function GroupWriterWrap::define(Napi::Env env) {
                          InstanceMethod<&GroupWriterWrap::finish>("finish"),
                          InstanceMethod<&GroupWriterWrap::progress>("progress"),
                          InstanceMethod<&GroupWriterWrap::rows>("rows"),
+                         InstanceMethod<&GroupWriterWrap::sink>("sink"),
                          InstanceMethod<&GroupWriterWrap::fileBytes>("fileBytes"),
                          InstanceMethod<&GroupWriterWrap::close>("close"),
                      });
@@ -56,9 +58,11 @@ GroupWriter& GroupWriterWrap::writer() const {
   return *writer_;
 }
 
-std::shared_ptr<GroupSink> GroupWriterWrap::sink() const {
-  writer();
-  return writer_;
+Napi::Value GroupWriterWrap::sink(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    writer();
+    return makeGroupHandle<GroupSink>(info.Env(), writer_);
+  });
 }
 
 Napi::Value GroupWriterWrap::sourceId(const Napi::CallbackInfo& info) {

@@ -14,9 +14,6 @@ class GroupWriterWrap : public Napi::ObjectWrap<GroupWriterWrap> {
   static constexpr const char* kClassName = "GroupWriter";
   static Napi::Function define(Napi::Env env);
   explicit GroupWriterWrap(const Napi::CallbackInfo& info);
-  // For a write intercept, which holds it as long as it may offer: after close() offers are dropped. Throws Failure
-  // kClosed.
-  std::shared_ptr<GroupSink> sink() const;
 
  private:
   GroupWriter& writer() const;
@@ -28,6 +25,8 @@ class GroupWriterWrap : public Napi::ObjectWrap<GroupWriterWrap> {
   Napi::Value finish(const Napi::CallbackInfo& info);
   Napi::Value progress(const Napi::CallbackInfo& info);
   Napi::Value rows(const Napi::CallbackInfo& info);
+  // A handle for a write intercept, which holds the writer as long as it may offer: after close() offers are dropped.
+  Napi::Value sink(const Napi::CallbackInfo& info);
   Napi::Value fileBytes(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 

@@ -41,9 +41,13 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
   const writer = await SnapshotWriter.create(dir, { memory: space, compress, parent: parentDir, signal, clock });
   let epoch: Epoch | undefined;
   try {
-    const subject = new MachineSubject(machine, () => {
-      if (epoch !== undefined) lineage.drop(epoch);
-      epoch = track ? lineage.begin() : undefined;
+    const subject = new MachineSubject(machine, {
+      generation: writer.id,
+      folder: writer.draftFolder,
+      onInstant: () => {
+        if (epoch !== undefined) lineage.drop(epoch);
+        epoch = track ? lineage.begin() : undefined;
+      },
     });
     const changed =
       parentId === undefined ? undefined : (): Uint32Array => lineage.changedSince(parentId, parentDir ?? '');
@@ -54,7 +58,8 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
     else if (mode === 'live') saved = await saveLive({ ...common, dirty: dirtyGroups(lineage, writer.groups) });
     else saved = await saveInstant({ ...common, intercept: intercept(machine.pager(), writer) });
 
-    const { id, bytes } = await writer.commit({ state: saved.parts, config: {}, access: machine.access() });
+    const state = [...saved.parts, ...(await subject.disks())];
+    const { id, bytes } = await writer.commit({ state, config: {}, access: machine.access() });
     if (epoch === undefined) lineage.forget();
     else lineage.adopt(id, epoch);
     epoch = undefined;
@@ -119,7 +124,7 @@ function intercept(pager: GuestPager, writer: SnapshotWriter): GroupIntercept {
       return Promise.resolve();
     },
     arm: (groups) => {
-      writes.begin(writer.sinkForPager(), runsOf(groups));
+      writes.begin(writer.sinkForPager().sink(), runsOf(groups));
       return Promise.resolve();
     },
     finished: async (signal) => {

@@ -13,6 +13,7 @@ import type { MachinePit } from '../machine-pit.js';
 import type { MachineConfig } from '../options.js';
 import { saveBoard } from '../state/board-state.js';
 import type { Kvm } from '../../kvm/index.js';
+import type { DiskCuts } from './disk-cuts.js';
 import { saveConfig } from './saved-config.js';
 
 /** What of a machine is needed. */
@@ -29,20 +30,32 @@ export interface SubjectMachine {
   letGo(): Promise<void>;
 }
 
+export interface SubjectOptions {
+  /** The snapshot's id, after which the images are named in which disks go on. */
+  readonly generation: string;
+  /** For further files of the snapshot. */
+  readonly folder: string;
+  /** Called while the machine is stopped and its state has been taken. */
+  readonly onInstant: () => void;
+}
+
 export class MachineSubject implements SaveSubject {
   readonly #machine: SubjectMachine;
-  /** Called while the machine is stopped and its state has been taken. */
-  readonly #onInstant: () => void;
-  #endTurn: (() => Promise<void>) | undefined;
+  readonly #options: SubjectOptions;
+  #cuts: DiskCuts | undefined;
+  #endTurn: ((isKept: boolean) => Promise<void>) | undefined;
 
-  constructor(machine: SubjectMachine, onInstant: () => void) {
+  constructor(machine: SubjectMachine, options: SubjectOptions) {
     this.#machine = machine;
-    this.#onInstant = onInstant;
+    this.#options = options;
   }
 
-  stop(signal: AbortSignal | undefined): Promise<bigint> {
-    const { config, turns } = this.#machine;
-    return new Promise((resolve, reject) => {
+  async stop(signal: AbortSignal | undefined): Promise<bigint> {
+    const { config, turns, devices } = this.#machine;
+    const { generation, folder } = this.#options;
+    const cuts = await devices.beginCuts({ generation, folder, signal });
+    this.#cuts = cuts;
+    return new Promise<bigint>((resolve, reject) => {
       const turn = turns.run(async () => {
         const release = await this.#prepare(signal);
         const startNs = config.clock.nowNs();
@@ -53,8 +66,9 @@ export class MachineSubject implements SaveSubject {
           throw error;
         }
         await new Promise<void>((go) => {
-          this.#endTurn = async () => {
+          this.#endTurn = async (isKept) => {
             this.#endTurn = undefined;
+            if (!isKept) await cuts.undo().catch((error: unknown) => this.#warn('a disk stays cut', error));
             await this.#machine.letGo();
             release();
             go();
@@ -64,21 +78,35 @@ export class MachineSubject implements SaveSubject {
         });
       }, signal);
       turn.catch(reject);
+    }).catch(async (error: unknown) => {
+      await cuts.cancel();
+      throw error;
     });
   }
 
   async saveState(): Promise<readonly SavedPart[]> {
     const { config, kvm, devices, pit, board } = this.#machine;
     await pit.settled();
+    await this.#cuts?.take();
     const now = board();
     const context = { kvm, clock: config.clock, pci: now.pci };
     const parts = [saveConfig(config), devices.saveState(), saveBoard(now, pit.save(), context)];
-    this.#onInstant();
+    this.#options.onInstant();
     return parts;
   }
 
-  async go(): Promise<void> {
-    await this.#endTurn?.();
+  async go(isKept: boolean): Promise<void> {
+    if (!isKept) await this.#cuts?.cancel();
+    await this.#endTurn?.(isKept);
+  }
+
+  /** After the stop that was kept: what the snapshot has of each disk, once that is durable. @throws SystemError */
+  async disks(): Promise<SavedPart[]> {
+    return (await this.#cuts?.durable()) ?? [];
+  }
+
+  #warn(what: string, error: unknown): void {
+    this.#machine.config.logger.log('warn', `${this.#machine.config.name}: ${what}: ${String(error)}`);
   }
 
   /** Every device at rest. @throws VmmError ERR_SNAPSHOT_REFUSED, AbortError */

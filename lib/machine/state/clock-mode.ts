@@ -1,5 +1,5 @@
 /**
- * What becomes of the time between a snapshot and its restore, row S10 of US8533709B2 with it. One gap for all of a guest's clocks:
+ * What becomes of the time between a snapshot and its restore, row S10 of US20080022032A1 with it. One gap for all of a guest's clocks:
  * what kvmclock went on by, so that they agree with each other afterwards.
  *
  * | mode     | kvmclock, TSCs, PM timer, RTC   | ticks of a guest that keeps time by them              |
