@@ -112,9 +112,9 @@ export class GuestPager implements PageGuard {
     return this.#when((cost) => cost.missingGroups === 0);
   }
 
-  /** Why guest memory is not whole, from the moment on that JavaScript has heard of it. */
+  /** Why guest memory is not whole. */
   get failure(): VmmError | undefined {
-    return this.#failure;
+    return this.#closed ? this.#failure : this.#noticeFailure();
   }
 
   /** `listener` is called once for each event: an intercept has ended, groups are there, the machine has failed. */
@@ -126,9 +126,14 @@ export class GuestPager implements PageGuard {
     };
   }
 
-  /** How each group came to be there: a copy of GroupState bytes, for access counters. */
+  /** How each group came to be there: a copy of GroupState bytes. */
   groupStates(): Uint8Array {
     return this.#states.slice();
+  }
+
+  /** For each group 1 if somebody waited for it, or asked for it, before it was filled in: for access counters. */
+  touchedGroups(): Uint8Array {
+    return this.#states.map((state) => Number(state === GroupState.FAULTED || state === GroupState.ASKED));
   }
 
   /** The vCPUs must have been stopped. Groups that are still missing can't be had any more. Idempotent. */
