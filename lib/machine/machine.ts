@@ -68,8 +68,7 @@ export class Machine implements AsyncDisposable {
   /** It was restored and has not run since: its devices are at rest. */
   #isRestored = false;
   readonly #saving = new SavingTurns();
-  /** Of a machine that was restored. */
-  restored: RestorePhases | undefined;
+  #restored: RestorePhases | undefined;
   readonly #battery = newRtcBattery();
   #resets = 0;
   /** From the guest's reset until the new board runs. */
@@ -164,7 +163,7 @@ export class Machine implements AsyncDisposable {
       machine.#use(board, time);
       machine.#state = 'paused';
       machine.#isRestored = true;
-      machine.restored = phases.all;
+      machine.#restored = phases.all;
       if (start) await machine.#run(signal);
       phases.ready();
       return machine;
@@ -173,6 +172,11 @@ export class Machine implements AsyncDisposable {
       else await closeRestore(parts, memory);
       throw error;
     }
+  }
+
+  /** The phases of the restore, and what each cost; undefined for a machine that was created. */
+  get restored(): RestorePhases | undefined {
+    return this.#restored;
   }
 
   #hasBoard(): boolean {

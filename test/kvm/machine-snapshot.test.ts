@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { Machine, type RestoreOptions, type SnapshotOptions } from '../../lib/machine/index.js';
-import { readU64, startGuest, until } from '../lib/machine.js';
+import { makeGuest, readU64, startGuest, until } from '../lib/machine.js';
 
 const BASE = 0x200000;
 const PAGES = 8192;
@@ -118,6 +118,36 @@ it('of a machine whose own lazy restore has not ended loses no page', { timeout:
     expect(patternOf(again)).toBeGreaterThan(0);
     await again.close();
   }
+});
+
+it('of a restored machine is a difference to the one that it was restored from', { timeout: 60_000 }, async () => {
+  const machine = await startGuest('pattern', options);
+  await runsOn(machine);
+  const { dir } = await machine.snapshot(inFolder('first'), { track: false });
+  await expect(machine.snapshot(inFolder('no'), { parent: dir })).rejects.toMatchObject({
+    code: 'ERR_SNAPSHOT_PARENT',
+  });
+  for (const memory of ['lazy', 'eager'] as const) {
+    const clone = await restore(dir, { memory });
+    await runsOn(clone);
+    await clone.pause();
+    const second = await clone.snapshot(inFolder(memory), { parent: dir, compress: 'none' });
+    const again = await restore(second.dir, { start: false });
+    expect(patternOf(again)).toBe(patternOf(clone));
+    const still = await clone.snapshot(inFolder(`${memory} still`), { parent: second.dir });
+    expect(still.stats.bytesWritten).toBeLessThan(second.stats.bytesWritten / 2);
+    expect(patternOf(await restore(still.dir, { start: false }))).toBe(patternOf(clone));
+  }
+});
+
+it('of a machine that never ran makes one that starts there', async () => {
+  const machine = await makeGuest('pattern', options);
+  const { dir } = await machine.snapshot(inFolder('fresh'));
+  expect(machine.state).toBe('created');
+  const clone = await restore(dir);
+  await runsOn(clone);
+  await machine.start();
+  await runsOn(machine);
 });
 
 it('that is aborted at any moment leaves the guest running and no file', { timeout: 120_000 }, async () => {

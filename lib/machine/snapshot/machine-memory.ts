@@ -27,6 +27,7 @@ export class SnapshotMemory {
 
   /** The board that runs on it. */
   attach(vm: Vm): void {
+    if (vm === this.#vm) return;
     this.#vm = vm;
     this.#pager?.guard(vm);
   }

@@ -87,7 +87,7 @@ export async function restoreOn(
   machine: { readonly listener: BoardListener; readonly battery: RtcBattery },
 ): Promise<RestoredOn> {
   const { config, reader } = plan;
-  const { clock = 'step', mask = false, signal, onProgress } = options;
+  const { clock = 'step', track = true, mask = false, signal, onProgress } = options;
   const how = options.memory ?? (userFaultSupport(space.backing).lazy === undefined ? 'lazy' : 'eager');
   let pager: GuestPager | undefined;
   if (how === 'lazy') {
@@ -102,7 +102,9 @@ export async function restoreOn(
   const proxies = () => devices.makeProxies();
   const board = await Board.create(kvm, config, space, listener, { battery, proxies, blank: true, signal });
   try {
-    pager?.guard(board.vm);
+    memory.attach(board.vm);
+    // Before anything of it is written: KVM does so when it gets its clocks.
+    if (track) memory.lineage().adopt(reader.id, memory.lineage().begin());
     const context = { kvm, clock: config.clock, pci: board.pci };
     const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, mask });
     for (const note of notes) config.logger.log('info', note);
