@@ -1,24 +1,11 @@
-/**
- * An initramfs that runs fio on /dev/vda: the default guest's, with fio and its libraries from Debian's packages and an
- * init of its own behind it. Nothing is installed. The kernel takes one archive behind the other, the later file wins.
- */
-import { readFile } from 'node:fs/promises';
-import { cpioArchive } from '#lib/images/cpio.js';
-import { debianPrograms } from '#lib/images/debian-programs.js';
-import { defaultInitramfs } from '#lib/images/initramfs.js';
+/** An initramfs that runs fio on /dev/vda. */
+import { FIO } from '#lib/images/debian-programs.js';
 import type { KernelImage } from '#lib/images/kernel.js';
 import { FIO_JOBS, FIO_WARM_UP_SECONDS, type FioJob } from './fio-request.js';
-
-const FIO = { packages: ['fio'], programs: ['usr/bin/fio'], libraryFolders: ['ceph'] };
+import { benchInitramfs } from './initramfs.js';
 
 export async function fioInitramfs(kernel: KernelImage, seconds: number): Promise<Uint8Array> {
-  const parts = [
-    await readFile(await defaultInitramfs({ kernel })),
-    await readFile(await debianPrograms(FIO)),
-    cpioArchive([{ path: 'init', type: 'file', mode: 0o755, data: Buffer.from(initScript(seconds)) }]),
-  ];
-  // Each archive starts at a multiple of 4 bytes.
-  return Buffer.concat(parts.flatMap((part) => [part, Buffer.alloc(-part.length & 3)]));
+  return benchInitramfs({ kernel, init: initScript(seconds), programs: FIO });
 }
 
 /** Fields 8 and 49 of fio's terse format, version 3: requests a second of reads and of writes. */

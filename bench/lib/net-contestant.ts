@@ -61,7 +61,7 @@ export class NetContestant {
   }
 
   account(): Account {
-    const fields = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8')
+    const fields = readFileSync(`/proc/${this.#child.pid!}/stat`, 'utf8')
       .replace(/^.*\) /s, '')
       .split(' ');
     const folder = path.join('/sys/class/net', this.#tap, 'statistics');

@@ -7,10 +7,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { embeddedHost, findQemu } from '#lib/host/index.js';
+import { debianProgramFiles, IPERF3 } from '#lib/images/debian-programs.js';
 import { defaultKernel } from '#lib/images/kernel.js';
-import type { Figures } from './bench.js';
-import { packagedProgram } from './guest-image.js';
 import { librariesOf } from '#lib/images/libraries.js';
+import type { Figures } from './bench.js';
 import { compileNetload, netInitramfs } from './net-image.js';
 import { NET_JOBS, type NetContestant, type NetRequest, type NetResult } from './net-request.js';
 import { pairedRatio, summarise } from './stats.js';
@@ -26,10 +26,11 @@ export async function measureEmbedded({ runs, seconds, progress }: EmbeddedOptio
   const folder = await mkdtemp(path.join(tmpdir(), 'vivarium-bench-'));
   try {
     const kernel = await defaultKernel();
-    const iperf3 = await packagedProgram('iperf3');
+    const [program] = await debianProgramFiles(IPERF3);
+    const iperf3 = { path: program!.path, libraries: program!.libraries };
     const netload = await compileNetload(folder);
     const initrd = path.join(folder, 'initrd.cpio');
-    await writeFile(initrd, await netInitramfs({ kernel, iperf3, netload }));
+    await writeFile(initrd, await netInitramfs(kernel, netload));
     const qemu = findQemu();
     if (qemu === undefined) throw new Error('qemu-system-x86_64 is not installed: npm run setup');
     const libraries = await librariesOf(qemu);

@@ -5,18 +5,13 @@
 import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { IPERF3 } from '#lib/images/debian-programs.js';
 import type { KernelImage } from '#lib/images/kernel.js';
-import { benchInitramfs, type PackagedProgram } from './guest-image.js';
+import { benchInitramfs } from './initramfs.js';
 import { NET_JOBS, NET_READY, type NetJob } from './net-request.js';
 
-export interface NetImageOptions {
-  readonly kernel: KernelImage;
-  readonly iperf3: PackagedProgram;
-  readonly netload: string;
-}
-
-export async function netInitramfs({ kernel, iperf3, netload }: NetImageOptions): Promise<Uint8Array> {
-  return await benchInitramfs(kernel, INIT, [iperf3], [netload]);
+export async function netInitramfs(kernel: KernelImage, netload: string): Promise<Uint8Array> {
+  return benchInitramfs({ kernel, init: INIT, programs: IPERF3, statics: [netload] });
 }
 
 /** netload in `folder`. @throws Error without a C compiler. */

@@ -43,7 +43,7 @@ it('is shared fairly, and can be taken back at any time', { timeout: 620_000 }, 
   const folder = mkdtempSync(join(tmpdir(), 'vivarium-shared-'));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
   const kernel = await defaultKernel();
-  const tools = await fioTools(folder);
+  const tools = await fioTools();
   const [base, copy] = [join(folder, 'base.img'), join(folder, 'copy.img')];
   // What the guests verify is written here, since what they write is in their own overlays.
   const write = [

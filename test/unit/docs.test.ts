@@ -29,6 +29,48 @@ const anchor = (heading: string) =>
 
 const anchorsOf = (file: string) => [...read(file).matchAll(/^#{1,6} (.*)$/gm)].map((match) => anchor(match[1]!));
 
+/** Every document's blocks of TypeScript as modules that import the library by its name, in one program: the library is read once. */
+const modules = new Map(
+  documents.flatMap((file) => blocksOf(file).map((block, index) => [moduleOf(file, index), block])),
+);
+
+function blocksOf(file: string): string[] {
+  const blocks = [...read(file).matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]!);
+  return blocks.map((block) => (block.includes('export ') ? block : `${block}\nexport {};\n`));
+}
+
+function moduleOf(file: string, index: number): string {
+  return path.join(ROOT, `${file.replaceAll('/', '_')}.${index}.ts`);
+}
+
+let made: ts.Program | undefined;
+function program(): ts.Program {
+  if (made !== undefined) return made;
+  const config = ts.readConfigFile(path.join(ROOT, 'tsconfig.json'), (file) => readFileSync(file, 'utf8'));
+  const { options } = ts.parseJsonConfigFileContent(config.config, ts.sys, ROOT);
+  options.paths = { vivarium: [path.join(ROOT, 'lib/index.ts')] };
+  options.noEmit = true;
+  const host = ts.createCompilerHost(options);
+  const { getSourceFile, fileExists, readFile } = host;
+  host.getSourceFile = (file, ...rest) => {
+    const text = modules.get(file);
+    return text === undefined
+      ? getSourceFile.call(host, file, ...rest)
+      : ts.createSourceFile(file, text, ts.ScriptTarget.ES2022);
+  };
+  host.fileExists = (file) => modules.has(file) || fileExists.call(host, file);
+  host.readFile = (file) => modules.get(file) ?? readFile.call(host, file);
+  return (made = ts.createProgram([...modules.keys()], options, host));
+}
+
+/** What the compiler has to say of a document's blocks; the library itself is checked by `npm run types`. */
+function complaints(file: string): string[] {
+  return blocksOf(file)
+    .map((_, index) => program().getSourceFile(moduleOf(file, index))!)
+    .flatMap((source) => [...program().getSyntacticDiagnostics(source), ...program().getSemanticDiagnostics(source)])
+    .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'));
+}
+
 describe.each(documents)('%s', (file) => {
   const text = read(file);
 
@@ -61,35 +103,12 @@ describe.each(documents)('%s', (file) => {
     expect(programs.filter((name) => name !== 'NAME' && !existsSync(path.join(ROOT, `bench/${name}.ts`)))).toEqual([]);
   });
 
-  const blocks = [...text.matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]!);
-  if (blocks.length > 0) {
+  if (blocksOf(file).length > 0) {
     it('shows TypeScript that compiles', { timeout: 120_000 }, () => {
-      expect(blocks.flatMap((block, index) => compile(`${file}.${index}.ts`, block))).toEqual([]);
+      expect(complaints(file)).toEqual([]);
     });
   }
 });
-
-/** Type-checks one block as a module that imports the library by its name. */
-function compile(name: string, source: string): string[] {
-  const config = ts.readConfigFile(path.join(ROOT, 'tsconfig.json'), (file) => readFileSync(file, 'utf8'));
-  const { options } = ts.parseJsonConfigFileContent(config.config, ts.sys, ROOT);
-  options.paths = { vivarium: [path.join(ROOT, 'lib/index.ts')] };
-  options.noEmit = true;
-  const virtual = path.join(ROOT, name.replaceAll('/', '_'));
-  const host = ts.createCompilerHost(options);
-  const { getSourceFile, fileExists, readFile } = host;
-  const text = source.includes('export ') ? source : `${source}\nexport {};\n`;
-  host.getSourceFile = (file, ...rest) =>
-    file === virtual
-      ? ts.createSourceFile(file, text, ts.ScriptTarget.ES2022)
-      : getSourceFile.call(host, file, ...rest);
-  host.fileExists = (file) => file === virtual || fileExists.call(host, file);
-  host.readFile = (file) => (file === virtual ? text : readFile.call(host, file));
-  const program = ts.createProgram([virtual], options, host);
-  return [...program.getSyntacticDiagnostics(), ...program.getSemanticDiagnostics()]
-    .filter((diagnostic) => diagnostic.file?.fileName === virtual)
-    .map((diagnostic) => ts.flattenDiagnosticMessageText(diagnostic.messageText, '\n'));
-}
 
 it('SPECIFICATION.md shows the figures of bench/results/', async () => {
   // @ts-expect-error -- a script without types

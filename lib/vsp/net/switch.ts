@@ -47,6 +47,10 @@ export class NetSwitch {
 
   /** A port for one device. @throws VmmError ERR_STATE when the switch is full. */
   port(): NetBackend {
+    return this.#newPort();
+  }
+
+  #newPort(): SwitchPort {
     if (this.#ports.size === MAX_PORTS) throw new VmmError('ERR_STATE', `switch ${this.name} has no more ports`);
     const port: SwitchPort = new SwitchPort(this.name, this.mtuBytes, {
       send: (frames) => this.#send(port, frames),
@@ -58,7 +62,7 @@ export class NetSwitch {
 
   /** A port for another network: `receive` hears whose frames they are; the port's host end gets none. */
   trunk(receive: (frames: readonly NetFrame[], from: NetBackend) => void): NetBackend {
-    const port = this.port() as SwitchPort;
+    const port = this.#newPort();
     port.onFrames = receive;
     return port;
   }
