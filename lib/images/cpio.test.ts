@@ -108,7 +108,9 @@ describe('cpioArchive', () => {
     expect(() => cpioArchive([...TREE, { path: 'a/b', type: 'directory' }])).toThrow(/twice/);
   });
 
-  it.runIf(existsSync('/usr/bin/busybox') || existsSync('/usr/bin/cpio'))('is read by the system', () => {
+  it('is read by the system', (context) => {
+    const tools = ['/usr/bin/cpio', '/usr/bin/busybox'];
+    context.skip(!tools.some((tool) => existsSync(tool)), 'neither cpio nor busybox is installed');
     const [tool, args] = existsSync('/usr/bin/cpio') ? ['/usr/bin/cpio', []] : ['/usr/bin/busybox', ['cpio']];
     const listed = execFileSync(tool, [...args, '-it'], {
       input: cpioArchive(TREE),
