@@ -46,11 +46,13 @@ const next = <K extends keyof PitEvents>(vm: Machine, name: K) =>
     });
   });
 
-/** Runs until the guest ticks at its rate, then stops it for PAUSE_MS. */
-async function interrupted(vm: Machine, clock?: 'count' | 'freeze', pauseMs = PAUSE_MS): Promise<void> {
+/** Runs until the guest ticks at its rate, then stops it for PAUSE_MS; resolves to the ticks that it was owed already. */
+async function interrupted(vm: Machine, clock?: 'count' | 'freeze', pauseMs = PAUSE_MS): Promise<number> {
   await until(() => vm.pit.status().delivered >= 10);
+  const { owed } = vm.pit.status();
   await vm.pause(clock === undefined ? {} : { clock });
   await delay(pauseMs); // the disturbance itself
+  return owed;
 }
 
 describe('a guest that was stopped', () => {
@@ -62,7 +64,7 @@ describe('a guest that was stopped', () => {
     const episodes = { began: 0, ended: 0 };
     vm.pit.on('catch-up', () => episodes.began++);
     vm.pit.on('nominal', () => episodes.ended++);
-    await interrupted(vm, 'count', pauseMs);
+    const owedBefore = await interrupted(vm, 'count', pauseMs);
     const before = guestTicks(vm);
     const startedNs = process.hrtime.bigint();
     const elapsedTicks = () => Number(process.hrtime.bigint() - startedNs) / 1e9 / (COUNT / 1193182);
@@ -70,15 +72,17 @@ describe('a guest that was stopped', () => {
     await until(() => {
       const { causes, phase, lagMs, firingHz } = vm.pit.status();
       // What a pause took is rounded down to ticks, and one at each end may count as the guest's own.
-      return causes.paused.ticks >= 0.8 * pauseTicks - 2 && phase === 'nominal' && lagMs < 30 && firingHz < 101;
+      return (
+        causes.paused.ticks >= 0.8 * pauseTicks - 2 && phase === 'nominal' && Math.abs(lagMs) < 30 && firingHz < 101
+      );
     });
     const atLeast = 0.8 * pauseTicks + elapsedTicks() - 3;
     await vm.pause();
     const status = vm.pit.status();
     expect(guestTicks(vm)).toBe(status.acknowledged);
-    // What the pause took, and what went by since.
+    // What the pause took, what went by since, and, on a busy host, what had been lost before.
     expect(guestTicks(vm) - before).toBeGreaterThan(atLeast);
-    expect(guestTicks(vm) - before).toBeLessThan(1.2 * pauseTicks + 5 + elapsedTicks());
+    expect(guestTicks(vm) - before).toBeLessThan(owedBefore + 1.2 * pauseTicks + 5 + elapsedTicks());
     expect(status.forgiven).toBe(0);
     expect(episodes.began).toBeGreaterThan(0);
     expect(episodes.ended).toBeGreaterThan(0);

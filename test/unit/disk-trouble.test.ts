@@ -169,8 +169,9 @@ describe.each(cases)('%s, by %s', (_name, kind, make) => {
   });
 });
 
-describe.runIf(HAS_QEMU_IMG)('QEMU', () => {
-  it('is kept out of a disk that a guest writes to', async () => {
+describe('QEMU', () => {
+  it('is kept out of a disk that a guest writes to', async (context) => {
+    context.skip(!HAS_QEMU_IMG, 'qemu-img is not installed');
     const file = path.join(folder, 'disk');
     const guest = await boot(await formats[0]![1](file), 'threads');
     await expect(qemuImg('resize', '-f', 'raw', file, '8M')).rejects.toThrow(/lock/);
