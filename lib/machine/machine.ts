@@ -144,7 +144,7 @@ export class Machine implements AsyncDisposable {
    *
    * @throws TypeError or RangeError for a mistake in the options; VmmError ERR_SNAPSHOT (no snapshot, damaged, or a backend that it
    *   can't name), ERR_SNAPSHOT_VERSION, ERR_SNAPSHOT_PARENT, ERR_SNAPSHOT_HOST (what this host lacks, by name), ERR_DISK_IMAGE, ERR_DEVICE,
-   *   ERR_KVM_UNAVAILABLE, ERR_GUEST_MEMORY; KvmError; SystemError; AbortError.
+   *   ERR_KVM_UNAVAILABLE, ERR_GUEST_MEMORY, ERR_PAGER (memory that can't be read, naming the group); KvmError; SystemError; AbortError.
    * @example
    * const clone = await Machine.restore('snapshots/ready', { overrides: { nics: { net0: passt() } } });
    */
@@ -164,13 +164,17 @@ export class Machine implements AsyncDisposable {
       machine.#state = 'paused';
       machine.#isRestored = true;
       machine.#restored = phases.all;
+      // By then there was no board to be ended.
+      if (memory.failure !== undefined) throw memory.failure;
       if (start) await machine.#run(signal);
       phases.ready();
       return machine;
     } catch (error) {
+      // What the lack of its memory looks like where it was met says less.
+      const reason = memory.failure ?? error;
       if (machine.#hasBoard()) await machine.close().catch(() => undefined);
       else await closeRestore(parts, memory);
-      throw error;
+      throw reason;
     }
   }
 
@@ -380,6 +384,7 @@ export class Machine implements AsyncDisposable {
       lent: this.#devices.inspect(),
       pit: this.pit.status(),
       space: this.#memory.space,
+      pager: this.#memory.inspect(),
     });
   }
 
@@ -503,6 +508,8 @@ export class Machine implements AsyncDisposable {
 
   /** Memory that is still in a snapshot can't be had: no vCPU runs any more by now. */
   #memoryFailed(error: VmmError): void {
+    // While it is being restored, restore() asks for it.
+    if (!this.#hasBoard()) return;
     this.#end({ reason: 'failed', detail: error.message, error });
   }
 

@@ -136,6 +136,14 @@ export class GuestPager implements PageGuard {
     return this.#states.map((state) => Number(state === GroupState.FAULTED || state === GroupState.ASKED));
   }
 
+  /** For vm.inspect(): what it does to guest memory; groups, times in ns. */
+  inspect(): object {
+    if (this.#closed) return { intercept: 'off', isClosed: true };
+    const { intercept, load } = this.#native.status();
+    const missing = load && { missingGroups: load.missing, faults: load.faults, faultMaxNs: load.faultMaxNs };
+    return { intercept: intercept.phase, ...missing, failure: this.failure?.message ?? null };
+  }
+
   /** The vCPUs must have been stopped. Groups that are still missing can't be had any more. Idempotent. */
   close(): void {
     if (this.#closed) return;
@@ -213,7 +221,8 @@ export class GuestPager implements PageGuard {
 export function pagerError(failure: NativePagerFailure): VmmError {
   const { why, group, file, fileOffset, errnoNumber } = failure;
   const errno = errnoNumber > 0 ? `, ${errnoName(errnoNumber)}` : '';
-  return new VmmError('ERR_PAGER', `group ${group} of guest memory could not be had: ${why}${errno}`, {
+  const where = `offset ${fileOffset} of the snapshot's memory${file > 0 ? `, ${file} up its chain` : ''}`;
+  return new VmmError('ERR_PAGER', `group ${group} of guest memory could not be had: ${why}${errno}, at ${where}`, {
     cause: { why, group, file, fileOffset, errnoNumber },
   });
 }

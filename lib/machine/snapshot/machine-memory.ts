@@ -49,7 +49,8 @@ export class SnapshotMemory {
       const { failure } = pager;
       if (failure !== undefined) this.#onFailure(failure);
     });
-    void pager.complete().then(off, () => undefined);
+    // A failed machine does not keep the process alive.
+    void pager.complete().then(off, off);
   }
 
   /** Why memory is not whole; undefined where it is, or will be. */
@@ -77,6 +78,11 @@ export class SnapshotMemory {
     return Uint16Array.from(this.#pager.touchedGroups(), (touched, group) => {
       return Math.min(0xffff, touched * USED + ((before?.[group] ?? 0) >> 1));
     });
+  }
+
+  /** For inspect(): what the pager does to the memory, and what is still missing of it. */
+  inspect(): unknown {
+    return this.#pager?.inspect();
   }
 
   /** No vCPU and no device touches the memory any more. Idempotent. */
