@@ -31,7 +31,7 @@ import { SnapshotMemory } from './snapshot/machine-memory.js';
 import type { RestoreOptions, RestorePhases, Snapshot, SnapshotOptions } from './snapshot/options.js';
 import { checkRestoreOptions, checkSnapshotOptions } from './snapshot/options.js';
 import { SavingTurns } from './snapshot/saving-turns.js';
-import { closeRestore, openRestore, restoreOn } from './snapshot/restore-machine.js';
+import { closeRestore, openRestore, type RestoredOn, restoreOn } from './snapshot/restore-machine.js';
 import { saveMachine, type SaveMachine } from './snapshot/save-machine.js';
 import type { EndStatus } from './status.js';
 import { tellPaused } from './state/tell-paused.js';
@@ -155,11 +155,13 @@ export class Machine implements AsyncDisposable {
     const parts = await openRestore(dir, options);
     const memory = new SnapshotMemory(parts.space, (error) => machine.#memoryFailed(error));
     const machine: Machine = new Machine(parts.plan.config, parts.kvm, memory, parts.devices);
+    let restoring: RestoredOn['phases'] | undefined;
     try {
       const { board, time, phases } = await restoreOn(parts, memory, options, {
         listener: machine.#listener(),
         battery: machine.#battery,
       });
+      restoring = phases;
       machine.#use(board, time);
       machine.#state = 'paused';
       machine.#isRestored = true;
@@ -172,6 +174,7 @@ export class Machine implements AsyncDisposable {
     } catch (error) {
       // What the lack of its memory looks like where it was met says less.
       const reason = memory.failure ?? error;
+      restoring?.fail(reason);
       if (machine.#hasBoard()) await machine.close().catch(() => undefined);
       else await closeRestore(parts, memory);
       throw reason;
@@ -201,7 +204,8 @@ export class Machine implements AsyncDisposable {
   async snapshot(dir: string, options: SnapshotOptions = {}): Promise<Snapshot> {
     checkSnapshotOptions(dir, options);
     return this.#saving.run(this.name, options, async (signal) => {
-      await this.#memory.whole();
+      this.#requireSavable();
+      await untilAborted(this.#memory.whole(), signal);
       return saveMachine(this.#saveMachine(), dir, { ...options, signal });
     });
   }
@@ -345,9 +349,9 @@ export class Machine implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#end({ reason: 'killed' });
+    // A restart may wait for a disk that never answers, and the end for the restart; so may a snapshot.
+    if (this.#resetting || this.#saving.isBusy) this.#devices.beginClose();
     await this.#saving.stop();
-    // A restart may wait for a disk that never answers, and the end for the restart.
-    if (this.#resetting) this.#devices.beginClose();
     await this.#ended;
     this.#devices.beginClose();
     await this.#turns.run(async () => {
@@ -399,18 +403,16 @@ export class Machine implements AsyncDisposable {
       devices: this.#devices,
       pit: this.pit,
       turns: this.#turns,
+      ended: this.#saving.ended,
       board: () => this.#board,
       space: () => memory.space,
       lineage: () => memory.lineage(),
       pager: () => memory.pager(),
       access: () => memory.access(),
       hold: async (signal) => {
-        if (!this.#still() || this.#resetting) {
-          throw new VmmError(
-            'ERR_STATE',
-            `${this.name} is ${this.#resetting ? 'being reset' : this.#state}: it can't be saved`,
-          );
-        }
+        this.#requireSavable();
+        // A restart has put other memory under other CPUs.
+        if (memory !== this.#memory) throw new VmmError('ERR_STATE', `${this.name} was reset meanwhile`);
         ran = this.#state === 'running';
         if (ran) await this.#park(signal);
         if (!this.#still() || this.#resetting) throw new VmmError('ERR_STATE', `${this.name}: the guest ended`);
@@ -422,6 +424,14 @@ export class Machine implements AsyncDisposable {
         await this.#letRun();
       },
     };
+  }
+
+  /** @throws VmmError ERR_STATE, ERR_PAGER */
+  #requireSavable(): void {
+    if (this.#still() && !this.#resetting && this.#closing === undefined) return;
+    if (this.#memory.failure !== undefined) throw this.#memory.failure;
+    const what = this.#resetting ? 'being reset' : this.#still() ? 'being closed' : this.#state;
+    throw new VmmError('ERR_STATE', `${this.name} is ${what}: it can't be saved`);
   }
 
   /** Every CPU out of the guest, or none. @throws AbortError */
@@ -523,6 +533,8 @@ export class Machine implements AsyncDisposable {
     const error = told.reason === 'failed' ? this.#memory.failure : undefined;
     const final = error ? { reason: 'failed' as const, detail: error.message, error } : told;
     this.#status = final;
+    // One that holds the machine must not hold its end; what is of an instant before is of use still.
+    this.#saving.end();
     this.#halt?.stop();
     this.#panic.reset();
     this.#state = final.reason === 'failed' ? 'failed' : 'stopped';

@@ -104,7 +104,7 @@ export async function savePaused(options: SaveOptions): Promise<Saved> {
       // In parts, so that what was reached says how long all of it would take.
       const groups = wanted(options);
       total = groups.length;
-      for (const part of slices(groups, PAUSED_PART_GROUPS)) {
+      for (const part of slices(groups, limitMs === undefined ? PAUSED_PART_GROUPS : LIMITED_PART_GROUPS)) {
         await writer.write(part, anyOf(caller, limit.signal));
         written += part.length;
       }
@@ -120,6 +120,8 @@ export async function savePaused(options: SaveOptions): Promise<Saved> {
 }
 
 const PAUSED_PART_GROUPS = 1024;
+/** 2 MiB: where a time is to be kept it is looked at often. */
+const LIMITED_PART_GROUPS = 32;
 
 export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGroups }): Promise<Saved> {
   const { writer, dirty, signal, maxPauseMs = DEFAULT_LIVE_PAUSE_MS } = options;

@@ -168,13 +168,18 @@ export class SnapshotWriter {
     return this.#orAbort(() => this.#writer.idle());
   }
 
+  /** Groups written so far, those again that were written again. */
+  get groupsDone(): number {
+    return this.#writer.totals.groupsDone;
+  }
+
   /**
    * Every group was written, or is as in the parent: makes it a snapshot. After it nothing is left to close.
    *
    * @throws SystemError naming the file; AbortError; VmmError ERR_STATE for a group that was never written. Nothing is
    *   left behind then.
    */
-  async commit(contents: SnapshotContents): Promise<{ id: string; bytes: number }> {
+  async commit(contents: SnapshotContents): Promise<{ id: string; bytes: number; zeroGroups: number }> {
     return this.#orAbort(async () => {
       await this.#writer.finish();
       this.#checkSignal();
@@ -184,12 +189,14 @@ export class SnapshotWriter {
       await writeNew(this.#draft.file(FileName.MANIFEST), encodeManifest(manifest));
       this.#checkSignal();
       await this.#draft.publish();
+      const zeroGroups = this.#zeroGroups(table);
       await this.abort();
       const { state, index, memory, access } = manifest.parts;
       const ofDisks = diskFilesOf(contents.state).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
       return {
         id: this.id,
         bytes: state.sizeBytes + index.sizeBytes + memory.sizeBytes + (access?.sizeBytes ?? 0) + ofDisks,
+        zeroGroups,
       };
     });
   }
@@ -203,6 +210,15 @@ export class SnapshotWriter {
       await this.#draft.remove();
     })();
     return this.#ended;
+  }
+
+  #zeroGroups(table: GroupTable): number {
+    let count = 0;
+    for (let group = 0; group < table.groups; group++) {
+      const codec = table.codec(group);
+      if (codec === GroupCodec.ZERO || (codec === GroupCodec.PARENT && this.#parent!.isZero(group))) count++;
+    }
+    return count;
   }
 
   #finishedTable(): GroupTable {

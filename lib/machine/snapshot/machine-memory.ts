@@ -14,6 +14,8 @@ export class SnapshotMemory {
   readonly space: AddressSpace;
   #pager: GuestPager | undefined;
   #isLazy = false;
+  #isClosed = false;
+  #failure: VmmError | undefined;
   #lineage: DirtyLineage | undefined;
   #vm: Vm | undefined;
   /** Of the snapshot that it came from. */
@@ -46,7 +48,7 @@ export class SnapshotMemory {
     this.#isLazy = true;
     this.#access = access;
     const off = pager.onEvent(() => {
-      const { failure } = pager;
+      const { failure } = this;
       if (failure !== undefined) this.#onFailure(failure);
     });
     // A failed machine does not keep the process alive.
@@ -55,7 +57,9 @@ export class SnapshotMemory {
 
   /** Why memory is not whole; undefined where it is, or will be. */
   get failure(): VmmError | undefined {
-    return this.#isLazy ? this.#pager?.failure : undefined;
+    // A pager that is closed says so; nobody needs its pages any more.
+    if (this.#isLazy && !this.#isClosed) this.#failure ??= this.#pager?.failure;
+    return this.#failure;
   }
 
   /** Resolves when all of it is there: at once but during a lazy restore. @throws VmmError ERR_PAGER */
@@ -87,6 +91,8 @@ export class SnapshotMemory {
 
   /** No vCPU and no device touches the memory any more. Idempotent. */
   close(): void {
+    this.#failure = this.failure;
+    this.#isClosed = true;
     this.#pager?.close();
   }
 }

@@ -76,7 +76,7 @@ export async function closeRestore({ plan, kvm, devices, space }: RestoreParts, 
 export interface RestoredOn {
   readonly board: Board;
   readonly time: RestoredTime;
-  readonly phases: { readonly all: RestorePhases; ready(): void };
+  readonly phases: { readonly all: RestorePhases; ready(): void; fail(error: unknown): void };
 }
 
 /** @throws as Machine.restore; the board is closed then. */
@@ -109,7 +109,7 @@ export async function restoreOn(
     const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, mask });
     for (const note of notes) config.logger.log('info', note);
     // It may be one of several now, whose random numbers must not be the same.
-    if (plan.kind === 'kernel') board.chipset.generation.renew();
+    if (plan.kind !== 'flat') board.chipset.generation.renew();
     return { board, time, phases };
   } catch (error) {
     await board.close();
@@ -127,11 +127,15 @@ function hotGroups(access: Uint16Array | undefined): Uint32Array {
 function restorePhases(startNs: bigint, pager: GuestPager | undefined, onComplete: () => Promise<void>) {
   const cost = (more: object = {}): RestoreCost => ({ ms: Number(process.hrtime.bigint() - startNs) / 1e6, ...more });
   let ready!: () => void;
-  const running = new Promise<void>((resolve) => (ready = resolve)).then(() => cost());
+  let fail!: (error: unknown) => void;
+  const running = new Promise<void>((resolve, reject) => {
+    ready = resolve;
+    fail = reject;
+  }).then(() => cost());
   const hotLoaded = pager ? pager.hotLoaded().then(cost) : running;
   const complete = (pager ? pager.complete().then(cost) : running).finally(onComplete);
   // Whoever wants to know asks; a machine that fails by it says so itself.
-  for (const phase of [hotLoaded, complete]) phase.catch(() => undefined);
+  for (const phase of [running, hotLoaded, complete]) phase.catch(() => undefined);
   const all: RestorePhases = { running, hotLoaded, complete };
-  return { all, ready };
+  return { all, ready, fail };
 }

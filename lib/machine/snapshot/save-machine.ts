@@ -2,10 +2,11 @@
  * Saves a machine: joins the way to save (snapshot/save.ts) with the machine, its dirty lineage, its pager and the writer of the
  * folder. One at a time; whatever ends it early, the machine goes on and nothing of the snapshot is left.
  */
-import { VmmError } from '../../base/errors.js';
-import { AbortError } from '../../base/errors.js';
+import { AbortError, VmmError } from '../../base/errors.js';
+import type { Clock, Timer } from '../../base/clock.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import { type AddressSpace, type GuestPager, groupRuns, WriteIntercept } from '../../memory/index.js';
+import { meter } from '../../snapshot/progress.js';
 import { GROUP_BYTES, SnapshotReader, SnapshotWriter } from '../../snapshot/index.js';
 import {
   type DirtyGroups,
@@ -21,6 +22,8 @@ import type { Snapshot, SnapshotOptions } from './options.js';
 import { MachineSubject, type SubjectMachine } from './subject.js';
 
 export interface SaveMachine extends SubjectMachine {
+  /** Fires when the machine ends. */
+  readonly ended: AbortSignal;
   space(): AddressSpace;
   lineage(): DirtyLineage;
   /** Made when it is first needed. @throws VmmError ERR_SNAPSHOT_HOST */
@@ -51,19 +54,20 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
     });
     const changed =
       parentId === undefined ? undefined : (): Uint32Array => lineage.changedSince(parentId, parentDir ?? '');
-    const groups = groupWriter(writer, onProgress);
-    const common = { subject, writer: groups.writer, clock, signal, maxPauseMs, changed };
+    const common = { subject, writer: groupWriter(writer, onProgress), clock, maxPauseMs, changed };
+    // What is written in a stop, or over and over, ends with the machine; an instant's memory is there also after it.
+    const untilEnd = signal ? AbortSignal.any([signal, machine.ended]) : machine.ended;
     let saved: Saved;
-    if (mode === 'paused') saved = await savePaused(common);
-    else if (mode === 'live') saved = await saveLive({ ...common, dirty: dirtyGroups(lineage, writer.groups) });
-    else saved = await saveInstant({ ...common, intercept: intercept(machine.pager(), writer) });
+    if (mode === 'paused') saved = await savePaused({ ...common, signal: untilEnd });
+    else if (mode === 'live')
+      saved = await saveLive({ ...common, signal: untilEnd, dirty: dirtyGroups(lineage, writer.groups) });
+    else saved = await saveInstant({ ...common, signal, intercept: intercept(machine, writer, onProgress) });
 
     const state = [...saved.parts, ...(await subject.disks())];
-    const { id, bytes } = await writer.commit({ state, config: {}, access: machine.access() });
+    const { id, bytes, zeroGroups } = await writer.commit({ state, config: {}, access: machine.access() });
     if (epoch === undefined) lineage.forget();
     else lineage.adopt(id, epoch);
     epoch = undefined;
-    const { zeroGroups } = groups.totals();
     return {
       dir: writer.dir,
       id,
@@ -92,22 +96,20 @@ async function parentOf(dir: string, lineage: DirtyLineage): Promise<string> {
   return id;
 }
 
-function groupWriter(writer: SnapshotWriter, onProgress: SnapshotOptions['onProgress']) {
-  let totals = { zeroGroups: 0 };
-  const ported: GroupWriter = {
+function groupWriter(writer: SnapshotWriter, onProgress: SnapshotOptions['onProgress']): GroupWriter {
+  return {
     groups: writer.groups,
     bufferGroups: writer.bufferGroups,
     write: async (groups, signal) => {
       throwIfAborted(signal);
-      totals = await writer.writeGroups(groups, onProgress);
+      await writer.writeGroups(groups, onProgress);
       throwIfAborted(signal);
     },
     copy: (groups) => writer.copyGroups(groups),
     drained: async () => {
-      totals = await writer.drained();
+      await writer.drained();
     },
   };
-  return { writer: ported, totals: () => totals };
 }
 
 function dirtyGroups(lineage: DirtyLineage, groups: number): DirtyGroups {
@@ -115,8 +117,13 @@ function dirtyGroups(lineage: DirtyLineage, groups: number): DirtyGroups {
   return { take: () => groupsOf(rounds.take(), groups), close: () => rounds.close() };
 }
 
-function intercept(pager: GuestPager, writer: SnapshotWriter): GroupIntercept {
-  const writes = new WriteIntercept(pager);
+function intercept(
+  machine: SaveMachine,
+  writer: SnapshotWriter,
+  onProgress: SnapshotOptions['onProgress'],
+): GroupIntercept {
+  const writes = new WriteIntercept(machine.pager());
+  const { clock } = machine.config;
   return {
     protectAhead: (groups) => {
       writes.prepare({ bufferGroups: COPY_GROUPS });
@@ -130,6 +137,7 @@ function intercept(pager: GuestPager, writer: SnapshotWriter): GroupIntercept {
     finished: async (signal) => {
       const release = (): void => writes.release();
       signal?.addEventListener('abort', release, { once: true });
+      const stopReporting = report(clock, writes, onProgress);
       try {
         throwIfAborted(signal);
         writes.walk();
@@ -138,6 +146,7 @@ function intercept(pager: GuestPager, writer: SnapshotWriter): GroupIntercept {
         throwIfAborted(signal);
         throw error;
       } finally {
+        stopReporting();
         signal?.removeEventListener('abort', release);
       }
     },
@@ -152,6 +161,24 @@ function intercept(pager: GuestPager, writer: SnapshotWriter): GroupIntercept {
     return groupRuns(writer.groups, (group) => wanted.has(group));
   }
 }
+
+/** Tells, ten times a second, how much was handed over; what is given ends it. */
+function report(clock: Clock, writes: WriteIntercept, onProgress: SnapshotOptions['onProgress']): () => void {
+  if (onProgress === undefined) return () => undefined;
+  const tell = meter(clock, writes.stats.groups * GROUP_BYTES, onProgress);
+  let timer: Timer;
+  const look = (): void => {
+    tell(writes.stats.saved * GROUP_BYTES);
+    timer = clock.setTimer(REPORT_NS, look);
+  };
+  look();
+  return () => {
+    timer.cancel();
+    tell(writes.stats.saved * GROUP_BYTES);
+  };
+}
+
+const REPORT_NS = 100_000_000n;
 
 /** What the guest may write at once while the writer has no room: 16 MiB. */
 const COPY_GROUPS = 256;

@@ -7,6 +7,7 @@ import type { SnapshotOptions } from './options.js';
 export class SavingTurns {
   readonly #turns = new TurnQueue();
   /** Those that run or wait. */
+  readonly #ended = new AbortController();
   readonly #all = new Map<AbortController, Promise<unknown>>();
 
   /** @throws VmmError ERR_STATE when it is to be refused; AbortError; what `save` throws. */
@@ -26,6 +27,20 @@ export class SavingTurns {
     } finally {
       this.#all.delete(end);
     }
+  }
+
+  get isBusy(): boolean {
+    return this.#all.size > 0;
+  }
+
+  /** The machine has ended. */
+  end(): void {
+    this.#ended.abort(new Error('the machine has ended'));
+  }
+
+  /** Fires when the machine ends. */
+  get ended(): AbortSignal {
+    return this.#ended.signal;
   }
 
   /** Aborts them; resolves when nothing of them is under way. */

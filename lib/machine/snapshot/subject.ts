@@ -69,10 +69,13 @@ export class MachineSubject implements SaveSubject {
           this.#endTurn = async (isKept) => {
             this.#endTurn = undefined;
             if (!isKept) await cuts.undo().catch((error: unknown) => this.#warn('a disk stays cut', error));
-            await this.#machine.letGo();
-            release();
-            go();
-            await turn;
+            try {
+              await this.#machine.letGo();
+            } finally {
+              release();
+              go();
+              await turn;
+            }
           };
           resolve(startNs);
         });
