@@ -29,9 +29,25 @@ export type {
   PauseOptions,
   PortDevice,
   RefreshReport,
+  RestoreCost,
+  RestoreOptions,
+  RestoreOverrides,
+  RestorePhases,
+  Snapshot,
+  SnapshotOptions,
+  SnapshotStats,
   StopOptions,
   WaitForOptions,
 } from './machine/index.js';
+export { snapshots } from './snapshot/index.js';
+export type {
+  BrokenSnapshot,
+  DeleteOptions,
+  ReadOptions,
+  SnapshotInfo,
+  SnapshotNode,
+  SnapshotProgress,
+} from './snapshot/index.js';
 export { catchUpPolicy, discardPolicy, reinjectPolicy } from './time/index.js';
 export type {
   FeedbackOptions,

@@ -18,3 +18,12 @@ export { carriedNetwork, carryNetwork, formatMac, parseMac } from '../vsp/index.
 export { MachineConsole, type WaitForOptions } from './console.js';
 export { setLinuxProbe, type LinuxSupport } from './linux-support.js';
 export type { JsonValue } from './inspect.js';
+export type {
+  RestoreCost,
+  RestoreOptions,
+  RestoreOverrides,
+  RestorePhases,
+  Snapshot,
+  SnapshotOptions,
+  SnapshotStats,
+} from './snapshot/options.js';

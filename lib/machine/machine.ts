@@ -23,10 +23,16 @@ import { HaltDetector } from './halt-detector.js';
 import { inspectMachine, type JsonValue } from './inspect.js';
 import type { LentDevice } from './lent-device.js';
 import { MachineDevices } from './machine-devices.js';
-import { MachinePit } from './machine-pit.js';
+import { MachinePit, type RestoredTime } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
+import { SnapshotMemory } from './snapshot/machine-memory.js';
+import type { RestoreOptions, RestorePhases, Snapshot, SnapshotOptions } from './snapshot/options.js';
+import { checkRestoreOptions, checkSnapshotOptions } from './snapshot/options.js';
+import { SavingTurns } from './snapshot/saving-turns.js';
+import { closeRestore, openRestore, restoreOn } from './snapshot/restore-machine.js';
+import { saveMachine, type SaveMachine } from './snapshot/save-machine.js';
 import type { EndStatus } from './status.js';
 import { tellPaused } from './state/tell-paused.js';
 import { TurnQueue, untilAborted } from '../base/turn-queue.js';
@@ -46,7 +52,7 @@ export class Machine implements AsyncDisposable {
   readonly #config: MachineConfig;
   readonly #kvm: Kvm;
   readonly #devices: MachineDevices;
-  #space: AddressSpace;
+  #memory: SnapshotMemory;
   readonly #panic: PanicWatch;
   #board!: Board;
   #halt: HaltDetector | undefined;
@@ -59,23 +65,27 @@ export class Machine implements AsyncDisposable {
   /** The board has never run. */
   #fresh = true;
   #closing: Promise<void> | undefined;
+  /** It was restored and has not run since: its devices are at rest. */
+  #isRestored = false;
+  readonly #saving = new SavingTurns();
+  #restored: RestorePhases | undefined;
   readonly #battery = newRtcBattery();
   #resets = 0;
   /** From the guest's reset until the new board runs. */
   #resetting = false;
 
-  private constructor(config: MachineConfig, kvm: Kvm, space: AddressSpace, devices: MachineDevices) {
+  private constructor(config: MachineConfig, kvm: Kvm, memory: SnapshotMemory, devices: MachineDevices) {
     this.name = config.name;
     this.#config = config;
     this.#kvm = kvm;
     this.#devices = devices;
-    this.#space = space;
+    this.#memory = memory;
     this.memory = {
-      sizeBytes: space.sizeBytes,
-      read: (gpa, length) => this.#space.read(gpa, length),
-      write: (gpa, bytes) => this.#space.write(gpa, bytes),
+      sizeBytes: memory.space.sizeBytes,
+      read: (gpa, length) => this.#memory.space.read(gpa, length),
+      write: (gpa, bytes) => this.#memory.space.write(gpa, bytes),
     };
-    this.pit = new MachinePit(config.pit, (gpa, length) => this.#space.read(gpa, length), config.logger);
+    this.pit = new MachinePit(config.pit, (gpa, length) => this.#memory.space.read(gpa, length), config.logger);
     this.console = new MachineConsole(
       (bytes) => this.#board.chipset.consoleInput(bytes),
       (holding) => this.#board.chipset.holdConsole(holding),
@@ -111,7 +121,8 @@ export class Machine implements AsyncDisposable {
       space = makeSpace(config);
       const lent = { disks, nics, consolePorts, entropy };
       devices = await MachineDevices.open({ name, ...lent, memory: space, clock, logger, signal: call.signal });
-      const machine = new Machine(config, kvm, space, devices);
+      const memory = new SnapshotMemory(space, (error) => machine.#memoryFailed(error));
+      const machine: Machine = new Machine(config, kvm, memory, devices);
       machine.#use(
         await Board.create(kvm, config, space, machine.#listener(), {
           battery: machine.#battery,
@@ -126,6 +137,73 @@ export class Machine implements AsyncDisposable {
       kvm.close();
       throw error;
     }
+  }
+
+  /**
+   * Makes the machine of a snapshot anew, which goes on where the snapshot was taken. Several clones of one may run at a time.
+   *
+   * @throws TypeError or RangeError for a mistake in the options; VmmError ERR_SNAPSHOT (no snapshot, damaged, or a backend that it
+   *   can't name), ERR_SNAPSHOT_VERSION, ERR_SNAPSHOT_PARENT, ERR_SNAPSHOT_HOST (what this host lacks, by name), ERR_DISK_IMAGE, ERR_DEVICE,
+   *   ERR_KVM_UNAVAILABLE, ERR_GUEST_MEMORY, ERR_PAGER (memory that can't be read, naming the group); KvmError; SystemError; AbortError.
+   * @example
+   * const clone = await Machine.restore('snapshots/ready', { overrides: { nics: { net0: passt() } } });
+   */
+  static async restore(dir: string, options: RestoreOptions = {}): Promise<Machine> {
+    checkRestoreOptions(dir, options);
+    const { signal, start = true } = options;
+    if (signal?.aborted) throw new AbortError(signal);
+    const parts = await openRestore(dir, options);
+    const memory = new SnapshotMemory(parts.space, (error) => machine.#memoryFailed(error));
+    const machine: Machine = new Machine(parts.plan.config, parts.kvm, memory, parts.devices);
+    try {
+      const { board, time, phases } = await restoreOn(parts, memory, options, {
+        listener: machine.#listener(),
+        battery: machine.#battery,
+      });
+      machine.#use(board, time);
+      machine.#state = 'paused';
+      machine.#isRestored = true;
+      machine.#restored = phases.all;
+      // By then there was no board to be ended.
+      if (memory.failure !== undefined) throw memory.failure;
+      if (start) await machine.#run(signal);
+      phases.ready();
+      return machine;
+    } catch (error) {
+      // What the lack of its memory looks like where it was met says less.
+      const reason = memory.failure ?? error;
+      if (machine.#hasBoard()) await machine.close().catch(() => undefined);
+      else await closeRestore(parts, memory);
+      throw reason;
+    }
+  }
+
+  /** The phases of the restore, and what each cost; undefined for a machine that was created. */
+  get restored(): RestorePhases | undefined {
+    return this.#restored;
+  }
+
+  #hasBoard(): boolean {
+    return (this.#board as Board | undefined) !== undefined;
+  }
+
+  /**
+   * Saves the machine into a new folder, from which any number of machines can be restored. It leaves the machine in the state that
+   * it had. Where nothing else is asked for, the guest runs on but for a stop of some milliseconds.
+   *
+   * Disks are cut at the same instant: the file of a raw or qcow2 disk belongs to the snapshot from then on, and the machine goes on in
+   * an image beside it. Disks in memory, and changes kept in memory, become part of the folder.
+   *
+   * @throws TypeError or RangeError for a mistake in the options; VmmError ERR_STATE (the machine has ended), ERR_SNAPSHOT_REFUSED (a
+   *   device refuses, or the pause would be longer than was promised; its `cure` says what would do), ERR_SNAPSHOT_PARENT,
+   *   ERR_PAGER; SystemError naming what could not be written; AbortError. The machine goes on then, and nothing is left.
+   */
+  async snapshot(dir: string, options: SnapshotOptions = {}): Promise<Snapshot> {
+    checkSnapshotOptions(dir, options);
+    return this.#saving.run(this.name, options, async (signal) => {
+      await this.#memory.whole();
+      return saveMachine(this.#saveMachine(), dir, { ...options, signal });
+    });
   }
 
   get state(): MachineState {
@@ -176,6 +254,7 @@ export class Machine implements AsyncDisposable {
   /** The board's CPUs go; all of them, or none when one can't. */
   async #letRun(): Promise<void> {
     const board = this.#board;
+    if (this.#isRestored) this.#goOn();
     // Before the first instruction: a guest that programs its PIT at once must not be taken for one that did so in the pause.
     this.pit.run();
     try {
@@ -203,16 +282,7 @@ export class Machine implements AsyncDisposable {
     await this.#turns.run(async () => {
       if (this.#state === 'paused') return;
       if (this.#state !== 'running') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't pause`);
-      this.#halt?.stop();
-      try {
-        await untilAborted(this.#board.park(), signal);
-      } catch (error) {
-        if (this.#still() && !this.#resetting) {
-          this.#board.resume();
-          this.#halt?.start();
-        }
-        throw error;
-      }
+      await this.#park(signal);
       // The guest may have ended in the meantime, or have reset itself: its next board then waits for resume().
       if (!this.#still()) return;
       if (!this.#resetting) this.pit.pause(clock);
@@ -275,6 +345,7 @@ export class Machine implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#end({ reason: 'killed' });
+    await this.#saving.stop();
     // A restart may wait for a disk that never answers, and the end for the restart.
     if (this.#resetting) this.#devices.beginClose();
     await this.#ended;
@@ -287,7 +358,9 @@ export class Machine implements AsyncDisposable {
         try {
           await this.#devices.close();
         } finally {
-          await this.#devices.release(this.#space);
+          // After all that may wait for a page of it.
+          this.#memory.close();
+          await this.#devices.release(this.#memory.space);
         }
       } finally {
         this.#holdLoop(false);
@@ -310,8 +383,59 @@ export class Machine implements AsyncDisposable {
       board: this.#board,
       lent: this.#devices.inspect(),
       pit: this.pit.status(),
-      space: this.#space,
+      space: this.#memory.space,
+      pager: this.#memory.inspect(),
     });
+  }
+
+  // ---- a snapshot ----
+
+  #saveMachine(): SaveMachine {
+    let ran = false;
+    const memory = this.#memory;
+    return {
+      config: this.#config,
+      kvm: this.#kvm,
+      devices: this.#devices,
+      pit: this.pit,
+      turns: this.#turns,
+      board: () => this.#board,
+      space: () => memory.space,
+      lineage: () => memory.lineage(),
+      pager: () => memory.pager(),
+      access: () => memory.access(),
+      hold: async (signal) => {
+        if (!this.#still() || this.#resetting) {
+          throw new VmmError(
+            'ERR_STATE',
+            `${this.name} is ${this.#resetting ? 'being reset' : this.#state}: it can't be saved`,
+          );
+        }
+        ran = this.#state === 'running';
+        if (ran) await this.#park(signal);
+        if (!this.#still() || this.#resetting) throw new VmmError('ERR_STATE', `${this.name}: the guest ended`);
+        if (ran) this.pit.pause('count');
+      },
+      letGo: async () => {
+        if (!ran || !this.#still() || this.#resetting) return;
+        for (const vcpu of this.#board.vcpus) tellPaused(vcpu);
+        await this.#letRun();
+      },
+    };
+  }
+
+  /** Every CPU out of the guest, or none. @throws AbortError */
+  async #park(signal: AbortSignal | undefined): Promise<void> {
+    this.#halt?.stop();
+    try {
+      await untilAborted(this.#board.park(), signal);
+    } catch (error) {
+      if (this.#still() && !this.#resetting) {
+        this.#board.resume();
+        this.#halt?.start();
+      }
+      throw error;
+    }
   }
 
   // ---- the end, and what leads to it ----
@@ -320,18 +444,19 @@ export class Machine implements AsyncDisposable {
     return endListener({
       panic: this.#panic,
       logger: this.#config.logger,
-      memory: () => this.#space,
+      memory: () => this.#memory.space,
       onOutput: (bytes) => this.console.receive(bytes),
       onReset: () => this.#onReset(),
       onEnd: (status) => this.#end(status),
     });
   }
 
-  #use(board: Board): void {
+  #use(board: Board, restored?: RestoredTime): void {
     board.chipset.onConsoleDrain = () => this.console.inputDrained();
     this.#board = board;
-    this.#fresh = true;
-    this.pit.attach(board);
+    this.#memory.attach(board.vm);
+    this.#fresh = restored === undefined;
+    this.pit.attach(board, restored);
   }
 
   #onReset(): void {
@@ -346,6 +471,7 @@ export class Machine implements AsyncDisposable {
 
   /** The same machine from power-on: a new board on new memory, which is zero. It runs, unless it is paused. */
   async #restart(): Promise<void> {
+    await this.#saving.stop();
     if (!this.#still()) return;
     this.#halt?.stop();
     this.#halt = undefined;
@@ -356,12 +482,14 @@ export class Machine implements AsyncDisposable {
     if (!this.#still()) return;
     try {
       await this.#devices.useMemory(undefined);
-      this.#space.close();
-      this.#space = makeSpace(this.#config);
-      await this.#devices.useMemory(this.#space);
+      this.#memory.close();
+      this.#memory.space.close();
+      this.#memory = new SnapshotMemory(makeSpace(this.#config), (error) => this.#memoryFailed(error));
+      const { space } = this.#memory;
+      await this.#devices.useMemory(space);
       const battery = this.#battery;
       const proxies = (): VirtioDevice[] => this.#devices.makeProxies();
-      this.#use(await Board.create(this.#kvm, this.#config, this.#space, this.#listener(), { battery, proxies }));
+      this.#use(await Board.create(this.#kvm, this.#config, space, this.#listener(), { battery, proxies }));
       this.#resets++;
       this.#resetting = false;
       if (this.#state === 'running') await this.#letRun();
@@ -371,12 +499,29 @@ export class Machine implements AsyncDisposable {
     }
   }
 
+  /** The first end of a restored guest's rest: what came meanwhile is looked at. */
+  #goOn(): void {
+    this.#isRestored = false;
+    for (const device of this.#devices.quiescables) device.resume();
+    this.#board.pci?.resume();
+  }
+
+  /** Memory that is still in a snapshot can't be had: no vCPU runs any more by now. */
+  #memoryFailed(error: VmmError): void {
+    // While it is being restored, restore() asks for it.
+    if (!this.#hasBoard()) return;
+    this.#end({ reason: 'failed', detail: error.message, error });
+  }
+
   /** The first end counts; vCPUs are parked before anyone is told. */
   #end(status: EndStatus): void {
     if (this.#status) return;
     const panic = this.#panic.message;
     const seen = panic !== undefined && (status.reason === 'halted' || status.reason === 'poweroff');
-    const final = seen ? { reason: 'panic' as const, detail: panic } : status;
+    const told = seen ? { reason: 'panic' as const, detail: panic } : status;
+    // What ended a vCPU may have been the lack of its memory, which says more.
+    const error = told.reason === 'failed' ? this.#memory.failure : undefined;
+    const final = error ? { reason: 'failed' as const, detail: error.message, error } : told;
     this.#status = final;
     this.#halt?.stop();
     this.#panic.reset();

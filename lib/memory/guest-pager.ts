@@ -112,9 +112,9 @@ export class GuestPager implements PageGuard {
     return this.#when((cost) => cost.missingGroups === 0);
   }
 
-  /** Why guest memory is not whole, from the moment on that JavaScript has heard of it. */
+  /** Why guest memory is not whole. */
   get failure(): VmmError | undefined {
-    return this.#failure;
+    return this.#closed ? this.#failure : this.#noticeFailure();
   }
 
   /** `listener` is called once for each event: an intercept has ended, groups are there, the machine has failed. */
@@ -126,9 +126,22 @@ export class GuestPager implements PageGuard {
     };
   }
 
-  /** How each group came to be there: a copy of GroupState bytes, for access counters. */
+  /** How each group came to be there: a copy of GroupState bytes. */
   groupStates(): Uint8Array {
     return this.#states.slice();
+  }
+
+  /** For each group 1 if somebody waited for it, or asked for it, before it was filled in: for access counters. */
+  touchedGroups(): Uint8Array {
+    return this.#states.map((state) => Number(state === GroupState.FAULTED || state === GroupState.ASKED));
+  }
+
+  /** For vm.inspect(): what it does to guest memory; groups, times in ns. */
+  inspect(): object {
+    if (this.#closed) return { intercept: 'off', isClosed: true };
+    const { intercept, load } = this.#native.status();
+    const missing = load && { missingGroups: load.missing, faults: load.faults, faultMaxNs: load.faultMaxNs };
+    return { intercept: intercept.phase, ...missing, failure: this.failure?.message ?? null };
   }
 
   /** The vCPUs must have been stopped. Groups that are still missing can't be had any more. Idempotent. */
@@ -208,7 +221,8 @@ export class GuestPager implements PageGuard {
 export function pagerError(failure: NativePagerFailure): VmmError {
   const { why, group, file, fileOffset, errnoNumber } = failure;
   const errno = errnoNumber > 0 ? `, ${errnoName(errnoNumber)}` : '';
-  return new VmmError('ERR_PAGER', `group ${group} of guest memory could not be had: ${why}${errno}`, {
+  const where = `offset ${fileOffset} of the snapshot's memory${file > 0 ? `, ${file} up its chain` : ''}`;
+  return new VmmError('ERR_PAGER', `group ${group} of guest memory could not be had: ${why}${errno}, at ${where}`, {
     cause: { why, group, file, fileOffset, errnoNumber },
   });
 }

@@ -10,7 +10,7 @@ export { GROUP_BYTES };
 
 export const FORMAT_VERSION = 1;
 
-/** The only files of a snapshot's folder. */
+/** The files of a snapshot's folder, beside contents of disks (disk-files.ts). */
 export const FileName = {
   MANIFEST: 'manifest.json',
   STATE: 'state',

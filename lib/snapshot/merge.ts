@@ -10,11 +10,13 @@ import { AbortError } from '../base/errors.js';
 import { crc32c, lockFile, renameExchange } from '../memory/index.js';
 import { GroupCodec } from '../kvm/native-snapshot.js';
 import { closeChain, locate, openChain, readPart, type Link } from './chain.js';
+import { copyDiskFile, diskFilesOf } from './disk-files.js';
 import { Draft } from './draft.js';
 import { naming, OpenFolder, readExactly, removeFolder, syncFolder, writeNew } from './files.js';
 import { damaged, FileName } from './format.js';
 import { encodeIndex, GroupTable, type Row } from './group-index.js';
 import { digestOf, encodeManifest, type Manifest } from './manifest.js';
+import { decodeState } from './state-file.js';
 
 /** @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_PARENT; SystemError; AbortError: then the child is as it was. */
 export async function mergeParent(childDir: string, signal?: AbortSignal): Promise<void> {
@@ -37,7 +39,11 @@ export async function mergeParent(childDir: string, signal?: AbortSignal): Promi
     const index = encodeIndex(table, end);
     await writeNew(draft.file(FileName.INDEX), index);
     const { parts } = child.manifest;
-    await writeNew(draft.file(FileName.STATE), await readPart(folder, FileName.STATE, parts.state));
+    const state = await readPart(folder, FileName.STATE, parts.state);
+    await writeNew(draft.file(FileName.STATE), state);
+    for (const disk of diskFilesOf(decodeState(state, folder.file(FileName.STATE)))) {
+      await copyDiskFile(childDir, draft.folder, disk, signal);
+    }
     if (parts.access)
       await writeNew(draft.file(FileName.ACCESS), await readPart(folder, FileName.ACCESS, parts.access));
     const manifest: Manifest = {

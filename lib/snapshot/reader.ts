@@ -2,13 +2,15 @@
  * A snapshot opened for reading: everything about it is checked when it is opened, but the memory, whose groups are checked
  * when they are read. It holds all files of its chain, so that deleting a snapshot does not disturb who restores it.
  */
+import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { hostClock, type Clock } from '../base/clock.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { SavedPart } from '../base/saved-state.js';
 import { GroupReader, type AddressSpace } from '../memory/index.js';
 import { closeChain, locate, openChain, readPart, resolveChain, type Link } from './chain.js';
-import { OpenFolder, readExactly } from './files.js';
+import { diskFilesOf, verifyDiskFile } from './disk-files.js';
+import { naming, OpenFolder, readExactly } from './files.js';
 import { damaged, FileName, GROUP_BYTES, groupsOf } from './format.js';
 import type { GroupTable } from './group-index.js';
 import { meter, type SnapshotProgress } from './progress.js';
@@ -151,6 +153,7 @@ export class SnapshotReader {
         if (piece.some((byte) => byte !== 0)) throw damaged(file, `a byte between groups at ${at} is not zero`);
       }
     }
+    await this.#verifyOtherFiles(options.signal);
     await this.#load(options);
   }
 
@@ -159,6 +162,21 @@ export class SnapshotReader {
     this.#closed = true;
     await this.#groups?.close();
     await closeChain(this.#links);
+  }
+
+  /** Contents of disks, and that the folder holds nothing else. */
+  async #verifyOtherFiles(signal: AbortSignal | undefined): Promise<void> {
+    const folder = await OpenFolder.open(this.dir);
+    try {
+      const disks = diskFilesOf(this.state);
+      const known = new Set<string>([...Object.values(FileName), ...disks.map(({ name }) => name)]);
+      if (this.access === undefined) known.delete(FileName.ACCESS);
+      const stray = (await naming(this.dir, () => readdir(this.dir))).find((name) => !known.has(name));
+      if (stray !== undefined) throw damaged(folder.file(stray), 'the snapshot has no such file, so nothing checks it');
+      for (const disk of disks) await verifyDiskFile(folder, disk, signal);
+    } finally {
+      await folder.close();
+    }
   }
 
   async #load(options: ReadOptions, memory?: AddressSpace, fresh?: boolean): Promise<void> {

@@ -6,6 +6,7 @@ import { lstat, readdir, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { VmmError } from '../base/errors.js';
 import { readManifest } from './chain.js';
+import { DISK_FILE } from './disk-files.js';
 import { Draft, sweep } from './draft.js';
 import { naming, OpenFolder, removeFolder, syncFolder } from './files.js';
 import { FileName } from './format.js';
@@ -19,7 +20,7 @@ export interface SnapshotInfo {
   readonly id: string;
   readonly createdMs: number;
   readonly memoryBytes: number;
-  /** Of its own files, as long as they are. */
+  /** Of its own files, as long as they are; images of disks that lie elsewhere are not among them. */
   readonly fileBytes: number;
   readonly parentId: string | undefined;
 }
@@ -57,7 +58,7 @@ export async function listSnapshots(
     );
     if (!looksLikeOne) continue;
     try {
-      snapshots.push(infoOf(at, await manifestOf(at)));
+      snapshots.push(infoOf(at, await manifestOf(at), await diskBytes(at)));
     } catch (error) {
       if (!(error instanceof VmmError)) throw error;
       broken.push({ name, path: at, error });
@@ -67,7 +68,7 @@ export async function listSnapshots(
   return { snapshots, broken };
 }
 
-/** The same, each under its parent. @throws as listSnapshots. */
+/** The sound ones of the same, each under its parent. @throws as listSnapshots. */
 export async function snapshotTree(folder: string): Promise<readonly SnapshotNode[]> {
   const { snapshots } = await listSnapshots(folder);
   const ids = new Set(snapshots.map(({ id }) => id));
@@ -149,7 +150,16 @@ async function manifestOf(dir: string): Promise<Manifest> {
   }
 }
 
-function infoOf(at: string, manifest: Manifest): SnapshotInfo {
+/** Of the contents of disks in a snapshot's folder. What is wrong with them is for verify to say. */
+async function diskBytes(at: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await naming(at, () => readdir(at))) {
+    if (DISK_FILE.test(name)) bytes += (await naming(at, () => lstat(path.join(at, name)))).size;
+  }
+  return bytes;
+}
+
+function infoOf(at: string, manifest: Manifest, ofDisksBytes: number): SnapshotInfo {
   const { state, index, memory, access } = manifest.parts;
   return {
     name: path.basename(at),
@@ -157,7 +167,7 @@ function infoOf(at: string, manifest: Manifest): SnapshotInfo {
     id: manifest.id,
     createdMs: manifest.createdMs,
     memoryBytes: manifest.memoryBytes,
-    fileBytes: state.sizeBytes + index.sizeBytes + memory.sizeBytes + (access?.sizeBytes ?? 0),
+    fileBytes: state.sizeBytes + index.sizeBytes + memory.sizeBytes + (access?.sizeBytes ?? 0) + ofDisksBytes,
     parentId: manifest.parent?.id,
   };
 }

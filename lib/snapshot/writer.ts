@@ -12,6 +12,7 @@ import { AbortError, SystemError, VmmError } from '../base/errors.js';
 import type { SavedPart } from '../base/saved-state.js';
 import { canCompress, GroupWriter, lockFile, type AddressSpace, type GroupWriterTotals } from '../memory/index.js';
 import { GroupCodec } from '../kvm/native-snapshot.js';
+import { diskFilesOf } from './disk-files.js';
 import { Draft } from './draft.js';
 import { naming, systemError, writeNew } from './files.js';
 import { FileName, FORMAT_VERSION, GROUP_BYTES, Limit } from './format.js';
@@ -185,7 +186,11 @@ export class SnapshotWriter {
       await this.#draft.publish();
       await this.abort();
       const { state, index, memory, access } = manifest.parts;
-      return { id: this.id, bytes: state.sizeBytes + index.sizeBytes + memory.sizeBytes + (access?.sizeBytes ?? 0) };
+      const ofDisks = diskFilesOf(contents.state).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+      return {
+        id: this.id,
+        bytes: state.sizeBytes + index.sizeBytes + memory.sizeBytes + (access?.sizeBytes ?? 0) + ofDisks,
+      };
     });
   }
 

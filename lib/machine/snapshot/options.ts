@@ -65,6 +65,8 @@ export interface RestoreOptions {
   readonly start?: boolean;
   /** Default: the saved one. */
   readonly name?: string;
+  /** As of snapshot(): what the guest writes is noted, so that this snapshot can be the parent of its next one. Default true. */
+  readonly track?: boolean;
   /** Takes CPU features from the guest that this host lacks, instead of refusing. Default false. */
   readonly mask?: boolean;
   /** Default: as saved; a policy of the user's own is to be given anew. */
@@ -92,7 +94,20 @@ export interface RestorePhases {
 
 const SNAPSHOT_OPTIONS = ['mode', 'parent', 'compress', 'maxPauseMs', 'track', 'whenBusy', 'signal', 'onProgress'];
 const RESTORE_OPTIONS = [
-  ...['memory', 'clock', 'overrides', 'start', 'name', 'mask', 'pit', 'logger', 'hostClock', 'signal', 'onProgress'],
+  ...[
+    'memory',
+    'clock',
+    'overrides',
+    'start',
+    'name',
+    'track',
+    'mask',
+    'pit',
+    'logger',
+    'hostClock',
+    'signal',
+    'onProgress',
+  ],
 ];
 
 /** @throws TypeError, RangeError */
@@ -119,6 +134,7 @@ export function checkRestoreOptions(dir: string, options: RestoreOptions): Resto
   choice('restore: memory', memory, ['lazy', 'eager']);
   choice('restore: clock', clock, CLOCK_MODES);
   choice('restore: start', start, [true, false]);
+  choice('restore: track', options.track, [true, false]);
   choice('restore: mask', mask, [true, false]);
   checkOptionNames('restore: overrides', overrides, ['disks', 'nics', 'console', 'entropy']);
   return options;

@@ -1,9 +1,10 @@
 /**
- * A machine's configuration in its snapshot: what it was made of, without the devices that it was lent, which say it themselves, and
- * without what only a process has (functions, loggers, clocks). Restored, it makes the same machine; boot images are only
+ * A machine's configuration in its snapshot: what it was made of, without backends of devices, which say themselves what they stood on,
+ * and without what only a process has (functions, loggers, clocks). Restored, it makes the same machine; boot images are only
  * needed again when the guest resets itself.
  */
 import * as v from 'valibot';
+import { listOf } from '../../base/saved-parts.js';
 import { bytes, integer, type SavedPart, stateFormat, u8 } from '../../base/saved-state.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import { KERNEL_ENTRIES, type BootImage } from '../../boot/index.js';
@@ -61,6 +62,17 @@ const pit = v.strictObject({
   timeScale: v.optional(rate),
 });
 
+const MAX_DEVICES = 64;
+const deviceId = v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,20}$/));
+const count = integer(0, Number.MAX_SAFE_INTEGER);
+const limit = v.optional(v.pipe(v.number(), v.finite(), v.minValue(0)));
+const limits = v.strictObject({
+  operationsPerSecond: limit,
+  operationsBurst: limit,
+  bytesPerSecond: limit,
+  bytesBurst: limit,
+});
+
 const format = stateFormat({
   type: 'machine',
   version: 1,
@@ -75,6 +87,37 @@ const format = stateFormat({
     kind: v.picklist(['kernel', 'flat', 'multiboot']),
     boot: v.optional(boot),
     pit,
+    disks: listOf(
+      v.strictObject({
+        id: deviceId,
+        readOnly: v.boolean(),
+        copyOnWriteBytes: v.optional(count),
+        limits: v.optional(limits),
+      }),
+      MAX_DEVICES,
+    ),
+    nics: listOf(
+      v.strictObject({
+        id: deviceId,
+        mtuBytes: v.optional(integer(68, 65_521)),
+        limits: v.optional(v.strictObject({ send: v.optional(limits), receive: v.optional(limits) })),
+      }),
+      MAX_DEVICES,
+    ),
+    consolePorts: listOf(
+      v.strictObject({
+        id: deviceId,
+        name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,63}$/)),
+        terminal: v.boolean(),
+      }),
+      MAX_DEVICES,
+    ),
+    entropy: v.optional(
+      v.strictObject({
+        id: deviceId,
+        rate: v.strictObject({ bytesPerSecond: v.optional(count), burstBytes: v.optional(count) }),
+      }),
+    ),
   }),
 });
 
@@ -91,6 +134,12 @@ export function saveConfig(config: MachineConfig): SavedPart {
     ...(kept === undefined ? {} : { boot: kept }),
     // A policy of the user's own is a function: the restored machine has the default, unless it is given one.
     pit: { ...pitOptions, ...(typeof policy === 'string' ? { policy } : {}) },
+    disks: config.disks.map(({ id, readOnly, copyOnWriteBytes, limits: bounds }) =>
+      plain({ id, readOnly, copyOnWriteBytes, limits: bounds }),
+    ),
+    nics: config.nics.map(({ id, mtuBytes, limits: bounds }) => plain({ id, mtuBytes, limits: bounds })),
+    consolePorts: config.consolePorts.map(({ id, name: called, terminal }) => ({ id, name: called, terminal })),
+    ...(config.entropy ? { entropy: plain({ id: config.entropy.id, rate: config.entropy.rate }) } : {}),
   });
 }
 
@@ -107,9 +156,17 @@ function keptBoot(image: BootImage): SavedConfig['boot'] {
   const pieces = 'flat' in image ? [image.flat] : 'kernel' in image ? [image.initrd ?? []].flat() : [];
   const sizes = pieces.map((piece) => (piece instanceof Uint8Array ? piece.length : 0));
   if (sizes.reduce((sum, size) => sum + size, 0) > MAX_IMAGE_BYTES) return undefined;
-  return withoutUndefined(image) as SavedConfig['boot'];
+  return plain(image) as SavedConfig['boot'];
 }
 
-function withoutUndefined(object: object): object {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+/** Without what is undefined, which no file has. */
+function plain<T extends object>(object: T): T {
+  const entries = Object.entries(object).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(
+    entries.map(([name, value]) => [name, isPlain(value) ? plain(value) : (value as unknown)]),
+  ) as T;
+}
+
+function isPlain(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }

@@ -23,7 +23,7 @@ export interface SubjectMachine {
   readonly devices: MachineDevices;
   readonly pit: MachinePit;
   readonly turns: TurnQueue;
-  board(): Board;
+  readonly board: () => Board;
   /** Takes the vCPUs out of the guest, if they run. @throws VmmError ERR_STATE when there is no guest to be saved; AbortError */
   hold(signal: AbortSignal | undefined): Promise<void>;
   /** The end of hold(); nothing when the machine has ended since. */
