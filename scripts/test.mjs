@@ -58,13 +58,13 @@ if (runs('gate')) {
 
 if (runs('unit')) {
   heading('unit');
-  totals.addGroup('unit', await vitestGroup('unit', { limitS: 600 }), { promised: false });
+  totals.addGroup('unit', await vitestGroup('unit', { limitS: 1200 }), { promised: false });
 }
 
 const access = kvmAccess();
 if (runs('kvm')) {
   heading(access.usable ? `kvm, on ${access.path}` : `kvm, inside the embedded host: ${access.reason}`);
-  const counts = access.usable ? await vitestGroup('kvm', { limitS: 480 }) : await embeddedKvmGroup({ limitS: 2400 });
+  const counts = access.usable ? await vitestGroup('kvm', { limitS: 900 }) : await embeddedKvmGroup({ limitS: 2400 });
   totals.addGroup('kvm', counts, { promised: true });
 }
 
@@ -79,7 +79,7 @@ if (runs('user') && process.getuid?.() === 0) {
   heading('as an ordinary user');
   await asOrdinaryUser(access.usable ? access.path : undefined, async (user) => {
     if (access.usable) {
-      totals.addGroup('user: kvm', await vitestGroup('kvm', { limitS: 480, ...user }), { promised: true });
+      totals.addGroup('user: kvm', await vitestGroup('kvm', { limitS: 900, ...user }), { promised: true });
     }
     const filters = ['test/guest/run-command.test.ts'];
     totals.addGroup('user: guest', await vitestGroup('guest', { limitS: 480, filters, ...user }), { promised: true });
