@@ -60,8 +60,7 @@ if (failures.length > 0) finish();
 
 const { Cache } = await import('../dist/images/cache.js');
 const { DebianPackages } = await import('../dist/images/debian-packages.js');
-const { CURL, debianPrograms, NETWORK_PROGRAMS } = await import('../dist/images/debian-programs.js');
-const { debianFio } = await import('../dist/images/fio.js');
+const { CURL, debianPrograms } = await import('../dist/images/debian-programs.js');
 const { debianRoot } = await import('../dist/images/debian-root.js');
 const { defaultKernel, genericKernel, hostKernel } = await import('../dist/images/kernel.js');
 const { defaultInitramfs } = await import('../dist/images/initramfs.js');
@@ -114,9 +113,7 @@ async function prepare() {
   }
   if (!forRun) {
     await step('tests', false, async () => `kernel ${(await genericKernel(options)).release}`);
-    for (const programs of [NETWORK_PROGRAMS, CURL])
-      await step('tests', false, async () => `programs for guests (${await debianPrograms(programs, options)})`);
-    await step('tests', false, async () => `fio (${await debianFio(options)})`);
+    await step('tests', false, async () => `curl for guests (${await debianPrograms(CURL, options)})`);
     await step('tests', false, async () => `a Debian root file system (${(await debianRoot(options)).imagePath})`);
   }
 }
