@@ -5,39 +5,11 @@ import { silentLogger } from '../base/logger.js';
 import type { ConsoleBackend, ConsoleHostEnd } from './console/contract.js';
 import { ConsoleProvider } from './console/provider.js';
 import { EntropyProvider } from './entropy/provider.js';
-import type { NetBackend, NetFrame, NetHostEnd } from './net/contract.js';
+import type { NetBackend, NetFrame } from './net/contract.js';
 import { NetProvider } from './net/provider.js';
+import { FakeGuest, FakeNetwork } from './net/testing.js';
 
 const MAC = 0x02_00_00_00_00_01;
-
-class FakeNetwork implements NetBackend {
-  readonly gives = { checked: false, merged: false };
-  readonly paused: boolean[] = [];
-  readonly sent: NetFrame[] = [];
-  host!: NetHostEnd;
-  readonly mtuBytes: number;
-  readonly takes: NetBackend['takes'];
-  constructor(mtuBytes: number, takes = { checksum: false, segments: false }) {
-    this.mtuBytes = mtuBytes;
-    this.takes = takes;
-  }
-  start(host: NetHostEnd): void {
-    this.host = host;
-  }
-  send(frames: readonly NetFrame[]): boolean {
-    this.sent.push(...frames);
-    return true;
-  }
-  setPaused(paused: boolean): void {
-    this.paused.push(paused);
-  }
-  describe() {
-    return { kind: 'fake' };
-  }
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
-}
 
 const nic = (backend: NetBackend, mac = MAC): NetProvider =>
   new NetProvider({ id: 'net0', backend, mac, clock: new ManualClock(), logger: silentLogger });
@@ -49,55 +21,46 @@ const frame = (): NetFrame => {
   return { bytes };
 };
 
-const guest = () => {
-  const end = {
-    checksum: false,
-    segments: false,
-    got: 0,
-    receive: (frames: readonly NetFrame[]) => ((end.got += frames.length), frames.length),
-    link: () => undefined,
-  };
-  return end;
-};
-
 describe('a nic', () => {
   it('at rest gives its guest nothing, and loses nothing', async () => {
-    const network = new FakeNetwork(1500);
+    const network = new FakeNetwork();
     const provider = nic(network);
-    const end = guest();
+    const end = new FakeGuest();
     provider.attach(end);
     await provider.prepare();
     network.host.receive([frame(), frame()]);
     provider.onGuestReady();
-    expect([end.got, network.paused.at(-1)]).toEqual([0, true]);
+    expect([end.got, network.paused]).toEqual([[], true]);
     provider.resume();
-    expect([end.got, network.paused.at(-1)]).toEqual([2, false]);
+    expect([end.got, network.paused]).toEqual([[frame(), frame()], false]);
     await provider.close();
     await expect(provider.prepare()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
   });
 
   it('keeps address, MTU, link and filter over a network with no function of its own', async () => {
-    const old = nic(new FakeNetwork(1500, { checksum: true, segments: true }));
+    const old = nic(new FakeNetwork({ takes: { checksum: true, segments: true } }));
     old.setLink(false);
     old.filter.setModes({ allMulticast: true });
     old.filter.setTables([0x02_00_00_00_00_09], []);
     const part = structuredClone(old.saveState());
-    const network = new FakeNetwork(9000);
+    const network = new FakeNetwork({ mtuBytes: 9000 });
     const next = nic(network, MAC + 1);
     next.restoreState(part);
     expect(next.saveState()).toEqual(part);
     expect(Object.keys(next.contract.functions)).toEqual(Object.keys(old.contract.functions));
     expect([next.mac, next.mtuBytes, next.linkUp]).toEqual([MAC, 1500, false]);
-    const end = guest();
+    const end = new FakeGuest();
     next.attach(end);
     next.setLink(true);
     network.host.receive([frame()]);
-    expect(end.got).toBe(0);
+    expect(end.got).toEqual([]);
     next.resume();
-    expect(end.got).toBe(1);
+    expect(end.got).toEqual([frame()]);
     // The network hears where the guest is now.
     expect(network.sent).toHaveLength(1);
-    expect(() => nic(new FakeNetwork(1400)).restoreState(part)).toThrow(/network net0: an MTU of 1400.* 1500/);
+    expect(() => nic(new FakeNetwork({ mtuBytes: 1400 })).restoreState(part)).toThrow(
+      /network net0: an MTU of 1400.* 1500/,
+    );
     await Promise.all([old.close(), next.close()]);
   });
 });

@@ -12,6 +12,7 @@ import { KiB } from '../../base/units.js';
 import type { Budget } from '../sharing/budget.js';
 import { FairQueue, type Flow } from '../sharing/fair-queue.js';
 import type { NetFrame } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 
 export interface FairLinkOptions {
   readonly clock: Clock;
@@ -141,7 +142,7 @@ export class LinkFlow {
     this.#waitingBytes += bytes;
     this.#flow.submit(bytes + frames.length * FRAME_COST_BYTES, () => this.#start(piece));
     // Its maker uses the bytes again.
-    if (!piece.hasGone) piece.frames = frames.map((frame) => ({ ...frame, bytes: frame.bytes.slice() }));
+    if (!piece.hasGone) piece.frames = frames.map(keptFrame);
   }
 
   #start(piece: Piece): void {

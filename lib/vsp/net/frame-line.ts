@@ -6,6 +6,7 @@
 import type { Clock, Timer } from '../../base/clock.js';
 import type { Budget } from '../sharing/budget.js';
 import type { NetFrame } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 
 export interface FrameLineOptions {
   readonly clock: Clock;
@@ -58,7 +59,7 @@ export class FrameLine {
     for (const frame of frames.slice(now)) {
       if (this.#bytes >= this.#options.maxBytes) this.#dropped++;
       else {
-        this.#frames.push({ ...frame, bytes: frame.bytes.slice() });
+        this.#frames.push(keptFrame(frame));
         this.#bytes += frame.bytes.length;
       }
     }

@@ -6,10 +6,12 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { type Clock, hostClock, ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetBackend, NetFrame } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 import { networkSwitch } from './network-switch.js';
 import { SwitchHub } from './switch-link-hub.js';
 import { SwitchPlace } from './switch-link-place.js';
 import { unfinished, packet } from './testing.js';
+import { lendingBackend } from './testing-lent.js';
 
 const context = { id: 'net0', mac: 0x020000000001, logger: silentLogger, clock: hostClock };
 
@@ -41,11 +43,11 @@ class Guest {
   readonly own: number;
 
   constructor(port: NetBackend, own: number) {
-    this.port = port;
+    this.port = lendingBackend(port);
     this.own = own;
-    port.start({
+    this.port.start({
       receive: (frames) => {
-        this.got.push(...frames);
+        this.got.push(...frames.map(keptFrame));
         this.#heard?.();
       },
       writable: () => {},

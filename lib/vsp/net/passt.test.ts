@@ -6,9 +6,11 @@ import { silentLogger } from '../../base/logger.js';
 import { hasRightChecksum } from './checksum.js';
 import type { NetFrame } from './contract.js';
 import { layoutOf } from './frame-layout.js';
+import { keptFrame } from './kept-frame.js';
 import { NOT_INSTALLED, startPasstBy, type Spawn } from './passt-process.js';
 import { passt, type PasstForward, type PasstOptions } from './passt.js';
 import { packet, unfinished } from './testing.js';
+import { lendingBackend } from './testing-lent.js';
 import { passtLackOf } from './testing-passt.js';
 import { FakePasst } from './testing-wire.js';
 
@@ -30,11 +32,11 @@ function rig(options: PasstOptions = {}, next = () => new FakePasst()) {
 
 async function opened(options: PasstOptions = {}, next?: () => FakePasst) {
   const { source, context, ...rest } = rig(options, next);
-  const backend = await source.open(context);
+  const backend = lendingBackend(await source.open(context));
   const got: NetFrame[] = [];
   const events: string[] = [];
   backend.start({
-    receive: (frames) => got.push(...frames),
+    receive: (frames) => got.push(...frames.map(keptFrame)),
     writable: () => events.push('writable'),
     link: (up) => events.push(up ? 'up' : 'down'),
   });
@@ -144,9 +146,9 @@ describe('passt', () => {
     const one = started[0]!.passt;
     const arp = new Uint8Array(42).fill(8, 12, 13).fill(6, 13, 14);
     one.far.write(Uint8Array.from([0, 0, 0, 42, ...arp, 0, 0, 0, 60, 1, 2]));
-    const backend = await opening;
+    const backend = lendingBackend(await opening);
     const got: NetFrame[] = [];
-    backend.start({ receive: (frames) => got.push(...frames), writable: () => {}, link: () => {} });
+    backend.start({ receive: (frames) => got.push(...frames.map(keptFrame)), writable: () => {}, link: () => {} });
     one.far.write(new Uint8Array(58));
     await turn();
     expect(got.map(({ bytes }) => [bytes.length, bytes[1]])).toEqual([[60, 2]]);

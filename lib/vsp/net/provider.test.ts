@@ -7,24 +7,26 @@ import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import { announcementOf } from './announcement.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 import { NetProvider } from './provider.js';
 import { recordedNetwork, recordPackets } from './recorder.js';
 import { segmentTcp } from './segment.js';
 import type { NetSource } from './source.js';
 import { NetSwitch } from './switch.js';
 import { FakeGuest, FakeNetwork, packet, unfinished, withoutNative } from './testing.js';
+import { lendingBackend, lendingTo } from './testing-lent.js';
 
 const OWN = 0x020000000001;
 const logger = silentLogger;
 const provider = (backend: NetBackend, options: { mac?: number; mtuBytes?: number; clock?: ManualClock } = {}) =>
-  new NetProvider({ id: 'net0', backend, logger, mac: OWN, ...options });
+  lendingTo(new NetProvider({ id: 'net0', backend, logger, mac: OWN, ...options }));
 const payload = (length: number) => Uint8Array.from({ length }, (_, index) => index % 251);
 const tcp = (length: number, more: { sequence?: number; id?: number } = {}) =>
   packet({ version: 4, payload: payload(length), ...more });
 /** Frames as they would be on a wire. */
 const onWire = (frames: readonly NetFrame[]) => {
   const plain = new FakeNetwork();
-  provider(plain).send(frames.map((frame) => ({ ...frame, bytes: frame.bytes.slice() })));
+  provider(plain).send(frames);
   return plain.sent.map(({ bytes }) => bytes);
 };
 
@@ -62,7 +64,7 @@ describe('one network under every backend', () => {
           receiver.attach(guest);
           const frames = built(choices);
           const wanted = onWire(frames);
-          expect(sender.send(frames.map((frame) => ({ ...frame, bytes: frame.bytes.slice() })))).toBe(true);
+          expect(sender.send(frames)).toBe(true);
           for (const frame of guest.got) {
             if (!checksum) expect(frame.unfinished).toBeUndefined();
             if (!segments) expect(frame.segmentBytes).toBeUndefined();
@@ -259,9 +261,13 @@ describe('NetSwitch', () => {
   const joined = (count: number, clock = new ManualClock()) => {
     const net = new NetSwitch({ name: 'lan', clock });
     return Array.from({ length: count }, () => {
-      const port = net.port();
+      const port = lendingBackend(net.port());
       const got: NetFrame[] = [];
-      port.start({ receive: (frames) => got.push(...frames), writable: () => undefined, link: () => undefined });
+      port.start({
+        receive: (frames) => got.push(...frames.map(keptFrame)),
+        writable: () => undefined,
+        link: () => undefined,
+      });
       return { port, got };
     });
   };

@@ -28,6 +28,7 @@ import {
   type NetService,
 } from './contract.js';
 import { fits, MAX_MTU_BYTES, MIN_MTU_BYTES } from './fits.js';
+import { keptFrame } from './kept-frame.js';
 import { formatMac, isGroupMac } from './mac-address.js';
 import { MacFilter } from './mac-filter.js';
 
@@ -345,7 +346,7 @@ export class NetProvider implements NetService, Quiescable, Savable {
     if (taken === frames.length) return;
     const room = MAX_WAITING_FRAMES - this.#waiting.length;
     // Their bytes are somebody else's after this.
-    for (const frame of frames.slice(taken, taken + room)) this.#waiting.push({ ...frame, bytes: frame.bytes.slice() });
+    for (const frame of frames.slice(taken, taken + room)) this.#waiting.push(keptFrame(frame));
     const lost = frames.length - taken - room;
     if (lost > 0) this.#drop('guestSlow', lost, 'for the guest, which takes none');
     this.#setPaused(true);

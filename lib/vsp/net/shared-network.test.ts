@@ -11,6 +11,7 @@ import { sharedNetwork, type SharedNetworkGuestOptions, type SharedNetworkOption
 import type { NetSource } from './source.js';
 import { segmentTcp } from './segment.js';
 import { FakeGuest, FakeNetwork, packet, unfinished } from './testing.js';
+import { lendingTo } from './testing-lent.js';
 
 const MS = 1_000_000n;
 const FAR = 0x02000000ff;
@@ -52,7 +53,7 @@ async function rig(guests: readonly SharedNetworkGuestOptions[], options: Shared
     const mac = 0x020000000001 + index;
     const id = `net${index}`;
     const backend = await shared.guest(guest).open({ id, mac, logger: silentLogger, clock });
-    const net = new NetProvider({ id, backend, mac, logger: silentLogger, clock });
+    const net = lendingTo(new NetProvider({ id, backend, mac, logger: silentLogger, clock }));
     const end = new FakeGuest(true, true);
     net.attach(end);
     // So that the switch knows where it is.
@@ -143,6 +144,29 @@ describe('a shared network', () => {
     source.network.host.writable();
     expect([source.network.sent.length, writable]).toEqual([2, 1]);
   });
+
+  it.each(['send', 'receive'] as const)(
+    'gives what had to wait as it was, whoever has its bytes by then: %s',
+    async (way) => {
+      const limits = { [way]: { operationsPerSecond: 100, operationsBurst: 1 } };
+      const { clock, source, ends } = await rig([{}], { limits });
+      const { mac, net, guest } = ends[0]!;
+      clock.advance(100n * MS);
+      source.network.sent.length = 0;
+      const frames = [60, 70, 80, 90].map((lengthBytes) =>
+        way === 'send' ? frame(FAR, mac, lengthBytes) : frame(mac, FAR, lengthBytes),
+      );
+      // One at a time: what goes at once goes in one piece.
+      for (const each of frames) {
+        if (way === 'send') net.send([each]);
+        else source.network.host.receive([each]);
+      }
+      const came = way === 'send' ? source.network.sent : guest.got;
+      expect(came.length).toBeLessThan(frames.length);
+      clock.advance(100n * MS);
+      expect(came).toEqual(frames);
+    },
+  );
 
   it('drops what waits beyond its bound', async () => {
     const { shared, source, ends } = await rig([{}]);

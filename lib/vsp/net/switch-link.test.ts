@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { NetFrame } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 import { SwitchLink } from './switch-link.js';
 import { packet, unfinished } from './testing.js';
+import { lendingHost, lendingTo } from './testing-lent.js';
 import { Wire } from './testing-wire.js';
 
 const GREETING = Uint8Array.from([0x76, 0x76, 0x73, 0x77, 1, 0, 1500 >> 8, 1500 & 255]);
@@ -19,10 +21,10 @@ function side(stream: Wire, mtuBytes = 1500, refuses?: string) {
       greeted.push(theirs);
       return refuses;
     },
-    receive: (frames: readonly NetFrame[]) => void got.push(...frames),
+    receive: (frames: readonly NetFrame[]) => void got.push(...frames.map(keptFrame)),
     ended: (reason: string) => void ended.push(reason),
   };
-  return { link: new SwitchLink(stream, mtuBytes, user, counts), got, greeted, ended, counts };
+  return { link: lendingTo(new SwitchLink(stream, mtuBytes, lendingHost(user), counts)), got, greeted, ended, counts };
 }
 
 describe('a link between switches', () => {

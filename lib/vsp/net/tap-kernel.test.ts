@@ -5,7 +5,9 @@ import { expect, it } from 'vitest';
 import { hostClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetFrame } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 import { tap, type TapOptions } from './tap.js';
+import { lendingBackend } from './testing-lent.js';
 import { isInNamespace, runInNamespace, whyNoTap } from './testing-namespace.js';
 
 const ip = (...args: string[]) => execFileSync('ip', args, { encoding: 'utf8' });
@@ -25,12 +27,12 @@ function taps(): number {
 
 /** A started network over the tap, and who is told of its link. */
 async function started(name: string, options: TapOptions = {}) {
-  const backend = await tap(name, options).open(context);
+  const backend = lendingBackend(await tap(name, options).open(context));
   const got: NetFrame[] = [];
   const links: boolean[] = [];
   let told = () => {};
   backend.start({
-    receive: (frames) => got.push(...frames),
+    receive: (frames) => got.push(...frames.map(keptFrame)),
     writable: () => {},
     link: (up) => {
       links.push(up);

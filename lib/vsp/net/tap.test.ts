@@ -5,11 +5,13 @@ import { ManualClock } from '../../base/clock.js';
 import { SystemError } from '../../base/errors.js';
 import { silentLogger } from '../../base/logger.js';
 import type { NetFrame } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 import { frameBehind, writeHeader } from './tap-header.js';
 import { tap, type TapSystem } from './tap.js';
 import type { TapPort } from './tap-backend.js';
 import { segmentTcp } from './segment.js';
 import { packet, unfinished } from './testing.js';
+import { lendingBackend } from './testing-lent.js';
 
 const context = { id: 'net0', mac: 0x020000000001, logger: silentLogger, clock: new ManualClock() };
 const tcp = (bytes: number) => packet({ version: 4, payload: Uint8Array.from({ length: bytes }, (_, i) => i * 7) });
@@ -62,7 +64,7 @@ class FakeTap implements TapPort {
     return count;
   }
   write(header: Uint8Array, frame: Uint8Array): number {
-    if (this.writeErrno === 0) this.written.push({ header: header.slice(), frame });
+    if (this.writeErrno === 0) this.written.push({ header: header.slice(), frame: frame.slice() });
     return this.writeErrno;
   }
   changed(): boolean {
@@ -77,10 +79,14 @@ class FakeTap implements TapPort {
 
 async function opened(port = new FakeTap()) {
   const system: TapSystem = { exists: () => true, open: () => port };
-  const backend = await tap('tap7', { system }).open(context);
+  const backend = lendingBackend(await tap('tap7', { system }).open(context));
   const got: NetFrame[] = [];
   const links: boolean[] = [];
-  backend.start({ receive: (frames) => got.push(...frames), writable: () => {}, link: (up) => links.push(up) });
+  backend.start({
+    receive: (frames) => got.push(...frames.map(keptFrame)),
+    writable: () => {},
+    link: (up) => links.push(up),
+  });
   return { port, backend, got, links };
 }
 

@@ -9,6 +9,7 @@ import type { NetBackend, NetFrame } from './contract.js';
 import { NetProvider } from './provider.js';
 import { withoutNative } from './testing.js';
 import { ipOf, TinyGuest } from './testing-guest.js';
+import { lendingBackend } from './testing-lent.js';
 
 /** A network with somebody at its far side. */
 export interface ConformanceNetwork {
@@ -155,7 +156,7 @@ export async function conforms(
   native: boolean,
 ): Promise<void> {
   const network = await open();
-  const backend = native ? network.backend : withoutNative(network.backend);
+  const backend = lendingBackend(native ? network.backend : withoutNative(network.backend));
   const net = new NetProvider({ id: 'net0', backend, logger: silentLogger, mac: MAC, clock: hostClock });
   const guest = new TinyGuest(net, network.guestIp);
   try {

@@ -4,8 +4,10 @@
  * it checks every checksum with the plain reference of testing.ts.
  */
 import type { NetFrame, NetGuestEnd, NetService } from './contract.js';
+import { keptFrame } from './kept-frame.js';
 import { macAt, macBytes } from './mac-filter.js';
 import { plainChecksum } from './testing.js';
+import { lendingTo } from './testing-lent.js';
 import { MSS_BYTES, TinyTcp, type TcpSegment } from './testing-tcp.js';
 
 const UDP = 17;
@@ -38,7 +40,7 @@ export class TinyGuest implements NetGuestEnd {
   #lastPort = 40_000;
 
   constructor(service: NetService, ip: string) {
-    this.#service = service;
+    this.#service = lendingTo(service);
     this.mac = service.mac;
     this.ip = ipOf(ip);
     service.attach(this);
@@ -54,7 +56,7 @@ export class TinyGuest implements NetGuestEnd {
   receive(frames: readonly NetFrame[]): number {
     this.got += frames.length;
     // Not at once: two guests on one switch would answer each other until the stack is full.
-    const kept = frames.map((frame) => ({ ...frame, bytes: frame.bytes.slice() }));
+    const kept = frames.map(keptFrame);
     queueMicrotask(() => {
       for (const frame of kept) this.#take(frame);
       this.#tell();

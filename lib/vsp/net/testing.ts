@@ -6,6 +6,8 @@
 import type { BackendDescription } from '../contract.js';
 import type { NetAbilities, NetBackend, NetFrame, NetGuestEnd, NetHostEnd } from './contract.js';
 import { layoutOf } from './frame-layout.js';
+import { keptFrame } from './kept-frame.js';
+import { lendingHost } from './testing-lent.js';
 
 export interface PacketOptions {
   readonly version: 4 | 6;
@@ -67,12 +69,13 @@ function be(value: number, bytes: number): number[] {
   return Array.from({ length: bytes }, (_, index) => Math.floor(value / 256 ** (bytes - 1 - index)) % 256);
 }
 
-/** A network that keeps what it is sent and gives what a test puts in. */
+/** A network that keeps what it is sent and lends what a test puts in. */
 export class FakeNetwork implements NetBackend {
   readonly sent: NetFrame[] = [];
   readonly mtuBytes: number;
   readonly takes: NetAbilities;
   readonly gives: NetBackend['gives'];
+  /** For a test: what is given through it is overwritten afterwards. */
   host!: NetHostEnd;
   more = true;
   paused = false;
@@ -86,11 +89,11 @@ export class FakeNetwork implements NetBackend {
     this.mtuBytes = options.mtuBytes ?? 1500;
   }
   start(host: NetHostEnd): void {
-    this.host = host;
+    this.host = lendingHost(host);
   }
   send(frames: readonly NetFrame[]): boolean {
     // As every backend: the bytes are the sender's again afterwards.
-    for (const frame of frames) this.sent.push({ ...frame, bytes: frame.bytes.slice() });
+    this.sent.push(...frames.map(keptFrame));
     return this.more;
   }
   setPaused(paused: boolean): void {
@@ -120,7 +123,7 @@ export class FakeGuest implements NetGuestEnd {
   receive(frames: readonly NetFrame[]): number {
     const taken = frames.slice(0, this.room);
     this.room -= taken.length;
-    for (const frame of taken) this.got.push({ ...frame, bytes: frame.bytes.slice() });
+    this.got.push(...taken.map(keptFrame));
     return taken.length;
   }
   link(up: boolean): void {
