@@ -1,7 +1,8 @@
 /**
- * The three groups of tests. `unit` needs no KVM and takes seconds; `kvm` needs a /dev/kvm that can be opened (its
+ * The groups of tests. `unit` needs no KVM and takes seconds; `kvm` needs a /dev/kvm that can be opened (its
  * own, or that of the embedded host); `guest` boots stock Debian kernels and runs one file at a time, since two booting
- * guests on a small machine only time each other out. scripts/test.mjs runs the groups one after the other.
+ * guests on a small machine only time each other out. scripts/test.mjs runs the groups one after the other. `guest-long` is what
+ * takes too long for every run on two CPUs: `npm run test:guest-long`.
  */
 import { defineConfig } from 'vitest/config';
 
@@ -37,6 +38,16 @@ export default defineConfig({
           hookTimeout: 300_000,
           fileParallelism: false,
           sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          name: 'guest-long',
+          include: ['test/guest-long/**/*.test.ts'],
+          testTimeout: 900_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -6,6 +6,8 @@ import { embeddedHost, probeKvm, toInnerPath } from '../../lib/host/index.js';
 export interface GuestScriptOptions {
   /** Names of members of the request that are paths, which may read otherwise inside. */
   readonly paths?: readonly string[];
+  /** It changes the host's network: outside the embedded host it gets one of its own, for which the user must be root. */
+  readonly ownNetwork?: boolean;
   /** Default 280. */
   readonly limitS?: number;
 }
@@ -23,12 +25,13 @@ export async function runGuestScript(
   options: GuestScriptOptions = {},
 ): Promise<GuestScriptEnd> {
   const script = fileURLToPath(new URL(name, import.meta.url));
-  const { paths = [], limitS = 280 } = options;
+  const { paths = [], limitS = 280, ownNetwork = false } = options;
   const { linuxGuests } = await probeKvm();
   if (linuxGuests) {
     return new Promise((resolve) => {
-      const args = [script, JSON.stringify(request)];
-      const child = execFile(process.execPath, args, { timeout: limitS * 1000 }, (error, stdout, stderr) => {
+      const words = [...(ownNetwork ? ['unshare', '-n'] : []), process.execPath, script, JSON.stringify(request)];
+      const [program, ...args] = words as [string, ...string[]];
+      const child = execFile(program, args, { timeout: limitS * 1000 }, (error, stdout, stderr) => {
         const status = error === null ? 0 : (child.exitCode ?? 128 + (child.signalCode === 'SIGKILL' ? 9 : 15));
         resolve({ status, stdout, stderr });
       });

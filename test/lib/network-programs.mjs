@@ -1,0 +1,156 @@
+/**
+ * Two stock guests with the programs that people use: iperf3 and a flood of pings both ways, offloads switched by ethtool;
+ * then one connection that goes on while the networks behind it change. Prints what it saw as JSON.
+ *
+ *   one  net0 -- the switch `lan`, or a recorder around it, or tap `vva` --+-- net0  two      The kernel routes between the taps, each of
+ *        net1 -- passt, or another switch                                                   which has the other guest's address.
+ *
+ * It makes taps and routes: it must run where the network is its own.
+ */
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Machine, networkSwitch, passt, recordedNetwork, tap } from 'vivarium';
+import { GuestShell } from './guest-shell.mjs';
+
+/** Frames that reach the other guest over each network of those that follow one another. */
+const FRAMES_EACH = 20;
+const MACS = ['02:00:00:00:00:0a', '02:00:00:00:00:0b'];
+const ADDRESSES = ['10.9.0.1', '10.9.0.2'];
+const { kernel, initrd, tools, busybox, folder, rounds, iperfBytes, pings, isEmbedded } = JSON.parse(process.argv[2]);
+const onHost = (script) =>
+  execFileSync('sh', ['-ec', `ip() { '${busybox}' ip "$@"; }\n${script}`], { encoding: 'utf8' });
+
+const unmakeHost = () => onHost(`for tap in vva vvb; do '${busybox}' tunctl -d $tap > /dev/null; done`);
+
+/** passt wants an address, a default route, a user to become, and a root that is a mount, which that of an initramfs is not. */
+function makeHost() {
+  // A run that was broken off leaves its own.
+  unmakeHost();
+  onHost(`for tap in vva vvb; do '${busybox}' tunctl -t $tap > /dev/null; done
+    ip link set vva address ${MACS[1]}; ip link set vvb address ${MACS[0]}
+    ip link set lo up; ip link set vva up; ip link set vvb up
+    ip addr add 192.0.2.1/24 dev vva; ip route add default via 192.0.2.2 dev vva
+    ip route add ${ADDRESSES[0]} dev vva; ip route add ${ADDRESSES[1]} dev vvb
+    echo 1 > /proc/sys/net/ipv4/ip_forward
+    for tap in all vva vvb; do echo 0 > /proc/sys/net/ipv4/conf/$tap/rp_filter; done
+    for tap in vva vvb; do echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp; done`);
+  if (!isEmbedded) return;
+  if (!readFileSync('/etc/passwd', 'utf8').includes('nobody:'))
+    appendFileSync('/etc/passwd', 'nobody:x:65534:65534::/:\n');
+  mkdirSync('/run/root', { recursive: true });
+  mkdirSync('/run/bin', { recursive: true });
+  const inRoot = 'mount -o rbind / /run/root && cd /run/root && mount -o move . / && exec chroot . /usr/bin/passt "$@"';
+  writeFileSync('/run/bin/passt', `#!/bin/sh\nexec unshare -m sh -c '${inRoot}' sh "$@"\n`, { mode: 0o755 });
+  process.env.PATH = `/run/bin:${process.env.PATH}`;
+}
+
+const [lan, other] = [networkSwitch('lan'), networkSwitch('other')];
+const networks = [
+  { name: 'tap', ends: [tap('vva'), tap('vvb')] },
+  { name: 'recorder', ends: [recordedNetwork(lan, join(folder, 'lan.pcap')), lan] },
+  { name: 'switch', ends: [lan, lan] },
+];
+const machine = (name, index, more) =>
+  Machine.create({
+    name,
+    memory: '160MiB',
+    boot: { kernel, initrd: [initrd, tools], cmdline: 'console=ttyS0 panic=-1 quiet vivarium.dhcp=off' },
+    nics: [{ id: 'net0', backend: lan, mac: MACS[index] }, ...more],
+  });
+const calls = (vm, name) => vm.device('net0').contract.functions[name].calls;
+const hashOf = (text) => /[0-9a-f]{64}/.exec(text)?.[0];
+/** Sends the same bytes again and again over one connection until /tmp/go has gone; their checksum is in /tmp/sum. */
+const sendWhile = (address, port) => `
+  touch /tmp/go; mkfifo /tmp/pipe; sha256sum < /tmp/pipe > /tmp/sum &
+  { while [ -e /tmp/go ]; do cat /tmp/data; done; } | tee /tmp/pipe | nc ${address} ${port} > /dev/null &`;
+
+const report = {};
+/** For whoever waits in vain. */
+const at = (what) => process.stderr.write(`${Math.round(performance.now() / 1000)} s: ${what}\n`);
+let machines = [];
+try {
+  makeHost();
+  machines = [await machine('one', 0, [{ id: 'net1', backend: passt() }]), await machine('two', 1, [])];
+  const [one, two] = machines;
+  const shells = [];
+  for (const vm of machines) {
+    await vm.start();
+    shells.push(await GuestShell.ready(vm));
+  }
+  for (const [index, shell] of shells.entries()) {
+    await shell.run(`ip addr add ${ADDRESSES[index]}/24 dev eth0; head -c 100000 /dev/urandom > /tmp/data`);
+  }
+  await shells[1].run('iperf3 -s -D; until grep -q ":1451 .* 0A " /proc/net/tcp /proc/net/tcp6; do usleep 50000; done');
+
+  at('the guests are up');
+  report.pings = [];
+  for (const way of [0, 1]) {
+    // By its path, or the shell takes its own.
+    const said = await shells[way].run(`/bin/ping -f -q -c ${pings} ${ADDRESSES[1 - way]}`);
+    report.pings.push(/(\d+) packets transmitted, (\d+) received/.exec(said)?.slice(1).map(Number));
+  }
+
+  at('pings are done');
+  /** Bytes from one, and from two: sent, and received, as far as they had been read when the sender was done. */
+  const iperf = async () => {
+    const [sent, received] = [[], []];
+    for (const way of ['', '-R']) {
+      // Not all of the report: the console is slow.
+      const text = await shells[0].run(
+        `iperf3 -J -i 0 -c ${ADDRESSES[1]} -n ${iperfBytes} ${way} > /tmp/report; grep -A 4 '"sum_' /tmp/report | grep bytes`,
+      );
+      const [out, back] = [...text.matchAll(/"bytes":\s*(\d+)/g)].map((match) => Number(match[1]));
+      sent.push(out);
+      received.push(back);
+    }
+    return { sent, received };
+  };
+  report.iperf = {};
+  for (const state of ['off', 'on']) {
+    const lists = [];
+    for (const shell of shells) {
+      await shell.run(
+        `ethtool -K eth0 tx ${state} tso ${state} gso ${state} gro ${state} rx-gro-hw ${state} > /dev/null`,
+      );
+      lists.push(await shell.run('ethtool -k eth0 | grep -E "tx-checksumming|tcp-segmentation-offload|rx-gro-hw"'));
+    }
+    const before = calls(one, 'send-segments');
+    const bytes = await iperf();
+    const isOn = (list, feature) => new RegExp(`^\\s*${feature}: on`, 'm').test(list);
+    const features = ['tx-checksumming', 'tcp-segmentation-offload', 'rx-gro-hw'];
+    const on = lists.map((list) => features.filter((feature) => isOn(list, feature)));
+    report.iperf[state] = { on, ...bytes, segmented: calls(one, 'send-segments') > before };
+  }
+
+  at('iperf3 is done');
+  // One connection between the guests, over every network in turn, while the other nic has others too.
+  await shells[1].run('{ { sleep 1000 | nc -l -p 5000; } | sha256sum > /tmp/sum; } &');
+  await shells[1].run('until grep -q ":1388 .* 0A " /proc/net/tcp /proc/net/tcp6; do usleep 50000; done');
+  await shells[0].run(sendWhile(ADDRESSES[1], 5000));
+  report.over = [];
+  for (let round = 0; round < rounds; round++) {
+    for (const { name, ends } of networks) {
+      await Promise.all([one, two].map((vm, index) => vm.device('net0').rebind(ends[index])));
+      const before = calls(two, 'receive');
+      while (calls(two, 'receive') < before + FRAMES_EACH) await delay(20);
+      report.over.push(name);
+      at(`over ${name}`);
+    }
+    for (const network of [other, passt()]) await one.device('net1').rebind(network);
+  }
+
+  at('the networks have changed');
+  const sent = await shells[0].run('rm /tmp/go; while pidof nc > /dev/null; do usleep 50000; done; cat /tmp/sum');
+  report.arrived = hashOf(await shells[1].run('killall sleep; wait; cat /tmp/sum')) === hashOf(sent);
+  at('all has arrived');
+  report.rebinds = [one, two].map((vm) => vm.device('net0').contract.rebinds);
+  report.proxies = [one, two].map((vm) => vm.inspect().pci.functions.map(({ device }) => device));
+  for (const vm of [one, two]) vm.console.write('poweroff\n');
+  report.reasons = (await Promise.all([one.wait(), two.wait()])).map(({ reason }) => reason);
+  console.log(JSON.stringify(report));
+} finally {
+  await Promise.all(machines.map((vm) => vm.close()));
+  unmakeHost();
+}
