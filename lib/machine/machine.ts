@@ -318,13 +318,15 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * Ends the machine at once; `wait()` then gives 'killed', unless it had ended already.
+   * Ends the machine at once; `wait()` then gives 'killed', unless it had ended already. A snapshot under way is given up.
    *
    * @throws AbortError when the signal fires before every CPU has left the guest; they leave it all the same.
    */
   async kill(call: CallOptions = {}): Promise<EndStatus> {
     checkOptionNames('kill', call, ['signal']);
     if (call.signal?.aborted) throw new AbortError(call.signal);
+    // A snapshot that stops it for long would be waited for.
+    void this.#saving.stop();
     this.#end({ reason: 'killed' });
     return untilAborted(this.#ended, call.signal);
   }

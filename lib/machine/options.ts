@@ -108,13 +108,16 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
     onReset: checkChoice('onReset', options.onReset ?? 'end', ['end', 'restart']),
     memoryBacking: checkChoice('memoryBacking', options.memoryBacking ?? 'anonymous', ['anonymous', 'memfd']),
     portDevices: checkPortDevices(options.portDevices ?? []),
-    virtioDevices: checkVirtioDevices(options.virtioDevices ?? (() => [])),
+    virtioDevices: checkVirtioDevices(options.virtioDevices ?? noVirtioDevices),
     ...checkDeviceOptions(options, 'kernel' in boot),
     pit: checkPit(options.pit ?? {}),
     logger: options.logger ?? silentLogger,
     clock: options.clock ?? hostClock,
   };
 }
+
+/** The default of `virtioDevices`. */
+export const noVirtioDevices = (): readonly VirtioDevice[] => [];
 
 /** The size of guest RAM in bytes. @throws TypeError, RangeError */
 export function checkMemory(memory: number | string): number {

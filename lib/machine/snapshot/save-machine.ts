@@ -19,7 +19,7 @@ import {
 } from '../../snapshot/save.js';
 import { type DirtyLineage, type Epoch, groupsOf } from './dirty-lineage.js';
 import type { Snapshot, SnapshotOptions } from './options.js';
-import { MachineSubject, type SubjectMachine } from './subject.js';
+import { MachineSubject, requireSavable, type SubjectMachine } from './subject.js';
 
 export interface SaveMachine extends SubjectMachine {
   /** Fires when the machine ends. */
@@ -36,6 +36,7 @@ export interface SaveMachine extends SubjectMachine {
 export async function saveMachine(machine: SaveMachine, dir: string, options: SnapshotOptions): Promise<Snapshot> {
   const { mode = 'live', compress, maxPauseMs, track = true, signal, onProgress } = options;
   const { clock } = machine.config;
+  requireSavable(machine.config);
   const startNs = clock.nowNs();
   const space = machine.space();
   const lineage = machine.lineage();

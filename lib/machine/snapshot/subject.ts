@@ -10,7 +10,7 @@ import { quiesce } from '../../vsp/index.js';
 import type { Board } from '../board.js';
 import type { MachineDevices } from '../machine-devices.js';
 import type { MachinePit } from '../machine-pit.js';
-import type { MachineConfig } from '../options.js';
+import { type MachineConfig, noVirtioDevices } from '../options.js';
 import { saveBoard } from '../state/board-state.js';
 import type { Kvm } from '../../kvm/index.js';
 import type { DiskCuts } from './disk-cuts.js';
@@ -37,6 +37,14 @@ export interface SubjectOptions {
   readonly folder: string;
   /** Called while the machine is stopped and its state has been taken. */
   readonly onInstant: () => void;
+}
+
+/** Before anything is written. @throws VmmError ERR_SNAPSHOT_REFUSED for a machine with a part that has no state to be saved. */
+export function requireSavable({ portDevices, virtioDevices }: MachineConfig): void {
+  const option =
+    portDevices.length > 0 ? 'portDevices' : virtioDevices === noVirtioDevices ? undefined : 'virtioDevices';
+  if (option === undefined) return;
+  throw new VmmError('ERR_SNAPSHOT_REFUSED', `${option}: devices of the user's own have no state that could be saved`);
 }
 
 export class MachineSubject implements SaveSubject {
@@ -88,10 +96,10 @@ export class MachineSubject implements SaveSubject {
   }
 
   async saveState(): Promise<readonly SavedPart[]> {
-    const { config, kvm, devices, pit, board } = this.#machine;
+    const { config, kvm, devices, pit } = this.#machine;
     await pit.settled();
     await this.#cuts?.take();
-    const now = board();
+    const now = this.#machine.board();
     const context = { kvm, clock: config.clock, pci: now.pci };
     const parts = [saveConfig(config), devices.saveState(), saveBoard(now, pit.save(), context)];
     this.#options.onInstant();
@@ -114,14 +122,8 @@ export class MachineSubject implements SaveSubject {
 
   /** Every device at rest. @throws VmmError ERR_SNAPSHOT_REFUSED, AbortError */
   async #prepare(signal: AbortSignal | undefined): Promise<() => void> {
-    const { config, devices, board } = this.#machine;
-    if (config.portDevices.length > 0) {
-      throw new VmmError(
-        'ERR_SNAPSHOT_REFUSED',
-        "portDevices: devices of the user's own have no state that could be saved",
-      );
-    }
-    const { pci } = board();
+    const { config, devices } = this.#machine;
+    const { pci } = this.#machine.board();
     return quiesce([...devices.quiescables, ...(pci ? [pci] : [])], { clock: config.clock, signal });
   }
 }
