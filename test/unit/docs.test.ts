@@ -64,31 +64,40 @@ describe.each(documents)('%s', (file) => {
   const blocks = [...text.matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]!);
   if (blocks.length > 0) {
     it('shows TypeScript that compiles', { timeout: 120_000 }, () => {
-      expect(blocks.flatMap((block, index) => compile(`${file}.${index}.ts`, block))).toEqual([]);
+      expect(compile(file, blocks)).toEqual([]);
     });
   }
 });
 
-/** Type-checks one block as a module that imports the library by its name. */
-function compile(name: string, source: string): string[] {
+/** Type-checks the blocks of a document, each as a module that imports the library by its name; all at once, which costs as one does. */
+function compile(document: string, blocks: readonly string[]): string[] {
   const config = ts.readConfigFile(path.join(ROOT, 'tsconfig.json'), (file) => readFileSync(file, 'utf8'));
   const { options } = ts.parseJsonConfigFileContent(config.config, ts.sys, ROOT);
   options.paths = { vivarium: [path.join(ROOT, 'lib/index.ts')] };
   options.noEmit = true;
-  const virtual = path.join(ROOT, name.replaceAll('/', '_'));
+  const virtual = new Map(
+    blocks.map((source, index) => [
+      path.join(ROOT, `${document}.${index}.ts`.replaceAll('/', '_')),
+      source.includes('export ') ? source : `${source}\nexport {};\n`,
+    ]),
+  );
   const host = ts.createCompilerHost(options);
   const { getSourceFile, fileExists, readFile } = host;
-  const text = source.includes('export ') ? source : `${source}\nexport {};\n`;
-  host.getSourceFile = (file, ...rest) =>
-    file === virtual
-      ? ts.createSourceFile(file, text, ts.ScriptTarget.ES2022)
-      : getSourceFile.call(host, file, ...rest);
-  host.fileExists = (file) => file === virtual || fileExists.call(host, file);
-  host.readFile = (file) => (file === virtual ? text : readFile.call(host, file));
-  const program = ts.createProgram([virtual], options, host);
-  return [...program.getSyntacticDiagnostics(), ...program.getSemanticDiagnostics()]
-    .filter((diagnostic) => diagnostic.file?.fileName === virtual)
-    .map((diagnostic) => ts.flattenDiagnosticMessageText(diagnostic.messageText, '\n'));
+  host.getSourceFile = (file, ...rest) => {
+    const text = virtual.get(file);
+    return text === undefined
+      ? getSourceFile.call(host, file, ...rest)
+      : ts.createSourceFile(file, text, ts.ScriptTarget.ES2022);
+  };
+  host.fileExists = (file) => virtual.has(file) || fileExists.call(host, file);
+  host.readFile = (file) => virtual.get(file) ?? readFile.call(host, file);
+  const program = ts.createProgram([...virtual.keys()], options, host);
+  return [...virtual.keys()].flatMap((name) => {
+    const file = program.getSourceFile(name);
+    return [...program.getSyntacticDiagnostics(file), ...program.getSemanticDiagnostics(file)].map(
+      ({ messageText }) => `${path.basename(name)}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`,
+    );
+  });
 }
 
 it('SPECIFICATION.md shows the figures of bench/results/', async () => {
