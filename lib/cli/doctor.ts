@@ -21,11 +21,28 @@ export interface KvmFacts {
   readonly cure?: string;
 }
 
+/** What is missing, by its kernel's name, and what to do about it. */
+interface Lack {
+  readonly name: string;
+  readonly cure: string;
+}
+
+/** What snapshots can do here. */
+export interface SnapshotFacts {
+  /** Of restores that run at once. */
+  readonly lazy: Lack | undefined;
+  /** Of snapshots in the mode 'instant'. */
+  readonly instant: Lack | undefined;
+  readonly compresses: boolean;
+}
+
 export interface DoctorWorld {
   readonly nodeVersion: string;
   /** Why the addon can't be loaded; undefined when it can. */
   addonProblem(): Promise<string | undefined>;
   kvm(): Promise<KvmFacts>;
+  /** Undefined where there is no addon to ask. */
+  snapshots(): Promise<SnapshotFacts | undefined>;
   /** QEMU for the embedded host; undefined when it is not installed. */
   qemu(): Promise<{ readonly path: string; readonly version: string } | undefined>;
   /** What is in the cache, by name; undefined for what is not. */
@@ -67,6 +84,7 @@ export async function examine(world: DoctorWorld): Promise<DoctorReport> {
   const qemu = await world.qemu();
   const cached = await world.cached();
   const folder = await world.cacheFolder();
+  const snapshots = await world.snapshots();
   const native = addonProblem === undefined && kvm.accessible && kvm.linuxGuests;
   // Inside the embedded host the same addon runs.
   const embedded = addonProblem === undefined && qemu !== undefined;
@@ -123,8 +141,32 @@ export async function examine(world: DoctorWorld): Promise<DoctorReport> {
         ? `free ${formatSize(WANTED_FREE_BYTES)}, or set XDG_CACHE_HOME`
         : 'set XDG_CACHE_HOME to a folder of yours',
     ),
+    userFaultCheck(snapshots),
+    zstdCheck(snapshots),
   ];
   return { kvm, host: native ? 'native' : embedded ? 'embedded' : 'none', checks };
+}
+
+/** None of these keeps a guest from running. */
+function userFaultCheck(facts: SnapshotFacts | undefined): Check {
+  const name = 'userfaultfd';
+  if (facts === undefined) return { name, ok: false, found: 'the addon is needed to tell', cure: 'npm run build' };
+  const { lazy, instant } = facts;
+  const lack = lazy ?? instant;
+  if (lack === undefined) return { name, ok: true, found: 'instant snapshots, lazy restores' };
+  const without = [
+    ...(instant ? ["instant snapshots (mode 'live' does without)"] : []),
+    ...(lazy ? ['lazy restores (eager ones do without)'] : []),
+  ];
+  return { name, ok: false, found: `no ${without.join(', no ')}: ${lack.name} is missing`, cure: lack.cure };
+}
+
+function zstdCheck(facts: SnapshotFacts | undefined): Check {
+  const name = 'zstd';
+  if (facts === undefined) return { name, ok: false, found: 'the addon is needed to tell', cure: 'npm run build' };
+  if (facts.compresses) return { name, ok: true, found: 'libzstd.so.1: snapshots are compressed' };
+  const found = 'no libzstd.so.1: snapshots are not compressed, and compressed ones can not be read';
+  return { name, ok: false, found, cure: 'apt-get install libzstd1' };
 }
 
 /** Prints the report; 0 when guests can run one way or the other, else 1. */

@@ -8,6 +8,7 @@ import { ManualClock } from '../base/clock.js';
 import type { CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { SessionEnd } from '../host/index.js';
+import type { RestoreOptions } from '../machine/index.js';
 import type { EndStatus } from '../machine/status.js';
 import type { NicChoice } from './nic-option.js';
 import type { DiskChoice } from './disk-option.js';
@@ -238,6 +239,14 @@ export class FakeWorld implements RunWorld {
     machine.onStart = () => queueMicrotask(() => this.#guest(machine));
     this.machine = machine;
     return Promise.resolve(machine);
+  }
+
+  /** What was restored, and how. */
+  readonly restored: { dir: string; options: RestoreOptions }[] = [];
+
+  restoreMachine(dir: string, options: RestoreOptions): Promise<RunMachine> {
+    this.restored.push({ dir, options });
+    return this.createMachine({} as RunMachineOptions);
   }
 
   innerPath(path: string): string {

@@ -1,5 +1,7 @@
 /** The command line: what is accepted, what is refused with which words, help, version, and doctor's two forms. */
 import { describe, expect, it } from 'vitest';
+import { ManualClock } from '../base/clock.js';
+import { snapshots } from '../snapshot/index.js';
 import { examine, type DoctorWorld, type KvmFacts } from './doctor.js';
 import { FakeIo, FakeWorld } from './fake-world.js';
 import { runMain } from './main-command.js';
@@ -18,6 +20,7 @@ function doctorWorld(changes: Partial<DoctorWorld> = {}): DoctorWorld {
     nodeVersion: 'v20.19.0',
     addonProblem: () => Promise.resolve(undefined),
     kvm: () => Promise.resolve(KVM),
+    snapshots: () => Promise.resolve({ lazy: undefined, instant: undefined, compresses: true }),
     qemu: () => Promise.resolve({ path: '/usr/bin/qemu-system-x86_64', version: '7.2' }),
     cached: () => Promise.resolve({ kernel: '6.1', initramfs: '/c/initramfs', hostImage: '/c/host-image' }),
     cacheFolder: () => Promise.resolve({ path: '/c', freeBytes: 2 ** 40, writable: true }),
@@ -31,6 +34,7 @@ async function main(argv: string[], options: { world?: FakeWorld; doctor?: Docto
   const status = await runMain(argv, io, {
     run: () => Promise.resolve(world),
     doctor: () => Promise.resolve(options.doctor ?? doctorWorld()),
+    snapshots: () => Promise.resolve({ clock: new ManualClock(), store: snapshots }),
   });
   return { status, out: io.collected.text, err: io.stderr.text, world };
 }
@@ -52,7 +56,7 @@ describe('the command line', () => {
   });
 
   it.each([
-    ['no command', [], 'a command is wanted: run or doctor; vivarium --help tells more'],
+    ['no command', [], 'a command is wanted: run, doctor, restore or snapshots; vivarium --help tells more'],
     ['an unknown command', ['rnu'], "unknown command 'rnu'; did you mean 'run'?; vivarium --help tells more"],
     ['an unknown option', ['run', '--frobnicate'], "unknown option '--frobnicate'; vivarium run --help tells more"],
     [
@@ -166,6 +170,22 @@ describe('doctor', () => {
     expect(out).toContain('1 MiB free, may not be written');
     expect(out).toContain('Linux guests cannot run here yet.');
     expect(out).not.toContain('\x1b[');
+  });
+
+  it('tells what snapshots lack, which keeps no guest from running', async () => {
+    const lack = { name: 'userfaultfd (open: EACCES)', cure: 'run as root' };
+    const doctor = doctorWorld({
+      snapshots: () => Promise.resolve({ lazy: lack, instant: lack, compresses: false }),
+    });
+    const { status, out } = await main(['doctor'], { doctor });
+    expect(status).toBe(0);
+    expect(out).toMatch(/lack {2}userfaultfd .*no instant snapshots .*lazy restores .*EACCES.*\n.*cure: run as root\n/);
+    expect(out).toMatch(/lack {2}zstd .*libzstd\.so\.1.*\n.*cure: apt-get install libzstd1\n/);
+    const { checks } = await examine(doctorWorld({ snapshots: () => Promise.resolve(undefined) }));
+    expect(checks.filter(({ name }) => ['userfaultfd', 'zstd'].includes(name))).toMatchObject([
+      { ok: false, cure: 'npm run build' },
+      { ok: false, cure: 'npm run build' },
+    ]);
   });
 
   it.each([

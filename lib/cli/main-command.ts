@@ -7,6 +7,7 @@ import { hostClock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
 import type { DoctorWorld } from './doctor.js';
 import { ExitStatus } from './exit-status.js';
+import type { SnapshotsWorld } from './snapshots-command.js';
 import { runProgram } from './program.js';
 import { flushed } from './pump-output.js';
 import { Reporter } from './reporter.js';
@@ -17,6 +18,7 @@ import type { RunWorld } from './world.js';
 export interface Worlds {
   run(io: CommandIo): Promise<RunWorld>;
   doctor(io: CommandIo): Promise<DoctorWorld>;
+  snapshots(io: CommandIo): Promise<SnapshotsWorld>;
 }
 
 /** Runs the command line (without the program's name); resolves to the exit status. */
@@ -31,6 +33,18 @@ export async function runMain(argv: readonly string[], io: CommandIo, worlds: Wo
       doctor: async (options) => {
         const [{ doctorCommand }, world] = await Promise.all([import('./doctor.js'), worlds.doctor(io)]);
         return doctorCommand(options, io, world);
+      },
+      restore: async (dir, raw) => {
+        const { parseRestoreOptions, restoreCommand } = await import('./restore-command.js');
+        const options = parseRestoreOptions(dir, raw);
+        return restoreCommand(options, io, await worlds.run(io));
+      },
+      snapshots: async (request) => {
+        const [{ snapshotsCommand }, world] = await Promise.all([
+          import('./snapshots-command.js'),
+          worlds.snapshots(io),
+        ]);
+        return snapshotsCommand(request, io, world);
       },
     });
   } catch (error) {

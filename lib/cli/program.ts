@@ -5,10 +5,11 @@
 import { Command, CommanderError } from 'commander';
 import type { CommandIo } from '../base/command-io.js';
 import { nearest } from '../base/options.js';
+import { addSnapshotCommands, type SnapshotActions } from './program-snapshots.js';
 import { DEFAULT_STALL_SECONDS, type RawRunOptions } from './run-options.js';
 import { UsageError } from './usage-error.js';
 
-export interface Actions {
+export interface Actions extends SnapshotActions {
   run(options: RawRunOptions, command: readonly string[] | undefined): Promise<number>;
   doctor(options: { json: boolean }): Promise<number>;
 }
@@ -118,7 +119,14 @@ crashed, or never showed a sign of life. 128+n: ended by signal n.`,
       status = await actions.doctor({ json: options.json ?? false });
     });
 
-  if (ours.length === 0) throw new UsageError('a command is wanted: run or doctor; vivarium --help tells more');
+  addSnapshotCommands(program, actions, async (name, work) => {
+    if (command !== undefined) throw new UsageError(`${name}: there is nothing to put after --`);
+    status = await work();
+  });
+
+  if (ours.length === 0) {
+    throw new UsageError('a command is wanted: run, doctor, restore or snapshots; vivarium --help tells more');
+  }
   try {
     await program.parseAsync([...ours], { from: 'user' });
     return status;
@@ -143,16 +151,23 @@ function explain(error: CommanderError, argv: readonly string[], program: Comman
   const more = `vivarium ${command === undefined ? '' : `${first} `}--help tells more`;
   if (error.code === 'commander.unknownOption') {
     const name = /'(--?[^'=]*)/.exec(message)?.[1] ?? '';
-    const names = (command ?? program).options
+    const inner = command?.commands.find((known) => known.name() === argv[1]);
+    const names = (inner ?? command ?? program).options
       .flatMap((option) => [option.long, option.short])
       .concat('--help', '--version');
     return `${message}${didYouMean(name, names)}; ${more}`;
   }
+  if (error.code === 'commander.help') {
+    const names = command?.commands.map((known) => known.name()) ?? [];
+    return `${first}: one of ${names.join(', ')} is wanted; ${more}`;
+  }
   if (error.code === 'commander.unknownCommand') {
-    const names = program.commands.map((known) => known.name());
-    return `${message}${didYouMean(first, names)}; ${more}`;
+    const names = (command ?? program).commands.map((known) => known.name());
+    const given = command === undefined ? first : (argv[1] ?? '');
+    return `${message}${didYouMean(given, names)}; ${more}`;
   }
   if (error.code === 'commander.excessArguments') {
+    if (first === 'restore' || first === 'snapshots') return `${first}: too many arguments; ${more}`;
     const stray = strayArgument(argv.slice(1), command);
     const hint = first === 'run' ? `; a COMMAND stands after --, as in: vivarium run -- ${stray ?? 'COMMAND'}` : '';
     return `${first}: ${stray === undefined ? 'too many arguments' : `what is '${stray}'?`}${hint}`;

@@ -14,19 +14,27 @@ import type { Worlds } from './main-command.js';
 import type { KernelImage } from '../images/kernel.js';
 import { networkOf } from './networks.js';
 import type { DoctorWorld, KvmFacts } from './doctor.js';
+import type { SnapshotsWorld } from './snapshots-command.js';
 import type { HostChoice, KernelChoice, RunWorld } from './world.js';
 
 /** The world of a command on the user's own machine. */
 export const outerWorlds: Worlds = {
   run: (io) => Promise.resolve(runWorld(io, false)),
   doctor: (io) => Promise.resolve(doctorWorld(io)),
+  snapshots: snapshotsWorld,
 };
 
 /** The world of a command inside the embedded host. */
 export const innerWorlds: Worlds = {
   run: (io) => Promise.resolve(runWorld(io, true)),
   doctor: (io) => Promise.resolve(doctorWorld(io)),
+  snapshots: snapshotsWorld,
 };
+
+async function snapshotsWorld(): Promise<SnapshotsWorld> {
+  const { snapshots } = await import('../snapshot/index.js');
+  return { clock: hostClock, store: snapshots };
+}
 
 function runWorld(io: CommandIo, inside: boolean): RunWorld {
   return {
@@ -77,6 +85,10 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       }));
       const devices = { disks: lent, nics: lentNics };
       return Machine.create({ cpus, memory: memoryBytes, ...devices, pit: { policy: pit }, boot, logger }, { signal });
+    },
+    async restoreMachine(dir, options, signal) {
+      const { Machine } = await import('../machine/index.js');
+      return Machine.restore(dir, { ...options, signal });
     },
     async lockDisks(disks) {
       const { lockImages } = await import('../machine/index.js');
@@ -140,6 +152,16 @@ function doctorWorld(io: CommandIo): DoctorWorld {
     async kvm(): Promise<KvmFacts> {
       const { probeKvm } = await import('../host/probe.js');
       return probeKvm();
+    },
+    async snapshots() {
+      const { canCompress, userFaultSupport } = await import('../memory/index.js');
+      try {
+        const { lazy, instant } = userFaultSupport('anonymous');
+        return { lazy, instant, compresses: canCompress() };
+      } catch (error) {
+        if (error instanceof VmmError && error.code === 'ERR_ADDON_MISSING') return undefined;
+        throw error;
+      }
     },
     async qemu() {
       const { locateQemu } = await import('../host/qemu.js');

@@ -162,7 +162,7 @@ async function runHere(
 }
 
 /** The console until the guest ends, or something ends it. */
-async function onConsole(
+export async function onConsole(
   machine: RunMachine,
   io: CommandIo,
   report: Reporter,
@@ -318,7 +318,12 @@ function outcomeOfGuest(
   return { status, reason: end.reason, fields: detail };
 }
 
-function outcomeOfFailure(error: unknown, interruption: Interruption, options: RunOptions, report: Reporter): Outcome {
+export function outcomeOfFailure(
+  error: unknown,
+  interruption: Interruption,
+  options: Pick<RunOptions, 'timeoutMs' | 'stallTimeoutMs' | 'command'>,
+  report: Reporter,
+): Outcome {
   const { cause } = interruption;
   if (cause !== undefined && (error instanceof AbortError || interruption.signal.aborted)) {
     switch (cause.kind) {

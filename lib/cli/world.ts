@@ -11,6 +11,7 @@ import type { SessionEnd } from '../host/index.js';
 import type { DiskChoice } from './disk-option.js';
 import type { NicChoice } from './nic-option.js';
 import type { EndStatus } from '../machine/status.js';
+import type { RestoreOptions } from '../machine/index.js';
 
 /** The part of a Machine that the command uses. */
 export interface RunMachine {
@@ -79,6 +80,8 @@ export interface RunWorld {
   describeKernel(path: string): Promise<KernelChoice>;
   defaultInitramfs(kernel: KernelChoice, log: Logger, signal: AbortSignal): Promise<string>;
   createMachine(options: RunMachineOptions, signal: AbortSignal): Promise<RunMachine>;
+  /** The machine of a snapshot. @throws as Machine.restore */
+  restoreMachine(dir: string, options: RestoreOptions, signal: AbortSignal): Promise<RunMachine>;
   /**
    * Keeps other processes of this machine from using the images while the embedded host does; the result lets go.
    *
