@@ -84,6 +84,29 @@ export const PROMISES = [
   ]),
   ['boot', 'quietRatioToFaster', 1, '', 'command start to userspace, quiet, against the faster of QEMU microvm and pc'],
   ['boot', 'fullRatioToFaster', 1, '', 'the same with the full log of the kernel'],
+  ['snapshot', 'instantAt1024MiBStopMs', 10, ' ms', 'snapshot `instant` of 1 GiB: the stop'],
+  ['snapshot', 'instantGrowthOfMemoryRatio', 0.1, '', 'how that stop grows from 128 MiB to 4 GiB, against memory'],
+  ['snapshot', 'liveStopMs', 20, ' ms', 'snapshot `live` of 1 GiB with 100 MiB/s dirtied: the stop'],
+  ['snapshot', 'zstdSaveTimeRatio', 1.25, '', 'time of a save of incompressible memory, against raw writes and a sync'],
+  ['snapshot', 'noneSaveTimeRatio', 1.25, '', 'the same with `compress: none`'],
+  ['snapshot', 'pacedGuestSlowdownRatio', 2, '', "guest's time for its work during `instant`, dirtying 100 MiB/s"],
+  ['snapshot', 'pacedGuestWorstWriteMs', 5, ' ms', 'the longest that one of its writes is held'],
+  ['snapshot', 'fastGuestSlowdownRatio', 2, '', "guest's time for its work during `instant`, writing at full speed"],
+  ['snapshot', 'fastGuestWorstWriteMs', 5, ' ms', 'the longest that one of its writes is held'],
+  ...[
+    ['128MiB', '128 MiB'],
+    ['1024MiB', '1 GiB'],
+    ['4096MiB', '4 GiB'],
+  ].map(([size, text]) => [
+    'restore',
+    `lazyBeyondCreateAt${size}Ms`,
+    10,
+    ' ms',
+    `lazy restore of ${text} to the first port write, beyond create to the same`,
+  ]),
+  ['restore', 'lazyGrowthRatio', 1.2, '', 'the time of that at 4 GiB, against 128 MiB'],
+  ['restore', 'eagerTimeRatio', 1.25, '', 'time of an eager restore, against raw reads of the same file'],
+  ['restore', 'workHotRatio', 1.1, '', "a guest's repeated work after a restore with a hot set, against never stopped"],
 ];
 
 /** The table as text, from the results that there are. */

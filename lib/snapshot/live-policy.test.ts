@@ -48,6 +48,14 @@ describe('a live snapshot', () => {
     expect(decision).toEqual({ action: 'stop', expectedMs: 18 });
   });
 
+  it('makes a stop shorter than was allowed as long as rounds gain, and no longer', () => {
+    const gaining = converge(16_384, 4, 16, { maxPauseMs: 1000 });
+    expect((gaining.decision as { expectedMs: number }).expectedMs).toBeLessThanOrEqual(10);
+    const { decision, rounds } = converge(4096, 16, 16, { maxPauseMs: 1000 });
+    expect(decision).toEqual({ action: 'stop', expectedMs: 66 });
+    expect(rounds).toBe(2);
+  });
+
   it('refuses a promise shorter than a stop without any copying', () => {
     expect(converge(16_384, 0, 16, { maxPauseMs: 1 }).decision).toMatchObject({ action: 'refuse', neededMs: 3 });
   });

@@ -1,6 +1,6 @@
 /**
- * When a live snapshot stops copying in rounds: as soon as what is left fits into the stop that was promised, or never. Pure: it
- * takes what the rounds measured and returns a decision. A guest that dirties memory faster than it can be written is
+ * When a live snapshot stops copying in rounds: when a stop would be short, or fits into the one that was promised and further rounds
+ * gain nothing, or never. Pure: it takes what the rounds measured and returns a decision. A guest that dirties memory faster than it can be written is
  * not waited for until the disk is full; it is told apart by rounds that leave no less than the one before.
  *
  *   all groups -> round: what was dirtied meanwhile -> round ... -> stop: the last ones are copied -> the guest runs, they are written
@@ -36,13 +36,17 @@ const MAX_VAIN_ROUNDS = 4;
 const PROGRESS = 0.9;
 /** A promise is kept with something in hand: the stop's own measurement is a guess about the next one. */
 const MARGIN = 0.7;
+/** A stop longer than this is made shorter by further rounds as long as each gains, however long a stop was allowed. */
+const AIM_MS = 10;
 
 export function decideLiveRound(input: LiveRound): LiveDecision {
   const { dirtyGroups, fixedStopMs, copiedGroupsPerMs, bufferGroups, maxPauseMs } = input;
   const expectedMs = fixedStopMs + dirtyGroups / copiedGroupsPerMs;
   const fitsBuffer = dirtyGroups <= bufferGroups;
-  if (fitsBuffer && expectedMs <= MARGIN * maxPauseMs) return { action: 'stop', expectedMs };
-  const isVain = vainRounds([...input.history, dirtyGroups]) >= MAX_VAIN_ROUNDS;
+  const vain = vainRounds([...input.history, dirtyGroups]);
+  const isShort = expectedMs <= AIM_MS || vain > 0;
+  if (fitsBuffer && expectedMs <= MARGIN * maxPauseMs && isShort) return { action: 'stop', expectedMs };
+  const isVain = vain >= MAX_VAIN_ROUNDS;
   if (!isVain && input.round < MAX_ROUNDS) return { action: 'round' };
   // With nothing more to gain the margin is given up, but not the promise.
   if (fitsBuffer && expectedMs <= maxPauseMs) return { action: 'stop', expectedMs };

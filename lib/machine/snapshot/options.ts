@@ -2,7 +2,7 @@
 import { checkOptionNames } from '../../base/options.js';
 import type { Clock } from '../../base/clock.js';
 import type { Logger } from '../../base/logger.js';
-import type { LoadCost } from '../../memory/index.js';
+import type { InterceptStats, LoadCost } from '../../memory/index.js';
 import type { SaveMode } from '../../snapshot/save.js';
 import type { SnapshotProgress } from '../../snapshot/index.js';
 import type { PitOptions } from '../../time/index.js';
@@ -38,6 +38,11 @@ export interface SnapshotStats {
   /** Of all files. */
   readonly bytesWritten: number;
   readonly rounds: number;
+  /** Of mode 'instant': the guest's writes that were held until their group was saved or copied. Times in ns. */
+  readonly intercept?: Pick<
+    InterceptStats,
+    'faults' | 'faultNs' | 'faultMaxNs' | 'stalls' | 'stallNs' | 'stallMaxNs' | 'armNs' | 'protectNs'
+  >;
 }
 
 export interface Snapshot {
