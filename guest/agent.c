@@ -66,9 +66,11 @@ enum {
 };
 enum { KIND_EXITED = 0, KIND_SIGNALLED = 1, KIND_NOT_STARTED = 2 };
 
+enum { NOBODY = 0 };
+
 struct session {
   struct session* next;
-  uint32_t id;
+  uint32_t id; /* or NOBODY: who started it is gone, it runs on, and what it writes is read and dropped */
   pid_t pid;
   int in_fd;     /* the write end of the child's stdin, -1 when closed */
   int out_fd[2]; /* the read ends of its stdout and stderr, -1 when closed */
@@ -93,6 +95,8 @@ static uint8_t *tx_buffer, *rx_buffer;
 static size_t tx_start, tx_length;
 /* The host may have something for us. While this is 0 it owes a ring. */
 static int look = 1;
+/* What we sent to is gone, what we say to it too. */
+static int is_cut;
 
 static void say(const char* format, ...) __attribute__((format(printf, 1, 2)));
 static void say(const char* format, ...) {
@@ -163,6 +167,7 @@ enum {
 };
 enum { COMMAND_OPEN = 1, COMMAND_RECEIVE = 2, COMMAND_SEND = 3 };
 enum { CHANNEL_ID = 0x56495643, FEATURE_MEMORY = 1 << 16, MAX_SEGMENTS = 255 };
+#define CHANNEL_CUT 0xffffffffu
 enum { DMA_PAGES = 1 + 2 * (BUFFER_BYTES / PAGE_BYTES) };
 
 static int tty_fd = -1;
@@ -255,6 +260,12 @@ static int transport_start(void) {
   return 0;
 }
 
+/* The far end is another one than we spoke to (the machine was restored): the loop says hello to it. */
+static size_t line_is_cut(void) {
+  is_cut = look = 1;
+  return 0;
+}
+
 /* One transfer of `length` bytes at `bytes`, which lie in dma; how many moved. */
 static size_t transfer(uint32_t command, const uint8_t* bytes, size_t length) {
   uint32_t count = 0;
@@ -289,6 +300,7 @@ static size_t transfer(uint32_t command, const uint8_t* bytes, size_t length) {
     look = 1;
     return 0;
   }
+  if (get32(dma + 8) == CHANNEL_CUT) return line_is_cut();
   look = get32(dma + 8) > 0;
   return moved;
 }
@@ -301,6 +313,7 @@ static void drain_tty(void) {
 static size_t transport_receive(void) {
   if (use_memory) return transfer(COMMAND_RECEIVE, rx_buffer, BUFFER_BYTES);
   size_t count = reg_read(REG_READABLE);
+  if (count == CHANNEL_CUT) return line_is_cut();
   look = count > 0;
   if (count > BUFFER_BYTES) count = BUFFER_BYTES;
   if (count > 0) insb(CHANNEL_BASE + REG_DATA, rx_buffer, count);
@@ -310,6 +323,7 @@ static size_t transport_receive(void) {
 static size_t transport_send(const uint8_t* bytes, size_t length) {
   if (use_memory) return transfer(COMMAND_SEND, bytes, length);
   size_t room = reg_read(REG_WRITABLE);
+  if (room == CHANNEL_CUT) return line_is_cut();
   if (length > room) length = room;
   if (length > 0) outsb(CHANNEL_BASE + REG_DATA, bytes, length);
   return length;
@@ -329,9 +343,10 @@ static void flush_tx(void) {
     size_t sent = transport_send(tx_buffer + tx_start, tx_length);
     tx_start += sent;
     tx_length -= sent;
-    if (sent == 0) return;
+    if (sent == 0) break;
   }
-  tx_start = 0;
+  if (is_cut) tx_length = 0; /* nobody is there to take it */
+  if (tx_length == 0) tx_start = 0;
 }
 
 /* Room for `bytes` more in tx_buffer. The host takes everything sooner or later, so this may wait. */
@@ -410,6 +425,7 @@ static void send_hello(void) {
 /* ---- sessions --------------------------------------------------------------------------------------------------- */
 
 static struct session* find_session(uint32_t id) {
+  if (id == NOBODY) return NULL;
   for (struct session* s = sessions; s; s = s->next)
     if (s->id == id) return s;
   return NULL;
@@ -516,7 +532,7 @@ static int start(uint32_t id, uint8_t* payload, size_t length) {
   if (flags != 0) return ENOTSUP;
   /* Each text takes at least its NUL. */
   if (argc == 0 || argc > length || envc > length) return EINVAL;
-  if (id == 0 || find_session(id)) return EEXIST;
+  if (id == NOBODY || find_session(id)) return EEXIST;
   char *at = (char*)payload + 16, *end = (char*)payload + length;
   char* cwd = next_text(&at, end);
   char **argv = calloc((size_t)argc + 1, sizeof *argv), **env = calloc((size_t)envc + 1, sizeof *env);
@@ -611,7 +627,7 @@ static int take_stdin(uint32_t id, const uint8_t* bytes, size_t length) {
 
 static void output_ended(struct session* s, int which) {
   close_fd(&s->out_fd[which]);
-  send_frame(which == 0 ? STDOUT_DATA : STDERR_DATA, s->id, NULL, 0);
+  if (s->id != NOBODY) send_frame(which == 0 ? STDOUT_DATA : STDERR_DATA, s->id, NULL, 0);
 }
 
 /* One read of a child's output into a frame; 0 when there is nothing more to do now. */
@@ -634,8 +650,10 @@ static int pump_output(struct session* s, int which) {
     output_ended(s, which);
     return 0;
   }
-  frame_header(which == 0 ? STDOUT_DATA : STDERR_DATA, s->id, (size_t)count);
-  s->credit[which] -= (uint32_t)count;
+  if (s->id != NOBODY) {
+    frame_header(which == 0 ? STDOUT_DATA : STDERR_DATA, s->id, (size_t)count);
+    s->credit[which] -= (uint32_t)count;
+  }
   if (s->ended) s->drain[which] -= count;
   return 1;
 }
@@ -646,9 +664,9 @@ static int finish(struct session* s) {
   for (int which = 0; which < 2; which++)
     if (s->out_fd[which] >= 0 && s->drain[which] == 0) output_ended(s, which);
   if (s->out_fd[0] >= 0 || s->out_fd[1] >= 0) return 0;
-  if (WIFSIGNALED(s->status))
+  if (s->id != NOBODY && WIFSIGNALED(s->status))
     send_exit(s->id, KIND_SIGNALLED, (uint32_t)WTERMSIG(s->status));
-  else
+  else if (s->id != NOBODY)
     send_exit(s->id, KIND_EXITED, (uint32_t)WEXITSTATUS(s->status));
   free_session(s);
   return 1;
@@ -743,16 +761,32 @@ static size_t header_have;
 static uint8_t* payload_buffer; /* of any frame but stdin data, which is passed on as it comes */
 static size_t payload_have;
 
+static void begin_again(void) {
+  header_have = payload_have = tx_start = tx_length = 0;
+  free(payload_buffer);
+  payload_buffer = NULL;
+  is_cut = 0;
+  transport_restart();
+  send_hello();
+}
+
 /* The channel's two ends disagree: end all sessions and begin again. */
 static void start_over(const char* why) {
   say("%s; starting over", why);
   signal_sessions(SIGKILL);
   while (sessions) free_session(sessions); /* reap() takes the children */
-  header_have = payload_have = tx_start = tx_length = 0;
-  free(payload_buffer);
-  payload_buffer = NULL;
-  transport_restart();
-  send_hello();
+  begin_again();
+}
+
+/* This guest is a clone, with another host end than its sessions had: what they run is its work, and goes on. */
+static void line_was_cut(void) {
+  for (struct session* s = sessions; s; s = s->next) {
+    s->id = NOBODY;
+    close_fd(&s->in_fd);
+    s->in_length = 0;
+    s->credit[0] = s->credit[1] = UINT32_MAX;
+  }
+  begin_again();
 }
 
 static void handle_frame(uint32_t type, uint32_t id, uint8_t* payload, size_t length) {
@@ -919,6 +953,7 @@ int main(void) {
 
   for (;;) {
     if (look) take_bytes(rx_buffer, transport_receive());
+    if (is_cut) line_was_cut();
     reap();
     int more = serve_sessions();
     if (more && tx_start + tx_length < BUFFER_BYTES / 2) continue; /* fill the buffer: a transfer costs an exit */

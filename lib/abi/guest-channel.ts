@@ -16,6 +16,9 @@
  *
  * OPEN starts a session: what waits in either direction is dropped, and the host is told. An agent writes it first.
  *
+ * A cut line: in a machine that was restored from a snapshot the session's host end is gone. READABLE and WRITABLE are then
+ * 0xFFFFFFFF, in the transfer page too, nothing moves, and the device has rung once; until the next OPEN.
+ *
  * DATA: read at most READABLE and write at most WRITABLE bytes. Reading past the end gives zeros, bytes written past
  * the end are lost; both are counted as the guest's mistake. `rep ins` moves up to 1 KiB an exit; KVM's emulator leaves
  * the guest once for *every element* of `rep outs`, so DATA is for small writes and for agents that can't find physical
@@ -65,6 +68,8 @@ export const GuestChannelValue = {
   COMMAND_RECEIVE: 2,
   COMMAND_SEND: 3,
   REFUSED: 0xffffffff,
+  /** READABLE and WRITABLE, after the far end of the session has gone. */
+  CUT: 0xffffffff,
   MAX_SEGMENTS: 255,
   MAX_TRANSFER_BYTES: 16 * 1024 * 1024,
   /** Put into COM2's receiver when the device rings. */

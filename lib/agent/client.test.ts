@@ -402,6 +402,16 @@ describe('the machine', () => {
     ]);
     expect(seeds[0]![2]).not.toBe(seeds[1]![2]);
   });
+
+  it('that was restored is made one of its own when its agent comes', async () => {
+    const { client, agent } = connect();
+    const ready = client.readyAsClone({ wallMs: () => 1.5 });
+    agent.boot();
+    await ready;
+    expect(agent.controls.map(({ type }) => type)).toEqual([FrameType.RESEED, FrameType.SET_CLOCK]);
+    await client.readyAsClone();
+    expect(agent.controls.map(({ type }) => type).slice(2)).toEqual([FrameType.RESEED]);
+  });
 });
 
 function hello(): Uint8Array {

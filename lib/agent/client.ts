@@ -158,6 +158,22 @@ export class AgentClient {
   }
 
   /**
+   * Waits for the agent of a restored guest and makes it one of its own: its random numbers are not those of its siblings any more,
+   * and its clock is `wallMs`, where that is given (for a machine that was restored with `clock: 'step'`).
+   *
+   * @throws as ready()
+   */
+  async readyAsClone(
+    options: Parameters<AgentClient['ready']>[0] & { wallMs?: () => number } = {},
+  ): Promise<GuestHello> {
+    const { wallMs, ...waiting } = options;
+    const hello = await this.ready(waiting);
+    this.reseed();
+    if (wallMs) this.setClock(wallMs());
+    return hello;
+  }
+
+  /**
    * Mixes randomness of the host into the guest's: a clone of a machine has the same generator as its siblings. Kernels that
    * know the generation ID (chipset/generation-id.ts) have done so by themselves before; it does no harm twice.
    */

@@ -319,4 +319,48 @@ describe('ChannelPort: saved state', () => {
     asleep.channel.send(Uint8Array.of(1));
     expect(asleep.rings).toBe(1);
   });
+
+  it('is cut for a new host end: the guest is rung, nothing moves and nothing is written until it opens again', () => {
+    const from = new Rig();
+    from.cpu.outl(COMMAND, OPEN);
+    from.channel.credit(10);
+    from.channel.send(Buffer.from('the rest of a frame'));
+    // Its transfer page is at 0x1000.
+    expect(from.transfer(RECEIVE, [[0x4000, 4]])).toEqual([4, 15, 10]);
+    const to = new Rig();
+    to.channel.restoreState(from.channel.saveState());
+    to.channel.cut();
+    expect(to.rings).toBe(1);
+    to.channel.send(Buffer.from('nobody takes it'));
+    to.channel.credit(5);
+    expect([to.cpu.inl(READABLE), to.cpu.inl(WRITABLE)]).toEqual([REFUSED, REFUSED]);
+    const before = to.memory.read(0, 0x1000);
+    expect(to.transfer(SEND, [[0x4000, 4]])).toEqual([0, REFUSED, REFUSED]);
+    expect(to.transfer(RECEIVE, [[0x4000, 4]])).toEqual([0, REFUSED, REFUSED]);
+    expect(to.memory.read(0, 0x1000)).toEqual(before);
+    expect([to.opens, to.receivedBytes.length]).toEqual([0, 0]);
+    to.cpu.outl(COMMAND, OPEN);
+    expect(to.opens).toBe(1);
+    to.channel.credit(7);
+    to.channel.send(Buffer.from('new'));
+    expect([to.cpu.inl(READABLE), to.cpu.inl(WRITABLE)]).toEqual([3, 7]);
+  });
+
+  it('is not cut where no session was open', () => {
+    const rig = new Rig();
+    rig.channel.cut();
+    expect(rig.rings).toBe(0);
+    expect([rig.cpu.inl(READABLE), rig.cpu.inl(WRITABLE)]).toEqual([0, 0]);
+  });
+
+  it('of a session that was opened while nobody listened is told once, to the first who does', () => {
+    const rig = new Rig();
+    rig.channel.onOpen = undefined;
+    rig.cpu.outl(COMMAND, OPEN);
+    expect(rig.opens).toBe(0);
+    for (let time = 0; time < 2; time++) {
+      rig.channel.onOpen = () => rig.opens++;
+      expect(rig.opens).toBe(1);
+    }
+  });
 });

@@ -41,7 +41,10 @@ export interface ChannelHostEnd {
   onReceive: ((bytes: Uint8Array) => void) | undefined;
   /** Called when at most half the high-water mark waits again, after a `send` that answered false. */
   onDrain: (() => void) | undefined;
-  /** Called when an agent in the guest opens a session: what waited is gone, credit is 0 until given again. */
+  /**
+   * Called when an agent in the guest opens a session: what waited is gone, credit is 0 until given again. One that was opened
+   * while nobody listened is told to the first who does.
+   */
   onOpen: (() => void) | undefined;
 }
 
@@ -63,7 +66,10 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
   readonly name = 'channel';
   onReceive: ((bytes: Uint8Array) => void) | undefined;
   onDrain: (() => void) | undefined;
-  onOpen: (() => void) | undefined;
+  #onOpen: (() => void) | undefined;
+  #isUnheard = false;
+  /** The session's host end went with the process that had it. */
+  #isCut = false;
 
   readonly #options: ChannelPortOptions;
   readonly #highWaterBytes: number;
@@ -88,6 +94,28 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
 
   // The host's side.
 
+  get onOpen(): (() => void) | undefined {
+    return this.#onOpen;
+  }
+
+  set onOpen(callback: (() => void) | undefined) {
+    this.#onOpen = callback;
+    if (callback === undefined || !this.#isUnheard) return;
+    this.#isUnheard = false;
+    callback();
+  }
+
+  /** Tells an agent that has a session open that it has to open another: its host end is a new one, which knows nothing of it. */
+  cut(): void {
+    if (this.#state.sessions === 0) return;
+    // Transfers that come before it knows still answer in its page.
+    const { page } = this.#state;
+    this.reset();
+    this.#state.page = page;
+    this.#isCut = true;
+    this.#ring();
+  }
+
   get pendingBytes(): number {
     return this.#toGuest.length;
   }
@@ -97,6 +125,8 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
   }
 
   send(bytes: Uint8Array): boolean {
+    // There is nobody yet: the next session would find the rest of a frame.
+    if (this.#isCut) return true;
     this.#toGuest.push(bytes);
     if (this.#state.owesReadable && this.#toGuest.length > 0) {
       this.#state.owesReadable = false;
@@ -109,6 +139,7 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
 
   credit(bytes: number): void {
     if (!Number.isSafeInteger(bytes) || bytes < 0) throw new RangeError(`credit of ${bytes} bytes`);
+    if (this.#isCut) return;
     this.#state.creditBytes = Math.min(this.#state.creditBytes + bytes, MAX_CREDIT_BYTES);
     if (this.#state.owesWritable && this.#state.creditBytes > 0) {
       this.#state.owesWritable = false;
@@ -178,6 +209,7 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
     this.#state.page = 0;
     this.#state.creditBytes = 0;
     this.#state.owesReadable = this.#state.owesWritable = false;
+    this.#isCut = this.#isUnheard = false;
     this.#drained();
   }
 
@@ -185,7 +217,7 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
     return channelFormat.save({ ...this.#state, toGuest: this.#toGuest.copy() });
   }
 
-  /** For the guest the session goes on. Its host end is a new one, and has to know what it has to go on with. */
+  /** For the guest the session goes on, until cut() tells it otherwise. */
   restoreState(part: SavedPart): void {
     const { toGuest, ...state } = channelFormat.load(part);
     Object.assign(this.#state, state);
@@ -203,7 +235,8 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
       case GuestChannelValue.COMMAND_OPEN:
         this.reset();
         this.#state.sessions++;
-        this.onOpen?.();
+        this.#isUnheard = this.#onOpen === undefined;
+        this.#onOpen?.();
         return;
       case GuestChannelValue.COMMAND_RECEIVE:
       case GuestChannelValue.COMMAND_SEND:
@@ -270,12 +303,14 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
   }
 
   #tellReadable(): number {
+    if (this.#isCut) return GuestChannelValue.CUT;
     const waiting = Math.min(this.#toGuest.length, 0xffffffff);
     this.#state.owesReadable = waiting === 0;
     return waiting;
   }
 
   #tellWritable(): number {
+    if (this.#isCut) return GuestChannelValue.CUT;
     this.#state.owesWritable = this.#state.creditBytes === 0;
     return this.#state.creditBytes;
   }

@@ -13,7 +13,7 @@ import { GuestChannel, GuestChannelValue } from '../abi/guest-channel.js';
 import { GPE0_LENGTH_BYTES, Gsi, Port, UART_PORT_COUNT } from '../abi/ports.js';
 import { GiB } from '../base/units.js';
 import { chipsetAcpi } from './acpi-devices.js';
-import { ChannelPort, type ChannelHostEnd } from './channel-port.js';
+import { ChannelPort } from './channel-port.js';
 import { GenerationId, generationIdAcpi } from './generation-id.js';
 import { I8042, I8042_COMMAND_OFFSET } from './i8042.js';
 import { PmTimer } from './pm-timer.js';
@@ -68,7 +68,7 @@ export class PcChipset implements Savable {
   readonly rtc: RtcCmos;
   readonly power: PowerManagement;
   /** The host's end of the guest channel. */
-  readonly channel: ChannelHostEnd;
+  readonly channel: ChannelPort;
   /** Where there are ACPI tables: begin() with them. */
   readonly generation: GenerationId;
   /** What the devices add to the DSDT. */

@@ -516,6 +516,7 @@ export class Machine implements AsyncDisposable {
     this.#isRestored = false;
     for (const device of this.#devices.quiescables) device.resume();
     this.#board.pci?.resume();
+    this.#board.chipset.channel.cut();
   }
 
   /** Memory that is still in a snapshot can't be had: no vCPU runs any more by now. */
