@@ -59,7 +59,7 @@ export async function openRestore(dir: string, options: RestoreOptions): Promise
   } catch (error) {
     space?.close();
     kvm?.close();
-    await plan.reader.close();
+    await plan.abandon();
     throw error;
   }
 }
@@ -70,7 +70,7 @@ export async function closeRestore({ plan, kvm, devices, space }: RestoreParts, 
   memory.close();
   await devices.release(space);
   kvm.close();
-  await plan.reader.close();
+  await plan.abandon();
 }
 
 export interface RestoredOn {
@@ -109,7 +109,7 @@ export async function restoreOn(
     const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, mask });
     for (const note of notes) config.logger.log('info', note);
     // It may be one of several now, whose random numbers must not be the same.
-    if (plan.kind === 'kernel') board.chipset.generation.renew();
+    if (plan.kind !== 'flat') board.chipset.generation.renew();
     return { board, time, phases };
   } catch (error) {
     await board.close();
