@@ -175,8 +175,10 @@ export class Machine implements AsyncDisposable {
       // What the lack of its memory looks like where it was met says less.
       const reason = memory.failure ?? error;
       restoring?.fail(reason);
-      if (machine.#hasBoard()) await machine.close().catch(() => undefined);
-      else await closeRestore(parts, memory);
+      if (machine.#hasBoard()) {
+        await machine.close().catch(() => undefined);
+        await parts.plan.abandon();
+      } else await closeRestore(parts, memory);
       throw reason;
     }
   }
@@ -199,7 +201,8 @@ export class Machine implements AsyncDisposable {
    *
    * @throws TypeError or RangeError for a mistake in the options; VmmError ERR_STATE (the machine has ended), ERR_SNAPSHOT_REFUSED (a
    *   device refuses, or the pause would be longer than was promised; its `cure` says what would do), ERR_SNAPSHOT_PARENT,
-   *   ERR_PAGER; SystemError naming what could not be written; AbortError. The machine goes on then, and nothing is left.
+   *   ERR_PAGER; SystemError naming what could not be written; AbortError. The machine goes on then, and nothing is left but the
+   *   image of a disk to which the guest has written since an instant that came to nothing: it is that disk now.
    */
   async snapshot(dir: string, options: SnapshotOptions = {}): Promise<Snapshot> {
     checkSnapshotOptions(dir, options);

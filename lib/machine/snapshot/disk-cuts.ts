@@ -1,18 +1,28 @@
 /**
  * All disks of a machine cut at one instant, so that disk and memory of a snapshot agree: prepared while the guest runs, taken at
- * rest, made durable while it runs again. What a disk that can't be cut has kept the others from is undone.
+ * rest, made durable while it runs again. What a disk that can't be cut has kept the others from is undone; what a snapshot that
+ * failed after its instant has left is released.
  */
+import type { Clock } from '../../base/clock.js';
 import type { SavedPart } from '../../base/saved-state.js';
 import { beginCut, type CutOptions, type DiskCut, diskReferenceState, type PendingCut } from '../../vsp/index.js';
 
 type CutHost = Parameters<typeof beginCut>[0];
 
+interface Cut {
+  readonly pending: PendingCut;
+  /** While the disk is cut. */
+  taken?: DiskCut | undefined;
+}
+
+/** A disk that does not let go of its new image by then keeps it. */
+const RELEASE_NS = 10_000_000_000n;
+
 export class DiskCuts {
-  readonly #pending: readonly PendingCut[];
-  #taken: DiskCut[] | undefined;
+  readonly #cuts: readonly Cut[];
 
   private constructor(pending: readonly PendingCut[]) {
-    this.#pending = pending;
+    this.#cuts = pending.map((each) => ({ pending: each }));
   }
 
   /** @throws VmmError ERR_SNAPSHOT_REFUSED, AbortError */
@@ -21,38 +31,68 @@ export class DiskCuts {
     try {
       for (const disk of disks) pending.push(await beginCut(disk, options));
     } catch (error) {
-      await Promise.all(pending.map((cut) => cut.cancel()));
+      await Promise.allSettled(pending.map((cut) => cut.cancel()));
       throw error;
     }
     return new DiskCuts(pending);
   }
 
-  /** With all disks at rest. @throws VmmError of the disk that refused; all are as they were then. */
+  /**
+   * With all disks at rest.
+   *
+   * @throws VmmError of the disk that refused; all are as they were then, but for one that can't be changed back: undo() tries it
+   *   again, and it goes on in its new image.
+   */
   async take(): Promise<void> {
-    const taken: DiskCut[] = [];
     try {
-      for (const cut of this.#pending) taken.push(await cut.take());
+      for (const cut of this.#cuts) cut.taken = await cut.pending.take();
     } catch (error) {
-      for (const cut of taken.reverse()) await cut.undo();
+      await this.undo().catch(() => undefined);
       throw error;
     }
-    this.#taken = taken;
   }
 
-  /** Still at rest: the instant is given up. */
+  /** Still at rest: the instant is given up. @throws VmmError of the first disk that stays cut; the others are not. */
   async undo(): Promise<void> {
-    const taken = this.#taken?.splice(0) ?? [];
-    for (const cut of taken.reverse()) await cut.undo();
+    const failures: unknown[] = [];
+    for (const cut of [...this.#cuts].reverse()) {
+      try {
+        await cut.taken?.undo();
+        cut.taken = undefined;
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw failures[0];
   }
 
-  /** When it was never taken. */
+  /** Of the disks that are not cut: what was prepared goes. */
   async cancel(): Promise<void> {
-    if (this.#taken === undefined) await Promise.all(this.#pending.map((cut) => cut.cancel()));
+    await Promise.all(this.#cuts.map((cut) => (cut.taken === undefined ? cut.pending.cancel() : undefined)));
   }
 
-  /** What the snapshot keeps of each disk, once that is durable. @throws SystemError */
+  /** What the snapshot keeps of each disk, once that is durable. @throws SystemError; nothing writes any more then. */
   async durable(): Promise<SavedPart[]> {
-    const cuts = this.#taken ?? [];
-    return await Promise.all(cuts.map(async (cut) => diskReferenceState.save(await cut.durable())));
+    const taken = this.#cuts.flatMap((cut) => cut.taken ?? []);
+    const written = await Promise.allSettled(taken.map((cut) => cut.durable()));
+    return written.map((each) => {
+      if (each.status === 'rejected') throw each.reason;
+      return diskReferenceState.save(each.value);
+    });
+  }
+
+  /**
+   * The snapshot failed after its instant: what was kept for it goes, while the machine runs. A disk to whose new image the guest may
+   * have written goes on in it, as after a snapshot that succeeded. It ends in bounded time by the given clock. Idempotent; nothing
+   * happens when the cuts were never taken, or were undone.
+   *
+   * @throws VmmError of the first disk that was to go back to what it was and could not; it goes on in its new image.
+   */
+  async release(clock: Clock): Promise<void> {
+    const end = new AbortController();
+    const timer = clock.setTimer(RELEASE_NS, () => end.abort(new Error('disks take too long')));
+    const released = await Promise.allSettled(this.#cuts.map((cut) => cut.taken?.release(end.signal)));
+    timer.cancel();
+    for (const each of released) if (each.status === 'rejected') throw each.reason;
   }
 }

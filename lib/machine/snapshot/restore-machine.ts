@@ -59,7 +59,7 @@ export async function openRestore(dir: string, options: RestoreOptions): Promise
   } catch (error) {
     space?.close();
     kvm?.close();
-    await plan.reader.close();
+    await plan.abandon();
     throw error;
   }
 }
@@ -70,7 +70,7 @@ export async function closeRestore({ plan, kvm, devices, space }: RestoreParts, 
   memory.close();
   await devices.release(space);
   kvm.close();
-  await plan.reader.close();
+  await plan.abandon();
 }
 
 export interface RestoredOn {

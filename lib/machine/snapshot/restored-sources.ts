@@ -1,60 +1,60 @@
 /**
- * What the devices of a restored machine stand on: what the caller says, else what the snapshot has of a disk, else what its
- * description names, as far as a description is enough to open it again.
+ * What the devices of a restored machine stand on where its caller does not say: networks by the names in their descriptions, as
+ * far as these are enough. A snapshot may be anybody's, so no description makes a file or socket be opened: a disk stands on what
+ * its reference is checked to be (restore-plan.ts), and a console port needs an override.
  */
 import { VmmError } from '../../base/errors.js';
 import {
   type BlockSource,
+  callbackConsole,
   type ConsoleSource,
-  fileConsole,
-  fileDisk,
+  type EntropySource,
   hostEntropy,
+  memoryDisk,
   type NetSource,
   networkSwitch,
   passt,
-  qcow2Disk,
   tap,
-  unixSocketConsole,
 } from '../../vsp/index.js';
 
 type Description = Readonly<Record<string, unknown>>;
 
-/** @throws VmmError ERR_SNAPSHOT naming a device whose backend the snapshot can't name. */
-export function diskSource(id: string, { kind, path }: Description): BlockSource {
-  if (typeof path === 'string') {
-    if (kind === 'file') return fileDisk(path);
-    if (kind === 'qcow2') return qcow2Disk(path);
-  }
-  throw unknown('disk', id, kind, 'disks');
-}
+/** Backends by the devices' ids. These are never opened: for a look at all the rest of a configuration. */
+export const STAND_INS = {
+  disks: (_id: string): BlockSource => memoryDisk(512),
+  nics: (_id: string): NetSource => networkSwitch('none'),
+  console: (_id: string): ConsoleSource => callbackConsole(() => undefined),
+  entropy: (): EntropySource => hostEntropy(),
+};
 
-/** @throws VmmError ERR_SNAPSHOT */
-export function netSource(id: string, { kind, name, forwards }: Description): NetSource {
-  if (kind === 'passt' && (forwards === undefined || forwards === '')) return passt();
+/**
+ * The same tap or switch, by its name; a passt without forwards, with the bounds that it had. Of a recorder what it recorded: its
+ * file is the saved machine's.
+ *
+ * @throws VmmError ERR_SNAPSHOT naming a nic whose network the snapshot can't name; RangeError for a name that is none.
+ */
+export function netSource(id: string, description: Description): NetSource {
+  const { kind, name, forwards, hostLoopback, mtuBytes, around } = description;
+  if (kind === 'recorder' && isDescription(around) && around['kind'] !== 'recorder') return netSource(id, around);
+  if (kind === 'passt' && forwards === '' && typeof hostLoopback === 'boolean' && typeof mtuBytes === 'number') {
+    return passt({ hostLoopback, mtuBytes });
+  }
   if (typeof name === 'string') {
     if (kind === 'tap') return tap(name);
     if (kind === 'switch') return networkSwitch(name);
   }
-  throw unknown('nic', id, kind, 'nics');
+  throw unnamed('nic', id, kind, 'nics');
 }
 
-/** @throws VmmError ERR_SNAPSHOT */
-export function consoleSource(id: string, { kind, path }: Description): ConsoleSource {
-  if (typeof path === 'string') {
-    if (kind === 'file') return fileConsole(path);
-    if (kind === 'unix-socket') return unixSocketConsole(path);
-  }
-  throw unknown('console port', id, kind, 'console');
-}
-
-export { hostEntropy };
-
-function unknown(what: string, id: string, kind: unknown, option: string): VmmError {
+/** For a device whose backend is not opened again by itself. */
+export function unnamed(what: string, id: string, kind: unknown, option: string): VmmError {
   return new VmmError(
     'ERR_SNAPSHOT',
-    `the ${what} '${id}' stood on '${String(kind)}', which can't be opened again by itself`,
-    {
-      cure: `overrides: { ${option}: { '${id}': ... } }`,
-    },
+    `the ${what} '${id}' stood on '${String(kind)}', which is not opened again by itself`,
+    { cure: `overrides: { ${option}: { '${id}': ... } }` },
   );
+}
+
+function isDescription(value: unknown): value is Description {
+  return typeof value === 'object' && value !== null;
 }

@@ -50,8 +50,9 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
   const parentDir = options.parent;
   const writer = await SnapshotWriter.create(dir, { memory: space, compress, parent: parentDir, signal, clock });
   let epoch: Epoch | undefined;
+  let subject: MachineSubject | undefined;
   try {
-    const subject = new MachineSubject(machine, {
+    subject = new MachineSubject(machine, {
       generation: writer.id,
       folder: writer.draftFolder,
       onInstant: () => {
@@ -94,6 +95,7 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
     };
   } catch (error) {
     if (epoch !== undefined) lineage.drop(epoch);
+    await subject?.release();
     await writer.abort().catch(() => undefined);
     throw error;
   }

@@ -116,6 +116,12 @@ export class MachineSubject implements SaveSubject {
     return (await this.#cuts?.durable()) ?? [];
   }
 
+  /** The snapshot failed, perhaps after the stop that was kept: disks let go of what was kept for it. Idempotent. */
+  async release(): Promise<void> {
+    const { clock } = this.#machine.config;
+    await this.#cuts?.release(clock).catch((error: unknown) => this.#warn('a disk stays cut', error));
+  }
+
   #warn(what: string, error: unknown): void {
     this.#machine.config.logger.log('warn', `${this.#machine.config.name}: ${what}: ${String(error)}`);
   }

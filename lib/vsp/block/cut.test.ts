@@ -2,15 +2,16 @@ import { appendFileSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSyn
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
 import { HostVector } from '../../memory/io-vector.js';
-import { beginCut } from './cut.js';
+import { beginCut, type CutHost, type DiskCut } from './cut.js';
 import { ended } from './disk-model.js';
 import { diskReferenceState, restoreDisk, type DiskReference } from './disk-reference.js';
 import { faultyDisk } from './faulty.js';
 import { fileDisk } from './file.js';
 import { memoryDisk } from './memory.js';
-import { BlockProvider } from './provider.js';
+import { BlockProvider, type BlockProviderOptions } from './provider.js';
 import { createQcow2Overlay, qcow2Disk } from './qcow2/index.js';
 import type { BlockSource } from './source.js';
 import { TestingEngine } from './testing-engine.js';
@@ -27,11 +28,10 @@ let folder: string;
 beforeEach(() => (folder = mkdtempSync(path.join(tmpdir(), 'vivarium-cut-'))));
 afterEach(() => rmSync(folder, { recursive: true }));
 const inFolder = (name: string): string => path.join(folder, name);
+const imageOf = (generation: string): string =>
+  readdirSync(folder).find((name) => name.endsWith(`.${generation}.qcow2`))!;
 
-interface DiskOptions {
-  readonly readOnly?: boolean;
-  readonly copyOnWrite?: { readonly maxBytes: number };
-}
+type DiskOptions = Pick<BlockProviderOptions, 'readOnly' | 'copyOnWrite' | 'limits' | 'clock'>;
 
 function open(source: BlockSource, options: DiskOptions = {}): Promise<BlockProvider> {
   return BlockProvider.open(source, { id: 'root', engine: new TestingEngine(), logger: silentLogger, ...options });
@@ -49,6 +49,15 @@ async function read(disk: BlockProvider, offset: number): Promise<number> {
   return data.bytes[0]!;
 }
 
+/** A disk as its cut sees it, to be changed for a test. */
+function cutHostOf({ id, readOnly, geometry, source, keepsContents }: BlockProvider): CutHost {
+  const never = (): never => {
+    throw new Error('not to be called');
+  };
+  return { id, readOnly, geometry, source, keepsContents, ...NEW, freeze: never, rebind: never, flushNow: never };
+}
+const NEW = { copiesOnWrite: false, changes: 0 };
+
 /** As a snapshot does it: the guest asks for more while the disk is at rest. */
 async function cut(disk: BlockProvider, generation: string): Promise<DiskReference> {
   const pending = await beginCut(disk, { generation, folder });
@@ -64,7 +73,7 @@ async function cut(disk: BlockProvider, generation: string): Promise<DiskReferen
 
 async function restored(reference: DiskReference, options?: DiskOptions, source?: BlockSource): Promise<BlockProvider> {
   const found = await restoreDisk(reference, { folder, clone: CLONE });
-  const disk = await open(found.source ?? source!, options);
+  const disk = await open(source ?? found.source!, options);
   if (found.changes) disk.fill(found.changes);
   return disk;
 }
@@ -86,16 +95,27 @@ describe('a disk that is cut', () => {
     const second = await cut(disk, SECOND);
     await write(disk, PIECE, 3);
     for (const generation of [FIRST, SECOND]) {
-      const image = readdirSync(folder).find((name) => name.endsWith(`.${generation}.qcow2`))!;
+      const image = imageOf(generation);
       expect(image.split('.').filter((part) => part.includes('-'))).toHaveLength(1);
       expect(statSync(inFolder(image)).mode & 0o777).toBe(0o600);
     }
     expect([await read(disk, 0), await read(disk, PIECE), await read(disk, 2 * PIECE)]).toEqual([99, 3, 7]);
 
     const clone = await restored(reference);
+    expect(
+      imageOf(CLONE)
+        .split('.')
+        .filter((part) => part.includes('-')),
+    ).toHaveLength(1);
     expect([await read(clone, 0), await read(clone, PIECE), await read(clone, 2 * PIECE)]).toEqual([7, 1, 7]);
     await write(clone, 0, 55);
+    rmSync(inFolder(imageOf(CLONE)));
     const next = await restored(second);
+    expect(
+      imageOf(CLONE)
+        .split('.')
+        .filter((part) => part.includes('-')),
+    ).toHaveLength(1);
     expect([await read(next, 0), await read(next, PIECE)]).toEqual([99, 2]);
     expect([await read(disk, 0), await read(clone, 0)]).toEqual([99, 55]);
     await Promise.all([disk.close(), clone.close(), next.close()]);
@@ -122,6 +142,97 @@ describe('a disk that is cut', () => {
     });
   });
 
+  it.each([
+    ['raw', () => fileDisk(inFolder('disk')), {}],
+    ['in memory', () => memoryDisk(SIZE), {}],
+    ['only read', () => fileDisk(inFolder('disk')), { readOnly: true }],
+    ['with changes in memory', () => fileDisk(inFolder('disk')), { copyOnWrite: { maxBytes: SIZE } }],
+  ])(
+    '%s: is not when it was rebound meanwhile, and stands on what its user gave it',
+    async (_name, source, options) => {
+      for (const name of ['disk', 'other']) writeFileSync(inFolder(name), new Uint8Array(SIZE).fill(7));
+      const other = fileDisk(inFolder('other'));
+      const disk = await open(source(), options);
+      const pending = await beginCut(disk, { generation: FIRST, folder });
+      await disk.rebind(other);
+      await disk.prepare();
+      const why = { code: 'ERR_SNAPSHOT_REFUSED', message: expect.stringContaining('rebound') as string };
+      await expect(pending.take()).rejects.toMatchObject(why);
+      await pending.cancel();
+      expect(disk.source).toBe(other);
+      expect(readdirSync(folder)).toEqual(['disk', 'other']);
+      await disk.close();
+    },
+  );
+
+  it('is not when a change of its backend stands before it in the queue', async () => {
+    for (const name of ['disk', 'other']) writeFileSync(inFolder(name), new Uint8Array(SIZE).fill(7));
+    const other = fileDisk(inFolder('other'));
+    const disk = await open(fileDisk(inFolder('disk')));
+    const pending = await beginCut(disk, { generation: FIRST, folder });
+    await disk.prepare();
+    const rebound = disk.rebind(other);
+    await expect(pending.take()).rejects.toMatchObject({ code: 'ERR_SNAPSHOT_REFUSED' });
+    await rebound;
+    expect(disk.source).toBe(other);
+    expect(readdirSync(folder)).toEqual(['disk', 'other']);
+    await disk.close();
+  });
+
+  it('released later goes back to what it was, unless the guest has written since', async () => {
+    writeFileSync(inFolder('disk'), new Uint8Array(SIZE).fill(7));
+    const disk = await open(fileDisk(inFolder('disk')));
+    const take = async (generation: string): Promise<DiskCut> => {
+      const pending = await beginCut(disk, { generation, folder });
+      await disk.prepare();
+      const taken = await pending.take();
+      disk.resume();
+      return taken;
+    };
+    const vain = await take(FIRST);
+    expect(await read(disk, 0)).toBe(7);
+    await vain.release();
+    await vain.release();
+    expect(disk.contract.backend).toMatchObject({ kind: 'file' });
+    expect(readdirSync(folder)).toEqual(['disk']);
+    const used = await take(SECOND);
+    await write(disk, 0, 1);
+    await used.release();
+    expect(disk.contract.backend).toMatchObject({ kind: 'qcow2' });
+    expect(readdirSync(folder)).toEqual(['disk', imageOf(SECOND)]);
+    expect(await read(disk, 0)).toBe(1);
+    // What its user does with it afterwards is no business of the cut's.
+    await disk.rebind(memoryDisk(SIZE));
+    await used.release();
+    expect(readdirSync(folder)).toEqual(['disk', imageOf(SECOND)]);
+    await disk.close();
+  });
+
+  it('waits for a flush no longer than its signal lets it, and stands in no line of the guest', async () => {
+    writeFileSync(inFolder('disk'), new Uint8Array(SIZE).fill(7));
+    const limits = { operationsPerSecond: 1, operationsBurst: 1 };
+    const disk = await open(fileDisk(inFolder('disk')), { limits, clock: new ManualClock() });
+    const late: Promise<unknown>[] = [];
+    for (let at = 0; at < 3; at++) {
+      const data = new HostVector(new Uint8Array(PIECE));
+      late.push(ended((done) => disk.read(at * PIECE, data, done)));
+    }
+    expect(disk.inspect().paced).toBe(2);
+    const pending = await beginCut(disk, { generation: FIRST, folder });
+    await pending.cancel();
+    expect(disk.inspect().paced).toBe(2);
+
+    const end = new AbortController();
+    const held = { ...cutHostOf(disk), flushNow: () => end.abort() };
+    await expect(beginCut(held, { generation: FIRST, folder, signal: end.signal })).rejects.toMatchObject({
+      code: 'ERR_ABORTED',
+    });
+    expect(readdirSync(folder)).toEqual(['disk']);
+    disk.abandon();
+    await Promise.all(late);
+    await disk.close();
+  });
+
   it('in memory: its contents are those of the instant', async () => {
     const disk = await open(memoryDisk(SIZE));
     await write(disk, 0, 1);
@@ -144,7 +255,7 @@ describe('a disk that is cut', () => {
     await write(disk, PIECE, 1);
     await ended((done) => disk.writeZeroes(2 * PIECE, PIECE, true, done));
     const reference = await cut(disk, FIRST);
-    const clone = await restored(reference, options, fileDisk(inFolder('base')));
+    const clone = await restored(reference, options);
     const seen = [await read(clone, 0), await read(clone, PIECE), await read(clone, 2 * PIECE), await read(disk, 0)];
     expect(seen).toEqual([7, 1, 0, 99]);
     await expect(restored(reference, {}, memoryDisk(SIZE))).rejects.toThrow(/disk root keeps no changes/);
@@ -161,7 +272,9 @@ describe('a disk that is cut', () => {
     const taken = await (await beginCut(disk, { generation: FIRST, folder })).take();
     const reference = await taken.durable();
     expect(reference).toMatchObject({ kind: 'base', base: { path: inFolder('base'), fileBytes: SIZE } });
-    expect(await restoreDisk(reference, { folder, clone: CLONE })).toEqual({});
+    const { source, ...nothing } = await restoreDisk(reference, { folder, clone: CLONE });
+    expect([source!.describe(), nothing]).toEqual([{ kind: 'file', path: inFolder('base') }, {}]);
+    expect(await restoreDisk(reference, { folder, clone: CLONE, isOverridden: true })).toEqual({});
     await disk.close();
     expect(readdirSync(folder)).toEqual(['base']);
   });

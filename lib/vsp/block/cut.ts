@@ -8,16 +8,17 @@
  *   read-only              a reference with size and time of change
  *   anything else          refused by name
  *
- *   begin (machine runs: image made, flush) -> take (at rest) -> durable (machine runs) | undo (still at rest)
- *                                          \-> cancel
+ *   begin (machine runs: image made, flush) -> take (at rest) -> durable (machine runs), release where that was in vain
+ *                                          \-> cancel       \-> undo (still at rest)
  */
 import { rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { AbortError, VmmError } from '../../base/errors.js';
+import { untilAborted } from '../../base/turn-queue.js';
 import type { BackendDescription } from '../contract.js';
 import { writeContents } from './contents-file.js';
 import type { BlockDone, BlockError } from './contract.js';
-import type { DiskReference, FileFacts } from './disk-reference.js';
+import { imageBeside, type DiskReference, type FileFacts } from './disk-reference.js';
 import type { RebindOptions, RebindReport } from './rebind.js';
 import type { BlockSource } from './source.js';
 import type { FrozenUnits } from './unit-store.js';
@@ -27,15 +28,18 @@ export interface CutHost {
   readonly id: string;
   readonly readOnly: boolean;
   readonly geometry: { readonly sizeBytes: number };
-  /** What it stands on. */
+  /** What it stands on, from the moment of a change of that on. */
   readonly source: BlockSource;
   /** What is in memory and nowhere else: the disk's contents, or its changed blocks. */
   freeze(): FrozenUnits | undefined;
   /** The guest's changes go to an overlay in memory. */
   readonly copiesOnWrite: boolean;
   readonly keepsContents: boolean;
+  /** Requests that change data and have started. With nothing in flight it tells whether there were any since. */
+  readonly changes: number;
   rebind(source: BlockSource, options?: RebindOptions): Promise<RebindReport>;
-  flush(done: BlockDone): void;
+  /** It waits for none of the guest's limits. */
+  flushNow(done: BlockDone): void;
 }
 
 export interface CutOptions {
@@ -50,14 +54,30 @@ export interface CutOptions {
 export interface DiskCut {
   /** Resolves when all that the snapshot needs of the disk is durable. */
   durable(): Promise<DiskReference>;
-  /** Still at rest: as if nothing had been. Nothing happens later, when the guest has changes in the new image. */
+  /**
+   * Still at rest: as if nothing had been.
+   *
+   * @throws VmmError of what refused the change back; the machine goes on in the new image then.
+   */
   undo(): Promise<void>;
+  /**
+   * Later, while the machine runs, when the snapshot came to nothing: what was kept for it is let go. A new image into which the guest
+   * may have written is its disk and stays; else the disk goes back to the one below, and the image is deleted. Idempotent.
+   *
+   * @throws VmmError of what refused the change back, AbortError; the image stays then, which does no harm.
+   */
+  release(signal?: AbortSignal): Promise<void>;
 }
 
 export interface PendingCut {
-  /** With the disk at rest (prepare). @throws VmmError of what refused the change; the disk is as it was then. */
+  /**
+   * With the disk at rest (prepare).
+   *
+   * @throws VmmError ERR_SNAPSHOT_REFUSED for a disk that was rebound since, of what refused the change; AbortError. The disk is
+   *   as it was then.
+   */
   take(): Promise<DiskCut>;
-  /** Instead of take(). */
+  /** Instead of take(). An image that the disk stands on is never deleted. */
   cancel(): Promise<void>;
 }
 
@@ -69,82 +89,104 @@ export async function beginCut(disk: CutHost, options: CutOptions): Promise<Pend
   return imageCut(disk, options);
 }
 
+function refusal(disk: CutHost, why: string, cause?: unknown): VmmError {
+  return new VmmError('ERR_SNAPSHOT_REFUSED', `disk ${disk.id} can't be cut: ${why}`, { cause });
+}
+
+const REBOUND = 'it was rebound meanwhile';
+
 function readOnlyCut(disk: CutHost): PendingCut {
-  const durable = async (): Promise<DiskReference> => ({ id: disk.id, kind: 'base', base: await baseOf(disk.source) });
-  return { take: () => Promise.resolve({ durable, undo: nothing }), cancel: nothing };
+  const { source } = disk;
+  const durable = async (): Promise<DiskReference> => ({ id: disk.id, kind: 'base', base: await baseOf(source) });
+  const take = (): Promise<DiskCut> => {
+    if (disk.source !== source) return Promise.reject(refusal(disk, REBOUND));
+    return Promise.resolve({ durable, undo: nothing, release: nothing });
+  };
+  return { take, cancel: nothing };
 }
 
 function contentsCut(disk: CutHost, { folder, signal }: CutOptions): PendingCut {
   const name = `disk-${disk.id}.contents`;
   const file = path.join(folder, name);
+  const { source } = disk;
   const take = (): Promise<DiskCut> => {
-    const frozen = disk.freeze()!;
+    const frozen = disk.source === source ? disk.freeze() : undefined;
+    if (frozen === undefined) return Promise.reject(refusal(disk, REBOUND));
     const { sizeBytes } = disk.geometry;
+    const { copiesOnWrite } = disk;
     const durable = async (): Promise<DiskReference> => {
       try {
         const written = await writeContents(file, frozen, sizeBytes, signal);
-        const base = disk.copiesOnWrite ? await baseOf(disk.source) : undefined;
+        const base = copiesOnWrite ? await baseOf(source) : undefined;
         return { id: disk.id, kind: 'contents', file: name, sizeBytes, ...written, ...(base ? { base } : {}) };
       } finally {
         frozen.release();
       }
     };
-    const undo = (): Promise<void> => Promise.resolve(frozen.release());
-    return Promise.resolve({ durable, undo });
+    const release = (): Promise<void> => Promise.resolve(frozen.release());
+    return Promise.resolve({ durable, undo: release, release });
   };
   return { take, cancel: nothing };
 }
 
 async function imageCut(disk: CutHost, { generation, signal }: CutOptions): Promise<PendingCut> {
   const { source } = disk;
-  const refuse = (why: string, cause?: unknown): VmmError =>
-    new VmmError('ERR_SNAPSHOT_REFUSED', `disk ${disk.id} can't be cut: ${why}`, { cause });
   const below = fileOf(source.describe());
-  const overlay = below === undefined ? undefined : source.overlay?.(overlayPath(below, generation));
+  const overlay = below === undefined ? undefined : source.overlay?.(imageBeside(below, generation));
   if (below === undefined || overlay === undefined)
-    throw refuse(`no image can be laid over one on '${source.describe().kind}'`);
-  const file = overlayPath(below, generation);
-  const remove = (): Promise<void> => rm(file, { force: true });
+    throw refusal(disk, `no image can be laid over one on '${source.describe().kind}'`);
+  const file = imageBeside(below, generation);
+  /** Never from under the disk, whatever else went wrong. */
+  const remove = async (): Promise<void> => {
+    if (disk.source !== overlay.source) await rm(file, { force: true });
+  };
   try {
     await overlay.create(disk.geometry.sizeBytes);
   } catch (cause) {
-    throw refuse((cause as Error).message, cause);
+    throw refusal(disk, (cause as Error).message, cause);
   }
   try {
     // Most of what has to be durable is so before anything stands still.
-    await flushed(disk);
+    await untilAborted(flushed(disk), signal);
     if (signal?.aborted === true) throw new AbortError(signal);
   } catch (error) {
     await remove();
     throw error;
   }
   const take = async (): Promise<DiskCut> => {
-    await disk.rebind(overlay.source).catch(async (error: unknown) => {
+    const stays = (): boolean => disk.source === source;
+    // Asked in the turn of the change, before which another one may be queued.
+    const checked = { signal, refuse: () => (stays() ? undefined : REBOUND) };
+    await disk.rebind(overlay.source, checked).catch(async (error: unknown) => {
       await remove();
-      throw error;
+      throw stays() ? error : refusal(disk, REBOUND, error);
     });
+    const changesThen = disk.changes;
     const durable = async (): Promise<DiskReference> => {
       const frozen = { ...overlay.below, ...(await factsOf(overlay.below.path)) };
       return { id: disk.id, kind: 'frozen', generation, sizeBytes: disk.geometry.sizeBytes, frozen };
     };
-    const undo = async (): Promise<void> => {
-      if (disk.source !== overlay.source) return;
-      await disk.rebind(source);
+    const back = async (until?: AbortSignal): Promise<void> => {
+      const isFree = (): boolean => disk.source === overlay.source && disk.changes === changesThen;
+      if (!isFree()) return;
+      // Asked in the turn of the change, the last time with nothing in flight.
+      const refuse = (): string | undefined => (isFree() ? undefined : 'the guest has written, or it was rebound');
+      try {
+        await disk.rebind(source, { signal: until, refuse });
+      } catch (error) {
+        if (isFree()) throw error;
+        return;
+      }
       await remove();
     };
-    return { durable, undo };
+    return { durable, undo: () => back(), release: back };
   };
   return { take, cancel: remove };
 }
 
-/** Beside the disk; where that is such an image itself, in place of its generation. */
-function overlayPath(below: string, generation: string): string {
-  return `${below.replace(/\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.qcow2$/, '')}.${generation}.qcow2`;
-}
-
 function flushed(disk: CutHost): Promise<void> {
   return new Promise((resolve, reject) => {
-    disk.flush((error: BlockError | undefined) => {
+    disk.flushNow((error: BlockError | undefined) => {
       if (error === undefined) return resolve();
       const message = `disk ${disk.id} can't be flushed: ${error.message}`;
       reject(new VmmError('ERR_SNAPSHOT_REFUSED', message, { cause: error }));

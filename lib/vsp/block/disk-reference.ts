@@ -59,8 +59,10 @@ export interface FileFacts {
 
 /** What a restored disk is made of. */
 export interface RestoredDisk {
-  /** Undefined: the one of its configuration, or of the caller's. */
+  /** Undefined: the caller's, or nothing that a reference is enough for to open it again. */
   readonly source?: BlockSource;
+  /** A file that was made for it, which is of no use when the restore fails. */
+  readonly made?: string;
   /** Changed blocks, for a provider with copyOnWrite: `BlockProvider.fill`. */
   readonly changes?: Pick<FrozenUnits, 'unitBytes' | 'units'>;
 }
@@ -68,7 +70,7 @@ export interface RestoredDisk {
 export interface RestoreDiskOptions {
   /** The snapshot's. */
   readonly folder: string;
-  /** Names this restore: a UUID. The image of its own is PATH.CLONE.qcow2 beside the frozen file, mode 0600. */
+  /** Names this restore: a UUID. The image of its own is `imageBeside` the frozen file, mode 0600. */
   readonly clone: string;
   /** Another source serves this disk: the reference's own file is not looked at. */
   readonly isOverridden?: boolean;
@@ -84,24 +86,37 @@ export async function restoreDisk(saved: DiskReference, options: RestoreDiskOpti
   const { folder, clone, isOverridden = false, backingFolders = [] } = options;
   switch (saved.kind) {
     case 'base':
-      if (!isOverridden) await checkSame(saved.id, saved.base);
-      return {};
+      return isOverridden ? {} : await baseDisk(saved.id, saved.base);
     case 'contents': {
       const contents = await readContents(path.join(folder, saved.file), saved);
       if (saved.base === undefined) return isOverridden ? {} : { source: filledMemoryDisk(saved.sizeBytes, contents) };
-      if (!isOverridden) await checkSame(saved.id, saved.base);
-      return { changes: contents };
+      return { changes: contents, ...(isOverridden ? {} : await baseDisk(saved.id, saved.base)) };
     }
     case 'frozen': {
       if (isOverridden) return {};
       const { frozen } = saved;
       await checkSame(saved.id, frozen);
       const below = frozen.format === 'raw' ? fileDisk(frozen.path) : qcow2Disk(frozen.path, { backingFolders });
-      const overlay = below.overlay!(`${frozen.path}.${clone}.qcow2`);
+      const file = imageBeside(frozen.path, clone);
+      const overlay = below.overlay!(file);
       await overlay.create(saved.sizeBytes);
-      return { source: overlay.source };
+      return { source: overlay.source, made: file };
     }
   }
+}
+
+/** An image's name beside the disk that it lies over; where that is such an image itself, in place of its UUID. */
+export function imageBeside(below: string, uuid: string): string {
+  return `${below.replace(/\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.qcow2$/, '')}.${uuid}.qcow2`;
+}
+
+/** A disk that is only read: the file that was checked, whatever else its description names. @throws VmmError ERR_DISK_IMAGE */
+async function baseDisk(id: string, saved: v.InferOutput<typeof base>): Promise<Pick<RestoredDisk, 'source'>> {
+  await checkSame(id, saved);
+  const { path: file, description } = saved;
+  if (file === undefined) return {};
+  if (description['kind'] === 'file') return { source: fileDisk(file) };
+  return description['kind'] === 'qcow2' ? { source: qcow2Disk(file) } : {};
 }
 
 /** @throws VmmError ERR_DISK_IMAGE */

@@ -40,6 +40,8 @@ export class BlockDispatcher {
   readonly books = new FunctionBooks(BLOCK_FUNCTIONS);
   lane: BlockLane;
   sizeBytes: number;
+  /** Requests that change data and have started, over its life. With nothing in flight: those that there were. */
+  changes = 0;
   /** From now on every request that has not started ends with 'closed'. */
   closed = false;
   /** abandon() is under way. */
@@ -87,6 +89,7 @@ export class BlockDispatcher {
     data: IoVector | undefined,
     mayUnmap: boolean,
     done: BlockDone,
+    isHosts = false,
   ): void {
     const call = this.#calls.take();
     call.kind = kind;
@@ -97,7 +100,8 @@ export class BlockDispatcher {
     call.done = done;
     call.startedNs = this.nowNs();
     call.active = true;
-    if (this.#pacer !== undefined) this.#pace(this.#pacer, call);
+    // What the host wants for itself does not stand in its guest's line.
+    if (this.#pacer !== undefined && !isHosts) this.#pace(this.#pacer, call);
     else if (this.gate.enter(call)) this.#start(call);
   }
 
@@ -151,6 +155,7 @@ export class BlockDispatcher {
     }
     call.exclusive = call.kind !== kinds.READ;
     if (call.exclusive) {
+      this.changes++;
       call.ordered = true;
       call.order = this.#barrier.started();
     }

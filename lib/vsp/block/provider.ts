@@ -123,6 +123,11 @@ export class BlockProvider implements BlockService, Quiescable, Savable, CutHost
     return this.#source;
   }
 
+  /** Requests that change data and have started: with nothing in flight, whether there were any since another look. */
+  get changes(): number {
+    return this.#dispatcher.changes;
+  }
+
   get copiesOnWrite(): boolean {
     return this.#dispatcher.lane.overlay !== undefined;
   }
@@ -183,6 +188,11 @@ export class BlockProvider implements BlockService, Quiescable, Savable, CutHost
     this.#dispatcher.submit(kinds.FLUSH, 0, 0, undefined, false, done);
   }
 
+  /** As flush(), for the host itself: it waits for none of the guest's limits. */
+  flushNow(done: BlockDone): void {
+    this.#dispatcher.submit(kinds.FLUSH, 0, 0, undefined, false, done, true);
+  }
+
   discard(offset: number, lengthBytes: number, done: BlockDone): void {
     this.#dispatcher.submit(kinds.DISCARD, offset, lengthBytes, undefined, false, done);
   }
@@ -238,14 +248,16 @@ export class BlockProvider implements BlockService, Quiescable, Savable, CutHost
           writesToBackend: !this.readOnly && this.#dispatcher.lane.overlay === undefined,
           backend: () => this.#dispatcher.lane.backend,
           open: (next, signal) => open(next, this.#options, this.#owner, signal),
-          adopt: (backend) => this.#adopt(backend),
+          adopt: (backend) => {
+            this.#adopt(backend);
+            this.#source = source;
+          },
           owe: (backend) => this.#dispatcher.owed.begin(backend),
           lose: (error) => this.#dispatcher.owed.fail(error),
         },
         source,
         options,
       );
-      this.#source = source;
       return this.#lastRebind;
     });
   }

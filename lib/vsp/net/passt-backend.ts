@@ -25,8 +25,9 @@ export interface PasstBackendOptions {
   readonly mtuBytes: number;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** For the description. */
+  /** For the description, from which a snapshot's clone gets a network with the same bounds. */
   readonly forwards: string;
+  readonly hostLoopback: boolean;
   /** Starts another. */
   start(): PasstProcess;
 }
@@ -98,10 +99,11 @@ export class PasstBackend implements NetBackend {
   }
 
   describe(): BackendDescription {
-    const { forwards } = this.#options;
+    const { forwards, hostLoopback, mtuBytes } = this.#options;
     const counts = { lost: this.#lost, badFrames: this.#badFrames, restarts: this.#restarts };
     const pid = this.#passt?.pid;
-    return { kind: 'passt', forwards, pid, up: this.#passt !== undefined, ...counts, failure: this.#failure };
+    const fixed = { forwards, hostLoopback, mtuBytes };
+    return { kind: 'passt', ...fixed, pid, up: this.#passt !== undefined, ...counts, failure: this.#failure };
   }
 
   close(): Promise<void> {

@@ -7,7 +7,7 @@ import { isIP } from 'node:net';
 import { AbortError } from '../../base/errors.js';
 import { checkInteger, checkOptionNames } from '../../base/options.js';
 import { answered, PASST_NETWORK, startPasst, type StartPasst } from './passt-process.js';
-import { PasstBackend } from './passt-backend.js';
+import { PasstBackend, type PasstBackendOptions } from './passt-backend.js';
 import type { NetBackend } from './contract.js';
 import type { NetOpenContext, NetSource } from './source.js';
 
@@ -59,17 +59,18 @@ export function passt(options: PasstOptions = {}): NetSource {
     ...portArguments('udp', forwards),
   ];
   const text = forwards.map((forward) => `${forward.protocol} ${specOf(forward)}`).join(', ');
+  const fixed = { forwards: text, hostLoopback, mtuBytes };
   return {
     class: 'network',
     onlyOneGuest: 'passt gives each of them the same address, and what comes to whichever spoke last',
-    describe: () => ({ kind: 'passt', forwards: text }),
-    open: (context) => openPasst(() => start(args), { mtuBytes, forwards: text }, context),
+    describe: () => ({ kind: 'passt', ...fixed }),
+    open: (context) => openPasst(() => start(args), fixed, context),
   };
 }
 
 async function openPasst(
   start: () => ReturnType<StartPasst>,
-  fixed: { mtuBytes: number; forwards: string },
+  fixed: Pick<PasstBackendOptions, 'mtuBytes' | 'hostLoopback' | 'forwards'>,
   { id, mac, clock, logger, signal }: NetOpenContext,
 ): Promise<NetBackend> {
   if (signal?.aborted === true) throw new AbortError(signal);
