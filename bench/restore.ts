@@ -29,7 +29,7 @@ export const bench: Bench = {
   about:
     'lazy restore to the first instruction (create + 10 ms), eager against raw reads (1.25), hot set (1.1), clones',
   async run({ runs = DEFAULT_RUNS, progress }) {
-    const folder = mkdtempSync(path.resolve('bench-restore-'));
+    const folder = mkdtempSync(path.resolve('build/bench-restore-'));
     const samples = new Samples();
     try {
       for (const sizeMiB of SIZES_MIB) {

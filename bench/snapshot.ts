@@ -26,7 +26,7 @@ export const bench: Bench = {
   stage: 'flat',
   about: 'stops of instant (at most 10 ms at 1 GiB) and live (20 ms), time of a save against raw writes (1.25)',
   async run({ runs = DEFAULT_RUNS, progress }) {
-    const folder = mkdtempSync(path.resolve('bench-snapshot-'));
+    const folder = mkdtempSync(path.resolve('build/bench-snapshot-'));
     const samples = new Samples();
     try {
       for (const sizeMiB of SIZES_MIB) {
