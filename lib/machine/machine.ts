@@ -175,6 +175,7 @@ export class Machine implements AsyncDisposable {
       const reason = memory.failure ?? error;
       if (machine.#hasBoard()) await machine.close().catch(() => undefined);
       else await closeRestore(parts, memory);
+      await parts.plan.discard();
       throw reason;
     }
   }

@@ -59,7 +59,7 @@ export async function openRestore(dir: string, options: RestoreOptions): Promise
   } catch (error) {
     space?.close();
     kvm?.close();
-    await plan.reader.close();
+    await plan.discard();
     throw error;
   }
 }

@@ -25,6 +25,8 @@ export interface RestorePlan {
   readonly lent: SavedPart;
   /** By a disk's id. */
   readonly changes: ReadonlyMap<string, NonNullable<RestoredDisk['changes']>>;
+  /** There will be no machine: closes the reader, and removes the images that were made for its disks. */
+  discard(): Promise<void>;
 }
 
 /**
@@ -33,6 +35,11 @@ export interface RestorePlan {
  */
 export async function planRestore(dir: string, options: RestoreOptions): Promise<RestorePlan> {
   const reader = await SnapshotReader.open(dir);
+  const disks = new Map<string, RestoredDisk>();
+  const discard = async (): Promise<void> => {
+    await reader.close();
+    for (const disk of disks.values()) await disk.discard?.().catch(() => undefined);
+  };
   try {
     const part = (type: string): SavedPart => {
       const found = reader.state.filter((each) => each.type === type);
@@ -47,28 +54,27 @@ export async function planRestore(dir: string, options: RestoreOptions): Promise
       throw new VmmError('ERR_SNAPSHOT', `${reader.dir}: its memory is not of the machine's size`);
     }
     const lent = part('lent-devices');
-    const disks = await restoredDisks(reader, options);
+    await restoreDisks(reader, options, disks);
     const config = configOf(saved, descriptionsOf(lent), disks, options);
     const changes = new Map([...disks].flatMap(([id, disk]) => (disk.changes ? [[id, disk.changes]] : [])));
-    return { reader, config, kind: saved.kind, board: part('board'), lent, changes };
+    return { reader, config, kind: saved.kind, board: part('board'), lent, changes, discard };
   } catch (error) {
-    await reader.close();
+    await discard();
     throw error;
   }
 }
 
-async function restoredDisks(
+async function restoreDisks(
   reader: SnapshotReader,
   { overrides = {} }: RestoreOptions,
-): Promise<Map<string, RestoredDisk>> {
+  disks: Map<string, RestoredDisk>,
+): Promise<void> {
   const clone = randomUUID();
-  const disks = new Map<string, RestoredDisk>();
   for (const part of reader.state.filter(({ type }) => type === diskReferenceState.type)) {
     const reference = diskReferenceState.load(part);
     const isOverridden = overrides.disks?.[reference.id] !== undefined;
     disks.set(reference.id, await restoreDisk(reference, { folder: reader.dir, clone, isOverridden }));
   }
-  return disks;
 }
 
 type Description = Readonly<Record<string, unknown>>;

@@ -20,7 +20,9 @@ import {
 type Description = Readonly<Record<string, unknown>>;
 
 /** @throws VmmError ERR_SNAPSHOT naming a device whose backend the snapshot can't name. */
-export function diskSource(id: string, { kind, path }: Description): BlockSource {
+export function diskSource(id: string, { kind, path, base }: Description): BlockSource {
+  // The machine lays its own memory over the disk again, as its configuration says.
+  if (kind === 'copy-on-write' && typeof base === 'object') return diskSource(id, base as Description);
   if (typeof path === 'string') {
     if (kind === 'file') return fileDisk(path);
     if (kind === 'qcow2') return qcow2Disk(path);

@@ -4,7 +4,7 @@
  * must not have changed.
  */
 import path from 'node:path';
-import { stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { VmmError } from '../../base/errors.js';
 import { text } from '../../base/saved-parts.js';
@@ -63,6 +63,8 @@ export interface RestoredDisk {
   readonly source?: BlockSource;
   /** Changed blocks, for a provider with copyOnWrite: `BlockProvider.fill`. */
   readonly changes?: Pick<FrozenUnits, 'unitBytes' | 'units'>;
+  /** Removes what was made for it, when there will be no machine. */
+  readonly discard?: () => Promise<void>;
 }
 
 export interface RestoreDiskOptions {
@@ -97,9 +99,10 @@ export async function restoreDisk(saved: DiskReference, options: RestoreDiskOpti
       const { frozen } = saved;
       await checkSame(saved.id, frozen);
       const below = frozen.format === 'raw' ? fileDisk(frozen.path) : qcow2Disk(frozen.path, { backingFolders });
-      const overlay = below.overlay!(`${frozen.path}.${clone}.qcow2`);
+      const file = `${frozen.path}.${clone}.qcow2`;
+      const overlay = below.overlay!(file);
       await overlay.create(saved.sizeBytes);
-      return { source: overlay.source };
+      return { source: overlay.source, discard: () => rm(file, { force: true }) };
     }
   }
 }
