@@ -123,7 +123,7 @@ it('wrong options are mistakes of the caller, before anything is touched', async
 it('overrides of what the machine does not have, and wrong names, are refused before anything is opened', async () => {
   const machine = await startPattern();
   const dir = inFolder('snap');
-  await machine.snapshot(dir);
+  await machine.snapshot(dir, { mode: 'paused' });
   let opened = false;
   const disk = memoryDisk('1MiB');
   const heard = { ...disk, open: (context: never) => ((opened = true), disk.open(context)) };
@@ -161,7 +161,7 @@ it.each(['lazy', 'eager'] as const)(
 it('an aborted restore leaves nothing open, whenever it is', async () => {
   const machine = await startPattern();
   const dir = inFolder('snap');
-  await machine.snapshot(dir);
+  await machine.snapshot(dir, { mode: 'paused' });
   for (const memory of ['lazy', 'eager'] as const) {
     for (const ms of [0, 1, 5, 10]) {
       const ended = await restore(dir, { memory, signal: AbortSignal.timeout(ms) }).then(

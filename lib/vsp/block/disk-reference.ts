@@ -4,7 +4,6 @@
  * must not have changed.
  */
 import path from 'node:path';
-import { stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { VmmError } from '../../base/errors.js';
 import { text } from '../../base/saved-parts.js';
