@@ -81,8 +81,8 @@ export interface Saved {
   readonly rounds: number;
 }
 
-/** What a live snapshot stops for where nothing was promised: as QEMU's migration. */
-const DEFAULT_LIVE_PAUSE_MS = 300;
+/** What a live snapshot may copy for within its stop where nothing was promised: as QEMU's migration. */
+const DEFAULT_LIVE_COPY_MS = 300;
 /** Copying within one process: a guess for the first stop, measured afterwards. */
 const COPIED_GROUPS_PER_MS = 32;
 /** A first guess at a stop without copying. */
@@ -124,7 +124,7 @@ const PAUSED_PART_GROUPS = 1024;
 const LIMITED_PART_GROUPS = 32;
 
 export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGroups }): Promise<Saved> {
-  const { writer, dirty, signal, maxPauseMs = DEFAULT_LIVE_PAUSE_MS } = options;
+  const { writer, dirty, signal, maxPauseMs: promisedMs } = options;
   try {
     const history: number[] = [];
     let fixedStopMs = FIXED_STOP_MS;
@@ -135,6 +135,8 @@ export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGro
       await writer.write(left, signal);
       left = dirty.take();
       const { bufferGroups } = writer;
+      // Where nothing was promised only the copying has a bound: what a slow host makes of the rest is no reason to refuse.
+      const maxPauseMs = promisedMs ?? fixedStopMs + DEFAULT_LIVE_COPY_MS;
       const bounds = { fixedStopMs, copiedGroupsPerMs, bufferGroups, maxPauseMs };
       const decision = decideLiveRound({ round, dirtyGroups: left.length, history, ...bounds });
       history.push(left.length);
@@ -146,8 +148,9 @@ export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGro
         const all = union(last, dirty.take());
         const stateMs = msSince(options.clock, startNs);
         // It may have dirtied more since the look, and the state may take longer than was thought.
-        const isTooLate = stateMs + all.length / copiedGroupsPerMs > maxPauseMs || all.length > bufferGroups;
-        fixedStopMs = Math.max(fixedStopMs, stateMs);
+        const limitMs = promisedMs ?? stateMs + DEFAULT_LIVE_COPY_MS;
+        const isTooLate = stateMs + all.length / copiedGroupsPerMs > limitMs || all.length > bufferGroups;
+        fixedStopMs = stateMs;
         if (isTooLate) {
           left = all;
           return undefined;
