@@ -3,6 +3,7 @@
  * an image of its own over the file that was frozen, from the contents that were written, or over the same base, which
  * must not have changed.
  */
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import * as v from 'valibot';
 import { VmmError } from '../../base/errors.js';
