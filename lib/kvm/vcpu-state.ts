@@ -20,12 +20,14 @@ import {
   kvmSregs2,
   kvmVcpuEvents,
   kvmXcrs,
+  type KvmSegment,
 } from '../abi/kvm-structs.js';
 import { Msr } from '../abi/x86.js';
 import { VmmError } from '../base/errors.js';
 import { bytes, integer, stateFormat, u32, u64, type SavedPart } from '../base/saved-state.js';
 import { cpuidRows } from './cpuid-rows.js';
 import { msrName, readKnownMsrs, stateMsrs, writeKnownMsrs } from './msr-state.js';
+import { taskRegisterFor } from './task-register.js';
 import type { Vcpu } from './vcpu.js';
 import type { Vm } from './vm.js';
 
@@ -96,8 +98,8 @@ export function restoreVcpu(
   data: VcpuData,
   options: { readonly deadlineTsc: bigint; readonly masked: boolean },
 ): string[] {
-  if (data.sregs2 && vm.checkExtension(Cap.SREGS2) > 0) vcpu.setSregs2(kvmSregs2.decode(data.sregs2));
-  else vcpu.setSregs(kvmSregs.decode(data.sregs));
+  if (data.sregs2 && vm.checkExtension(Cap.SREGS2) > 0) vcpu.setSregs2(withTask(kvmSregs2.decode(data.sregs2)));
+  else vcpu.setSregs(withTask(kvmSregs.decode(data.sregs)));
   if (data.xcrs) vcpu.setXcrs(kvmXcrs.decode(data.xcrs));
   vcpu.setXsave(fitted(data.xsave, vcpu.getXsave().length));
   vcpu.setRegs(kvmRegs.decode(data.regs));
@@ -127,4 +129,8 @@ function fitted(area: Uint8Array, wantedBytes: number): Uint8Array {
   const target = new Uint8Array(wantedBytes);
   target.set(area.subarray(0, wantedBytes));
   return target;
+}
+
+function withTask<T extends { readonly tr: KvmSegment }>(sregs: T): T {
+  return { ...sregs, tr: taskRegisterFor(sregs.tr) };
 }

@@ -16,8 +16,10 @@ interface Report {
   readonly clones: Seen[];
 }
 
+const MODES = ['live', 'instant', 'paused'];
+
 async function play(scene: 'work' | 'clones', kernel: KernelImage): Promise<Report> {
-  const request = { scene, kernel: kernel.path, initrd: await defaultInitramfs({ kernel }) };
+  const request = { scene, modes: MODES, kernel: kernel.path, initrd: await defaultInitramfs({ kernel }) };
   return guestScriptReport<Report>('snapshots-script.mjs', request, { paths: ['kernel', 'initrd'], limitS: 580 });
 }
 
@@ -37,7 +39,7 @@ it(
       original: { bad: 0, errors: 0, session: { kind: 'exited', code: 0 } },
       end: 'poweroff',
     });
-    expect(report.clones).toHaveLength(3);
+    expect(report.clones).toHaveLength(MODES.length);
     for (const clone of report.clones) {
       expect(clone).toMatchObject({ isOn: true, bad: 0, errors: 0, reason: 'poweroff' });
       expectRightClock(clone);

@@ -11,7 +11,7 @@ import { fileDisk, Machine, networkSwitch } from 'vivarium';
 import { AgentClient } from '#lib/agent/client.js';
 import { GuestShell } from './guest-shell.mjs';
 
-const { scene, kernel, initrd } = JSON.parse(process.argv[2]);
+const { scene, kernel, initrd, modes } = JSON.parse(process.argv[2]);
 const folder = mkdtempSync(join(tmpdir(), 'vivarium-snapshots-'));
 const inFolder = (name) => join(folder, name);
 const note = (text) => process.stderr.write(`${Math.round(performance.now())} ms: ${text}\n`);
@@ -22,6 +22,17 @@ const create = (append, more = {}) =>
     boot: { kernel, initrd, cmdline: `console=ttyS0 panic=-1 quiet ${append}` },
     ...more,
   });
+
+/** The host end of a guest's agent, which ends with the guest. */
+function connect(vm) {
+  const client = new AgentClient(vm.channel);
+  void vm.wait().then((end) => {
+    const { reason, detail = '' } = end;
+    note(`it ended: ${reason} ${detail}`);
+    client.close(new Error(`the guest ended: ${reason} ${detail}`));
+  });
+  return client;
+}
 
 /** A command's output. @throws Error with it when the command fails. */
 async function run(client, command) {
@@ -62,7 +73,7 @@ done
 echo "$round $bad" > /tmp/ended; mv /tmp/ended /tmp/result`;
 
 const until = (condition) => `until ${condition}; do usleep 20000; done`;
-const after = (rounds) => until(`[ "$(cat /tmp/rounds 2> /dev/null || echo 0)" -gt ${rounds} ]`);
+const after = (rounds) => until(`{ read -r n < /tmp/rounds; } 2> /dev/null && [ "$n" -gt ${rounds} ]`);
 const END = `touch /tmp/stop; ${until('[ -e /tmp/result ]')}; cat /tmp/result; dmesg | grep -ciE 'i/o error|lockup|stall' || :`;
 
 async function work() {
@@ -77,12 +88,12 @@ async function work() {
   });
   const report = { saved: [], clones: [] };
   try {
-    const client = new AgentClient(vm.channel);
+    const client = connect(vm);
     await vm.start();
     await client.ready();
     note('up');
     const session = client.run({ argv: ['sh', '-c', WORK] }).then(({ status }) => status);
-    for (const mode of ['live', 'instant', 'paused']) {
+    for (const mode of modes) {
       await run(client, after(3 * report.saved.length));
       const { stats, dir } = await vm.snapshot(inFolder(mode), { mode, maxPauseMs: 60_000 });
       note(`${mode}: ${JSON.stringify(stats)}`);
@@ -104,7 +115,7 @@ async function workOfClone(dir, nics) {
   const clone = await Machine.restore(dir, { overrides: { nics } });
   try {
     note(`restored ${dir}`);
-    const client = new AgentClient(clone.channel);
+    const client = connect(clone);
     const { release } = await client.readyAsClone({ wallMs: Date.now });
     note(`its agent is there, of Linux ${release}`);
     // What its agent had been running runs still.
