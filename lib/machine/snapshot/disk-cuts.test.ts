@@ -35,7 +35,10 @@ class FakeDisk implements CutHost {
   }
 
   freeze() {
-    return { unitBytes: 65536, units: new Map([[0, new Uint8Array(65536)]]), release: () => void this.released++ };
+    const release = (): void => {
+      this.released++;
+    };
+    return { unitBytes: 65536, units: new Map([[0, new Uint8Array(65536)]]), release };
   }
 
   rebind(source: BlockSource) {

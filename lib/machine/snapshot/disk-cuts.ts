@@ -68,7 +68,8 @@ export class DiskCuts {
 
   /** Of the disks that are not cut: what was prepared goes. */
   async cancel(): Promise<void> {
-    await Promise.all(this.#cuts.map((cut) => (cut.taken === undefined ? cut.pending.cancel() : undefined)));
+    const prepared = this.#cuts.filter((cut) => cut.taken === undefined);
+    await Promise.all(prepared.map((cut) => cut.pending.cancel()));
   }
 
   /** What the snapshot keeps of each disk, once that is durable. @throws SystemError; nothing writes any more then. */
@@ -91,7 +92,8 @@ export class DiskCuts {
   async release(clock: Clock): Promise<void> {
     const end = new AbortController();
     const timer = clock.setTimer(RELEASE_NS, () => end.abort(new Error('disks take too long')));
-    const released = await Promise.allSettled(this.#cuts.map((cut) => cut.taken?.release(end.signal)));
+    const taken = this.#cuts.flatMap((cut) => cut.taken ?? []);
+    const released = await Promise.allSettled(taken.map((cut) => cut.release(end.signal)));
     timer.cancel();
     for (const each of released) if (each.status === 'rejected') throw each.reason;
   }

@@ -51,7 +51,10 @@ export interface Snapshot {
   readonly stats: SnapshotStats;
 }
 
-/** Backends of the restored machine's devices, by the devices' ids, where they are not to be the same as before. */
+/**
+ * Backends of the restored machine's devices, by the devices' ids, where they are not to be the same as before. Every console port needs
+ * one, a passt with forwards, and a disk over something that is neither a file, a qcow2 image nor memory.
+ */
 export interface RestoreOverrides {
   readonly disks?: Readonly<Record<string, BlockSource>>;
   readonly nics?: Readonly<Record<string, NetSource>>;
