@@ -6,6 +6,7 @@
  *   running --prepare() of all--> at rest --resume()--> running
  *                             \--one refuses, is late, or an abort--> all resumed, ERR_SNAPSHOT_REFUSED | ERR_ABORTED
  */
+import { setMaxListeners } from 'node:events';
 import type { Clock } from '../base/clock.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { waitFor } from './deadline.js';
@@ -51,6 +52,8 @@ export async function quiesce(devices: readonly Quiescable[], options: QuiesceOp
   if (signal?.aborted === true) throw new AbortError(signal);
   // One that refuses at once need not wait for the others, but they have to have ended before they are resumed.
   const others = new AbortController();
+  // Each device listens more than once, and Node warns of more than ten.
+  setMaxListeners(0, others.signal);
   let failure: Error | undefined;
   const end = (): void => {
     failure ??= new AbortError(signal);

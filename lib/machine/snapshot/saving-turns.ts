@@ -1,5 +1,4 @@
 /** Snapshots of one machine: one at a time, the next waits or is refused, and the machine's end aborts them. */
-import { setMaxListeners } from 'node:events';
 import { AbortError } from '../../base/errors.js';
 import { TurnQueue } from '../../base/turn-queue.js';
 import { busyError } from './save-machine.js';
@@ -21,8 +20,6 @@ export class SavingTurns {
     if (whenBusy === 'refuse' && this.#all.size > 0) throw busyError(name);
     const end = new AbortController();
     const any = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
-    // Every device listens while it comes to rest, and Node warns of more than ten.
-    setMaxListeners(0, any);
     const saved = this.#turns.run(() => save(any), any);
     this.#all.set(end, saved);
     try {
