@@ -106,6 +106,29 @@ describe('a chain', () => {
   });
 });
 
+describe('closing in the middle', () => {
+  it('ends a reading that was under way, which is not sound by that', async () => {
+    await save(at('a'), memory);
+    const reader = await SnapshotReader.open(at('a'));
+    const groups = reader.source();
+    const loaded = groups.load(Uint32Array.from({ length: 20_000 }, (_, at) => at % GROUPS));
+    const refused = expect(loaded).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await reader.close();
+    await refused;
+  });
+
+  it('ends a writing that was under way, and its signal says nothing any more', async () => {
+    const end = new AbortController();
+    const writer = await SnapshotWriter.create(at('a'), { memory, signal: end.signal });
+    const list = Uint32Array.from({ length: 20_000 }, (_, at) => at % GROUPS);
+    const refused = expect(writer.writeGroups(list)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await writer.abort();
+    end.abort();
+    await refused;
+    expect(readdirSync(folder)).toEqual([]);
+  });
+});
+
 describe('a store', () => {
   it('refuses an index of another size before it makes room for it', async () => {
     await save(at('a'), memory);
