@@ -5,7 +5,7 @@
 import { VmmError } from '../../base/errors.js';
 import { AbortError } from '../../base/errors.js';
 import { PAGE_SIZE } from '../../base/units.js';
-import { type AddressSpace, type GuestPager, groupRuns, WriteIntercept } from '../../memory/index.js';
+import { type AddressSpace, type GuestPager, groupRuns, requireIntercept, WriteIntercept } from '../../memory/index.js';
 import { GROUP_BYTES, SnapshotReader, SnapshotWriter } from '../../snapshot/index.js';
 import {
   type DirtyGroups,
@@ -35,6 +35,7 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
   const { clock } = machine.config;
   const startNs = clock.nowNs();
   const space = machine.space();
+  if (mode === 'instant') requireIntercept(space.backing);
   const lineage = machine.lineage();
   const parentId = options.parent === undefined ? undefined : await parentOf(options.parent, lineage);
   const parentDir = options.parent;
@@ -120,8 +121,7 @@ function intercept(pager: GuestPager, writer: SnapshotWriter): GroupIntercept {
   return {
     protectAhead: (groups) => {
       writes.prepare({ bufferGroups: COPY_GROUPS });
-      writes.arm(runsOf(groups));
-      return Promise.resolve();
+      return writes.arm(runsOf(groups));
     },
     arm: (groups) => {
       writes.begin(writer.sinkForPager().sink(), runsOf(groups));
