@@ -92,10 +92,11 @@ export class GroupReader {
     return into;
   }
 
-  /** One load at a time. @throws GroupReadError of the first group that failed; AbortError. */
+  /** One load at a time. @throws GroupReadError of the first group that failed; AbortError; VmmError ERR_CLOSED. */
   async load(groups: Uint32Array, options: GroupLoadOptions = {}): Promise<{ groupsDone: number; bytesRead: number }> {
     const { signal } = options;
     if (signal?.aborted === true) throw new AbortError(signal);
+    if (this.#closed) throw closedError();
     let aborted = false;
     const abort = (): void => {
       aborted = true;
@@ -107,6 +108,7 @@ export class GroupReader {
       const progress = await this.#wait.idle(options.onProgress);
       if (aborted) throw new AbortError(signal);
       if (progress.failure !== undefined) throw this.#error(progress.failure);
+      if (this.#closed || progress.groupsDone !== groups.length) throw closedError();
       return { groupsDone: progress.groupsDone, bytesRead: progress.bytesRead };
     } finally {
       signal?.removeEventListener('abort', abort);
@@ -126,4 +128,8 @@ export class GroupReader {
   #error(result: NativeGroupResult): GroupReadError {
     return new GroupReadError(result, this.#files[result.file] ?? 'the snapshot');
   }
+}
+
+function closedError(): VmmError {
+  return new VmmError('ERR_CLOSED', 'the reader of groups was closed');
 }

@@ -3,7 +3,7 @@
  * It knows nothing of snapshots: which groups there are to write, and what becomes of the rows, is lib/snapshot's matter.
  */
 import { availableParallelism } from 'node:os';
-import { AbortError, SystemError, VmmError } from '../base/errors.js';
+import { AbortError, SystemError } from '../base/errors.js';
 import { loadBinding } from '../kvm/binding.js';
 import {
   GROUP_BYTES,
@@ -149,7 +149,7 @@ export class GroupWriter {
   }
 
   #abort(signal: AbortSignal | undefined): void {
-    if (this.#closed) throw new VmmError('ERR_CLOSED', 'the writer of groups was closed');
+    if (this.#closed) return;
     this.#signal ??= signal;
     this.#native.cancel();
   }

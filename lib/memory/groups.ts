@@ -2,9 +2,10 @@
  * Guest memory in groups: 64 KiB, aligned, by offset into its mapping; the last one may be shorter. Native code takes
  * them as runs: pairs of the first group and how many follow one another.
  */
-import { KiB, PAGE_SIZE } from '../base/units.js';
+import { PAGE_SIZE } from '../base/units.js';
+import { GROUP_BYTES } from '../kvm/native-snapshot.js';
 
-export const GROUP_BYTES = 64 * KiB;
+export { GROUP_BYTES };
 export const PAGES_PER_GROUP = GROUP_BYTES / PAGE_SIZE;
 
 /** How many groups a memory of that size has. */

@@ -13,7 +13,7 @@ export { allGroups, groupCount, groupRuns, GROUP_BYTES } from './groups.js';
 export { GuestPager, type LoadCost, type ServeOptions } from './guest-pager.js';
 export type { NativeGroupSink, NativeGroupSource } from '../kvm/native-pager.js';
 export { userFaultSupport, type Lack, type UserFaultSupport } from './user-fault.js';
-export { WriteIntercept, type InterceptStats } from './write-intercept.js';
+export { requireIntercept, WriteIntercept, type InterceptStats } from './write-intercept.js';
 export { canCompress, GroupWriter, type GroupWriterOptions, type GroupWriterTotals } from './group-writer.js';
 export { GroupReader, GroupReadError, type GroupLoadOptions, type GroupReaderFile } from './group-reader.js';
 export { renameExchange, renameNoReplace } from './rename.js';

@@ -2,6 +2,7 @@
  * Waiting for the addon's pools of snapshot threads: wakes come through the dispatcher, and each is a look at the pool's
  * progress. While somebody waits, the event loop is kept alive.
  */
+import { VmmError } from '../base/errors.js';
 import { loadBinding } from '../kvm/binding.js';
 
 export interface PoolProgress {
@@ -14,7 +15,7 @@ const waitedFor = new Set<unknown>();
 export class PoolWait<P extends PoolProgress> {
   readonly #sourceId: number;
   readonly #look: () => P;
-  readonly #waiters = new Set<(progress: P) => void>();
+  readonly #waiters = new Set<Waiter<P>>();
 
   /** `look` is called for each wake while somebody waits. It must hold the pool, and not what holds this. */
   constructor(sourceId: number, look: () => P) {
@@ -33,28 +34,40 @@ export class PoolWait<P extends PoolProgress> {
         runtime.unref();
         settle();
       };
-      const waiter = (progress: P): void => {
-        try {
-          onProgress?.(progress);
-          if (progress.idle) end(() => resolve(progress));
-        } catch (error) {
-          end(() => reject(error instanceof Error ? error : new Error(String(error))));
-        }
+      const waiter: Waiter<P> = {
+        hear: (progress) => {
+          try {
+            onProgress?.(progress);
+            if (progress.idle) end(() => resolve(progress));
+          } catch (error) {
+            end(() => reject(error instanceof Error ? error : new Error(String(error))));
+          }
+        },
+        fail: (error) => end(() => reject(error)),
       };
       runtime.ref();
       this.#waiters.add(waiter);
       waitedFor.add(this);
-      waiter(this.#look());
+      // Everybody's: a look takes the wake that others may wait for.
+      this.#woken();
     });
   }
 
+  /** Who waits still gets ERR_CLOSED. */
   close(): void {
+    const closed = new VmmError('ERR_CLOSED', 'it was closed');
+    for (const waiter of [...this.#waiters]) waiter.fail(closed);
     loadBinding().dispatcher.unregister(this.#sourceId);
   }
 
   #woken(): void {
     if (this.#waiters.size === 0) return;
     const progress = this.#look();
-    for (const waiter of [...this.#waiters]) waiter(progress);
+    for (const waiter of [...this.#waiters]) waiter.hear(progress);
   }
+}
+
+interface Waiter<P> {
+  hear(progress: P): void;
+  fail(error: Error): void;
 }

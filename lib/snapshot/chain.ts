@@ -9,7 +9,7 @@ import { VmmError } from '../base/errors.js';
 import { GroupCodec } from '../kvm/native-snapshot.js';
 import { OpenFolder } from './files.js';
 import { damaged, FileName, groupsOf, Limit } from './format.js';
-import { decodeIndex, GroupTable } from './group-index.js';
+import { decodeIndex, GroupTable, indexBytes } from './group-index.js';
 import { decodeManifest, digestOf, type Manifest, type ManifestPart } from './manifest.js';
 
 /** One snapshot of a chain. */
@@ -36,6 +36,9 @@ export async function readPart(folder: OpenFolder, name: string, part: ManifestP
 export async function openLink(folder: OpenFolder): Promise<Link> {
   const manifest = await readManifest(folder);
   const { memoryBytes, parts } = manifest;
+  // Before room for it is made.
+  if (parts.index.sizeBytes !== indexBytes(memoryBytes))
+    throw damaged(folder.file(FileName.INDEX), 'its length is wrong');
   const index = await readPart(folder, FileName.INDEX, parts.index);
   const table = decodeIndex(
     index,

@@ -1,7 +1,8 @@
 /**
- * The folder beside a snapshot in which it is written, until a rename makes it the snapshot: `.NAME.partial-PID-START-NS-N`.
+ * The folder beside a snapshot in which it is written, until a rename makes it the snapshot: `.NAME.partial-PID-START-NS-BOOT-N`.
  * Whose it is can be told when its writer is gone: by process number and start time where numbers mean the same (the
- * process-number namespace is part of the name), elsewhere by the lock on its `memory`, which dies with the process.
+ * process-number namespace and the host's boot are part of the name: the first namespace has one number on every host),
+ * elsewhere by the lock on its `memory`, which dies with the process.
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { lstat, open, readdir, readFile } from 'node:fs/promises';
@@ -10,7 +11,7 @@ import { renameNoReplace, lockFile } from '../memory/index.js';
 import { FileName } from './format.js';
 import { makeFolder, naming, removeFolder, syncFolder } from './files.js';
 
-/** A draft of another namespace without a lock may be one that is just begun. */
+/** A draft of another namespace or boot without a lock may be one that is just begun. */
 const FOREIGN_AGE_MS = 60_000;
 
 let count = 0;
@@ -24,12 +25,17 @@ function namespace(): string {
   return /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] ?? '0';
 }
 
-function draftName(name: string): string {
-  const start = startOf(readFileSync('/proc/self/stat', 'latin1'));
-  return `.${name}.partial-${process.pid}-${start}-${namespace()}-${count++}`;
+/** Of this boot of this host alone: 12 hexadecimal digits. */
+function boot(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').replaceAll('-', '').slice(0, 12);
 }
 
-const DRAFT = /^\.(.+)\.partial-(\d+)-(\d+)-(\d+)-\d+$/;
+function draftName(name: string): string {
+  const start = startOf(readFileSync('/proc/self/stat', 'latin1'));
+  return `.${name}.partial-${process.pid}-${start}-${namespace()}-${boot()}-${count++}`;
+}
+
+const DRAFT = /^\.(.+)\.partial-(\d+)-(\d+)-(\d+)-([0-9a-f]{12})-\d+$/;
 
 /** The folder in which the snapshot `dir` is made. */
 export class Draft {
@@ -91,12 +97,12 @@ export async function sweep(dir: string): Promise<void> {
     const match = DRAFT.exec(name);
     if (match?.[1] !== path.basename(dir)) continue;
     const folder = path.join(parent, name);
-    if (await isAbandoned(folder, match[2]!, match[3]!, match[4]!)) await removeFolder(folder);
+    if (await isAbandoned(folder, match[2]!, match[3]!, match[4]!, match[5]!)) await removeFolder(folder);
   }
 }
 
-async function isAbandoned(folder: string, pid: string, start: string, ns: string): Promise<boolean> {
-  if (ns === namespace()) {
+async function isAbandoned(folder: string, pid: string, start: string, ns: string, ofBoot: string): Promise<boolean> {
+  if (ns === namespace() && ofBoot === boot()) {
     const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
     return startOf(stat) !== start;
   }

@@ -118,13 +118,20 @@ export async function readExactly(
   return bytes;
 }
 
+/** All of these bytes, however many calls it takes. @throws what the write fails with */
+export async function writeAt(handle: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    done += (await handle.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
+  }
+}
+
 /** A new file with these bytes, synced. @throws SystemError naming it. */
 export async function writeNew(file: string, bytes: Uint8Array): Promise<void> {
   await naming(file, async () => {
     const handle = await open(file, 'wx', 0o600);
     try {
-      let done = 0;
-      while (done < bytes.length) done += (await handle.write(bytes, done, bytes.length - done, done)).bytesWritten;
+      await writeAt(handle, bytes, 0);
       await handle.sync();
     } finally {
       await handle.close();

@@ -12,19 +12,25 @@ import { GroupCodec } from '../kvm/native-snapshot.js';
 import { closeChain, locate, openChain, readPart, type Link } from './chain.js';
 import { copyDiskFile, diskFilesOf } from './disk-files.js';
 import { Draft } from './draft.js';
-import { naming, OpenFolder, readExactly, removeFolder, syncFolder, writeNew } from './files.js';
+import { naming, OpenFolder, readExactly, removeFolder, syncFolder, writeAt, writeNew } from './files.js';
 import { damaged, FileName } from './format.js';
 import { encodeIndex, GroupTable, type Row } from './group-index.js';
+import { holdAlone } from './hold.js';
 import { digestOf, encodeManifest, type Manifest } from './manifest.js';
 import { decodeState } from './state-file.js';
 
-/** @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_PARENT; SystemError; AbortError: then the child is as it was. */
+/**
+ * @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_PARENT; ERR_SNAPSHOT_REFUSED while a child of the child is being saved; SystemError;
+ *   AbortError: then the child is as it was.
+ */
 export async function mergeParent(childDir: string, signal?: AbortSignal): Promise<void> {
   const folder = await OpenFolder.open(childDir);
   let links: Link[] = [];
   let draft: Draft | undefined;
   let memory: FileHandle | undefined;
+  let alone: FileHandle | undefined;
   try {
+    alone = await holdAlone(childDir);
     links = await openChain(folder);
     draft = await Draft.make(childDir);
     const [child, parent] = links as [Link, Link];
@@ -35,6 +41,8 @@ export async function mergeParent(childDir: string, signal?: AbortSignal): Promi
     lockFile(handle.fd, 'exclusive');
     const { table, end } = await copyGroups(links, handle, name, signal);
     await naming(name, () => handle.sync());
+    const { size } = await naming(name, () => handle.stat());
+    if (size !== end) throw damaged(name, `it has ${size} bytes instead of ${end}`);
 
     const index = encodeIndex(table, end);
     await writeNew(draft.file(FileName.INDEX), index);
@@ -61,6 +69,7 @@ export async function mergeParent(childDir: string, signal?: AbortSignal): Promi
     renameExchange(draft.folder, childDir);
     await syncFolder(path.dirname(childDir));
   } finally {
+    await alone?.close();
     await memory?.close();
     await closeChain(links);
     await folder.close();
@@ -101,7 +110,7 @@ async function copyGroups(
       table.set(group, same(twin, row));
     } else {
       const bytes = await readStored(parent, row);
-      await naming(file, () => memory.write(bytes, 0, bytes.length, end));
+      await naming(file, () => writeAt(memory, bytes, end));
       table.set(group, { ...row, offset: end });
       copied.set(at.owner, group);
       end += bytes.length;

@@ -13,6 +13,7 @@ import { diskFilesOf, verifyDiskFile } from './disk-files.js';
 import { naming, OpenFolder, readExactly } from './files.js';
 import { damaged, FileName, GROUP_BYTES, groupsOf } from './format.js';
 import type { GroupTable } from './group-index.js';
+import { holdAsParent } from './hold.js';
 import { meter, type SnapshotProgress } from './progress.js';
 import { decodeState } from './state-file.js';
 
@@ -113,6 +114,11 @@ export class SnapshotReader {
       this.#table.groups,
     );
     return this.#groups;
+  }
+
+  /** Nobody deletes it, or merges into it, until this is closed. @throws as holdAsParent */
+  hold(): Promise<void> {
+    return holdAsParent(this.dir, this.#links[0]!.memory);
   }
 
   /** CRC-32C of a group's bytes. */

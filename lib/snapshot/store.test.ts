@@ -1,12 +1,15 @@
-import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Random } from '../base/fuzzing.js';
 import type { AddressSpace } from '../memory/index.js';
 import { GROUP_BYTES } from './format.js';
+import { decodeManifest, encodeManifest } from './manifest.js';
 import { SnapshotReader } from './reader.js';
 import { deleteSnapshot, listSnapshots, snapshotTree, verifySnapshot } from './store.js';
+import { SnapshotWriter } from './writer.js';
 import {
+  CONTENTS,
   contentOf,
   fillMemory,
   groupBytes,
@@ -103,7 +106,40 @@ describe('a chain', () => {
   });
 });
 
+describe('closing in the middle', () => {
+  it('ends a reading that was under way, which is not sound by that', async () => {
+    await save(at('a'), memory);
+    const reader = await SnapshotReader.open(at('a'));
+    const groups = reader.source();
+    const loaded = groups.load(Uint32Array.from({ length: 20_000 }, (_, at) => at % GROUPS));
+    const refused = expect(loaded).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await reader.close();
+    await refused;
+  });
+
+  it('ends a writing that was under way, and its signal says nothing any more', async () => {
+    const end = new AbortController();
+    const writer = await SnapshotWriter.create(at('a'), { memory, signal: end.signal });
+    const list = Uint32Array.from({ length: 20_000 }, (_, at) => at % GROUPS);
+    const refused = expect(writer.writeGroups(list)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await writer.abort();
+    end.abort();
+    await refused;
+    expect(readdirSync(folder)).toEqual([]);
+  });
+});
+
 describe('a store', () => {
+  it('refuses an index of another size before it makes room for it', async () => {
+    await save(at('a'), memory);
+    const file = at('a/manifest.json');
+    const manifest = decodeManifest(readFileSync(file), file);
+    const index = { ...manifest.parts.index, sizeBytes: 2 ** 40 };
+    truncateSync(at('a/index'), index.sizeBytes);
+    writeFileSync(file, encodeManifest({ ...manifest, parts: { ...manifest.parts, index } }));
+    await expect(verifySnapshot(at('a'))).rejects.toMatchObject({ code: 'ERR_SNAPSHOT' });
+  });
+
   it('lists snapshots and what is broken, and shows how they stand on each other', async () => {
     await chain(['a', 'b', 'c']);
     memory.write(0, groupBytes('random', 5));
@@ -132,6 +168,37 @@ describe('a store', () => {
 });
 
 describe('deleting', () => {
+  it('is refused while a child of it is being saved, and of its parent too', async () => {
+    const contents = await chain(['a', 'b']);
+    const writer = await SnapshotWriter.create(at('c'), { memory, parent: at('b') });
+    const refusal = { code: 'ERR_SNAPSHOT_REFUSED', message: expect.stringContaining('is being made') as string };
+    await expect(deleteSnapshot(at('b'))).rejects.toMatchObject(refusal);
+    await expect(deleteSnapshot(at('a'))).rejects.toMatchObject(refusal);
+    await writer.commit(CONTENTS);
+    contents.set('c', contentOf(memory));
+    await expectAll(contents);
+    expect(await deleteSnapshot(at('b'))).toEqual({ merged: ['c'] });
+  });
+
+  it('leaves no child behind whose parent went all the same', async () => {
+    await chain(['a']);
+    const writer = await SnapshotWriter.create(at('b'), { memory, parent: at('a') });
+    rmSync(at('a'), { recursive: true });
+    await expect(writer.commit(CONTENTS)).rejects.toMatchObject({ code: 'ERR_SNAPSHOT_PARENT' });
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('is refused while it can not be told what stands on it', async () => {
+    await chain(['a', 'b']);
+    const file = at('b/manifest.json');
+    writeFileSync(file, encodeManifest({ ...decodeManifest(readFileSync(file), file), version: 2 as 1 }));
+    await expect(deleteSnapshot(at('a'))).rejects.toMatchObject({
+      code: 'ERR_SNAPSHOT_REFUSED',
+      message: expect.stringMatching(/b \(.*version 2/) as string,
+    });
+    expect(readdirSync(folder).sort()).toEqual(['a', 'b']);
+  });
+
   it.each(['a', 'b', 'c', 'd'])('%s of a chain leaves all others as they were', async (name) => {
     const contents = await chain(['a', 'b', 'c', 'd']);
     const { merged } = await deleteSnapshot(at(name));

@@ -10,6 +10,7 @@ import { DISK_FILE } from './disk-files.js';
 import { Draft, sweep } from './draft.js';
 import { naming, OpenFolder, removeFolder, syncFolder } from './files.js';
 import { FileName } from './format.js';
+import { holdAlone } from './hold.js';
 import type { Manifest } from './manifest.js';
 import { mergeParent } from './merge.js';
 import { SnapshotReader, type ReadOptions } from './reader.js';
@@ -52,12 +53,8 @@ export async function listSnapshots(
   for (const name of await naming(root, () => readdir(root))) {
     if (name.startsWith('.')) continue;
     const at = path.join(root, name);
-    const looksLikeOne = await lstat(path.join(at, FileName.MANIFEST)).then(
-      () => true,
-      () => false,
-    );
-    if (!looksLikeOne) continue;
     try {
+      if (!(await looksLikeOne(at))) continue;
       snapshots.push(infoOf(at, await manifestOf(at), await diskBytes(at)));
     } catch (error) {
       if (!(error instanceof VmmError)) throw error;
@@ -110,7 +107,8 @@ export interface DeleteOptions {
  * Deletes a snapshot. Snapshots of the same folder that stand on it go on working; who has it open does too. One call at a
  * time for one folder. Aborted, some children may have been made independent already, which changes nothing else.
  *
- * @throws VmmError ERR_SNAPSHOT for what is none, ERR_SNAPSHOT_REFUSED naming the children; SystemError; AbortError.
+ * @throws VmmError ERR_SNAPSHOT for what is none; ERR_SNAPSHOT_REFUSED naming the children, or neighbours that can't be read, or
+ *   while a child is being saved; SystemError; AbortError.
  */
 export async function deleteSnapshot(
   folder: string,
@@ -118,11 +116,28 @@ export async function deleteSnapshot(
 ): Promise<{ merged: readonly string[] }> {
   const dir = path.resolve(folder);
   const { id } = await manifestOf(dir);
-  const { snapshots } = await listSnapshots(path.dirname(dir));
+  const alone = await holdAlone(dir);
+  try {
+    return await deleteHeld(dir, id, options);
+  } finally {
+    await alone?.close();
+  }
+}
+
+async function deleteHeld(dir: string, id: string, options: DeleteOptions): Promise<{ merged: readonly string[] }> {
+  const { snapshots, broken } = await listSnapshots(path.dirname(dir));
   // A copy of it serves its children as well.
   const copies = snapshots.filter((info) => info.id === id && info.path !== dir);
   const children = copies.length > 0 ? [] : snapshots.filter((info) => info.parentId === id);
   const names = children.map(({ name }) => name);
+  // One that is whole, but can't be read at the moment or by this vivarium, may stand on it.
+  const unknown = copies.length > 0 ? [] : broken.filter(({ error }) => error.code !== 'ERR_SNAPSHOT');
+  if (unknown.length > 0) {
+    const which = unknown.map(({ name, error }) => `${name} (${error.message})`).join(', ');
+    throw new VmmError('ERR_SNAPSHOT_REFUSED', `${dir}: what stands on it can't be told: ${which}`, {
+      cure: 'make those readable, or move those away that do not stand on it',
+    });
+  }
   if (children.length > 0 && options.children === 'refuse') {
     throw new VmmError(
       'ERR_SNAPSHOT_REFUSED',
@@ -139,6 +154,20 @@ export async function deleteSnapshot(
   await syncFolder(path.dirname(dir));
   await removeFolder(away);
   return { merged: names };
+}
+
+async function looksLikeOne(at: string): Promise<boolean> {
+  const file = path.join(at, FileName.MANIFEST);
+  return naming(file, async () => {
+    try {
+      await lstat(file);
+      return true;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT' || code === 'ENOTDIR') return false;
+      throw error;
+    }
+  });
 }
 
 async function manifestOf(dir: string): Promise<Manifest> {

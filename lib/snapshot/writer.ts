@@ -98,6 +98,7 @@ export class SnapshotWriter {
       if (parent && parent.memoryBytes !== memory.sizeBytes) {
         throw new VmmError('ERR_SNAPSHOT_PARENT', `${parent.dir}: a parent with memory of another size`);
       }
+      await parent?.hold();
       draft = await Draft.make(dir);
       const name = draft.file(FileName.MEMORY);
       const handle = await naming(name, () => open(name, 'wx+', 0o600));
@@ -187,6 +188,8 @@ export class SnapshotWriter {
       const manifest = await this.#writeParts(table, contents);
       this.#checkSignal();
       await writeNew(this.#draft.file(FileName.MANIFEST), encodeManifest(manifest));
+      // It was held; this is for what asks no locks.
+      await this.#parent?.hold();
       this.#checkSignal();
       await this.#draft.publish();
       const zeroGroups = this.#zeroGroups(table);

@@ -174,10 +174,9 @@ void Pager::prepare(uint32_t bufferGroups) {
 }
 
 // Under the core's mutex.
-void Pager::checkReady(bool mayBeArmed) const {
+void Pager::checkReady() const {
   checkOpen();
-  const auto phase = core_.intercept.phase();
-  if (phase == WriteIntercept::Phase::kActive || (phase == WriteIntercept::Phase::kArmed && !mayBeArmed)) {
+  if (core_.intercept.phase() == WriteIntercept::Phase::kActive) {
     throw Failure(FailureKind::kState, "pager", EBUSY, "an intercept is under way");
   }
   if (core_.failed) throw Failure(FailureKind::kState, "pager", EIO, "guest memory is not whole");
@@ -188,7 +187,7 @@ void Pager::arm(std::span<const GroupRun> runs) {
   wanted_.fetch_add(1);
   const std::lock_guard lock(core_.mutex);
   wanted_.fetch_sub(1);
-  checkReady(false);
+  checkReady();
   core_.intercept.arm(runs, [this](uint32_t group) { return loader_ == nullptr || loader_->present(group); });
 }
 
@@ -196,7 +195,7 @@ void Pager::begin(std::span<const GroupRun> runs, std::shared_ptr<GroupSink> sin
   wanted_.fetch_add(1);
   const std::lock_guard lock(core_.mutex);
   wanted_.fetch_sub(1);
-  checkReady(true);
+  checkReady();
   walking_.store(false, std::memory_order_release);
   core_.intercept.begin(runs, std::move(sink),
                         [this](uint32_t group) { return loader_ == nullptr || loader_->present(group); });
@@ -219,8 +218,8 @@ void Pager::release() {
 // the address space locked, which would hold the vCPUs.
 void Pager::unwatchIfWhole() {
   if (!watchesMissing_ || watchesWrites_ || core_.failed || !loader_->complete()) return;
-  core_.fault.unwatch(core_.area.start(), core_.area.bytes());
-  watchesMissing_ = false;
+  // Refused, it is tried again with the next wake.
+  watchesMissing_ = core_.fault.unwatch(core_.area.start(), core_.area.bytes()) != 0;
 }
 
 // --- the end ---
@@ -243,7 +242,8 @@ void Pager::close() {
     wanted_.fetch_sub(1);
     closed_ = true;
     core_.intercept.release();
-    if (watchesMissing_ || watchesWrites_) core_.fault.unwatch(core_.area.start(), core_.area.bytes());
+    // Refused, it ends with the descriptor.
+    if (watchesMissing_ || watchesWrites_) (void)core_.fault.unwatch(core_.area.start(), core_.area.bytes());
     watchesMissing_ = watchesWrites_ = false;
   }
   ending_.store(true, std::memory_order_release);

@@ -47,6 +47,7 @@ class Pager : public std::enable_shared_from_this<Pager> {
   // What takes time before the vCPUs stop; protection ahead; and the instant. The names of what the kernel lacks are in
   // Failure kCapability.
   void prepare(uint32_t bufferGroups);
+  // May be called again for further groups: it holds up who writes to what is protected, so not for too many at once.
   void arm(std::span<const GroupRun> runs);
   void begin(std::span<const GroupRun> runs, std::shared_ptr<GroupSink> sink);
   // Starts to hand over what nobody writes to: after the vCPUs go on, since it takes a core.
@@ -68,7 +69,7 @@ class Pager : public std::enable_shared_from_this<Pager> {
  private:
   void checkOpen() const;
   void watchWrites();
-  void checkReady(bool mayBeArmed) const;
+  void checkReady() const;
   void unwatchIfWhole();
   void startThread();
   void knock() const { wake_.write(1); }

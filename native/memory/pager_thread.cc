@@ -94,8 +94,8 @@ Pager::Walk Pager::walk() {
 void Pager::run() {
   std::array<pollfd, 2> waits{pollfd{core_.fault.fd(), POLLIN, 0}, pollfd{wake_.fd(), POLLIN, 0}};
   while (!ending_.load(std::memory_order_acquire)) {
-    while (serveFaults() && !ending_.load(std::memory_order_acquire)) {
-    }
+    // JavaScript's thread may wait for what is asked: it does not wait for the faults to end.
+    while (serveFaults() && !ending_.load(std::memory_order_acquire)) serveAsked();
     serveAsked();
     const Walk walked = walk();
     if (walked == Walk::kMore && wanted_.load() == 0) continue;

@@ -111,9 +111,9 @@ void UserFault::watch(const uint8_t* start, size_t bytes, bool missing, bool wri
   if (::ioctl(fd_.get(), UFFDIO_REGISTER, &request) < 0) throwSyscall("UFFDIO_REGISTER", errno);
 }
 
-void UserFault::unwatch(const uint8_t* start, size_t bytes) const {
+int UserFault::unwatch(const uint8_t* start, size_t bytes) const {
   uffdio_range range = rangeOf(start, bytes);
-  if (::ioctl(fd_.get(), UFFDIO_UNREGISTER, &range) < 0) throwSyscall("UFFDIO_UNREGISTER", errno);
+  return ::ioctl(fd_.get(), UFFDIO_UNREGISTER, &range) < 0 ? errno : 0;
 }
 
 int UserFault::protect(const uint8_t* start, size_t bytes) const {

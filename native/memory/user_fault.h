@@ -37,11 +37,12 @@ class UserFault {
   uint64_t features() const { return features_; }
   int fd() const { return fd_.get(); }
 
-  // Of a whole mapping. Throws Failure kSyscall. Unregistering ends all protection and lets all who wait look again.
+  // Of a whole mapping. Throws Failure kSyscall.
   void watch(const uint8_t* start, size_t bytes, bool missing, bool writes) const;
-  void unwatch(const uint8_t* start, size_t bytes) const;
 
   // All of these give 0 or an errno; ranges are whole pages of what is watched.
+  // Ends all protection and lets all who wait look again.
+  int unwatch(const uint8_t* start, size_t bytes) const;
   int protect(const uint8_t* start, size_t bytes) const;
   int unprotect(const uint8_t* start, size_t bytes) const;
   // Puts pages in where there are none, and lets who waits for them go. Pages that are there already stay as they are.

@@ -15,22 +15,7 @@ constexpr uint32_t kBlockGroups = (2 << 20) / kGroupBytes;
 
 }  // namespace
 
-void WriteIntercept::start(std::span<const GroupRun> runs, State want, const Present& present) {
-  std::vector<bool> wanted(area_.groups(), false);
-  stats_.groups = 0;
-  for (const GroupRun& run : runs) {
-    for (uint32_t group = run.first; group < run.first + run.count; group++) {
-      if (!wanted[group]) stats_.groups++;
-      wanted[group] = true;
-    }
-  }
-  // Before anything is protected: a fault that comes in between finds its group's state.
-  std::vector<bool> fresh(area_.groups(), false);
-  for (uint32_t group = 0; group < area_.groups(); group++) {
-    const bool isProtected = states_[group] == State::kArmed;
-    if (wanted[group]) fresh[group] = !isProtected && present(group);
-    states_[group] = wanted[group] ? want : (isProtected ? State::kSaved : State::kOpen);
-  }
+void WriteIntercept::protectAll(const std::vector<bool>& fresh) {
   int error = 0;
   area_.eachRun([&](uint32_t group) { return fresh[group]; },
                 [&](uint32_t first, uint32_t count) {
@@ -63,15 +48,46 @@ void WriteIntercept::letBuffersGo() {
 
 void WriteIntercept::arm(std::span<const GroupRun> runs, const Present& present) {
   const uint64_t startNs = monotonicNs();
-  start(runs, State::kArmed, present);
   phase_ = Phase::kArmed;
-  stats_.protectedAgain = 0;
-  stats_.armNs = monotonicNs() - startNs;
+  int error = 0;
+  for (const GroupRun& run : runs) {
+    const uint32_t end = run.first + run.count;
+    uint32_t first = run.first;
+    for (uint32_t group = run.first; group <= end; group++) {
+      // What was written since it was armed is not armed again.
+      if (group < end && states_[group] == State::kOpen) {
+        states_[group] = State::kArmed;
+        if (present(group)) continue;
+      }
+      if (first < group && error == 0) error = fault_.protect(area_.at(first), area_.bytesOf(first, group - first));
+      first = group + 1;
+    }
+  }
+  if (error != 0) {
+    release();
+    throwSyscall("UFFDIO_WRITEPROTECT", error);
+  }
+  stats_.armNs += monotonicNs() - startNs;
 }
 
 void WriteIntercept::begin(std::span<const GroupRun> runs, std::shared_ptr<GroupSink> sink, const Present& present) {
   const uint64_t startNs = monotonicNs();
-  start(runs, State::kPending, present);
+  std::vector<bool> wanted(area_.groups(), false);
+  stats_.groups = 0;
+  for (const GroupRun& run : runs) {
+    for (uint32_t group = run.first; group < run.first + run.count; group++) {
+      if (!wanted[group]) stats_.groups++;
+      wanted[group] = true;
+    }
+  }
+  // Before anything is protected: a fault that comes in between finds its group's state.
+  std::vector<bool> fresh(area_.groups(), false);
+  for (uint32_t group = 0; group < area_.groups(); group++) {
+    const bool isProtected = states_[group] == State::kArmed;
+    if (wanted[group]) fresh[group] = !isProtected && present(group);
+    states_[group] = wanted[group] ? State::kPending : (isProtected ? State::kSaved : State::kOpen);
+  }
+  protectAll(fresh);
   stats_.protectNs = monotonicNs() - startNs;
   sink_ = std::move(sink);
   cursor_ = 0;

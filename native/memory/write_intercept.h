@@ -60,7 +60,7 @@ class WriteIntercept {
   void prepare(uint32_t bufferGroups);
   bool prepared() const { return !last_.empty(); }
   // JavaScript. Groups that are not present stay as they are: whoever puts them in asks wanted(). Throws Failure
-  // kSyscall; nothing is protected then.
+  // kSyscall; nothing is protected then. arm() adds to what was armed before.
   void arm(std::span<const GroupRun> runs, const Present& present);
   void begin(std::span<const GroupRun> runs, std::shared_ptr<GroupSink> sink, const Present& present);
   // Ends all protection; what was not handed over is not.
@@ -91,8 +91,7 @@ class WriteIntercept {
     uint64_t sinceNs;
   };
 
-  // The state of each group becomes that of `want` in the runs, and open elsewhere.
-  void start(std::span<const GroupRun> runs, State want, const Present& present);
+  void protectAll(const std::vector<bool>& fresh);
   bool save(uint32_t group);
   bool serveStalled();
   bool drain();

@@ -104,6 +104,9 @@ void GroupReader::load(std::shared_ptr<Mapping> memory, std::span<const uint32_t
   if (memory != nullptr && (memory->size() + kGroupBytes - 1) / kGroupBytes != rows_.size()) {
     throwRange("memory: not of the snapshot's size");
   }
+  // First: what can't be had leaves nothing under way.
+  if (!started_) startThreads(wantedThreads_);
+  started_ = true;
   {
     const std::lock_guard lock(mutex_);
     if (hasWork() || underWay_ > 0) throw Failure(FailureKind::kState, "load", EBUSY, "a load is under way");
@@ -114,8 +117,6 @@ void GroupReader::load(std::shared_ptr<Mapping> memory, std::span<const uint32_t
     progress_ = {};
     toldAt_ = 0;
   }
-  if (!started_) startThreads(wantedThreads_);
-  started_ = true;
   if (groups.empty()) tell();
   work_.notify_all();
 }

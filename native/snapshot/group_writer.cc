@@ -99,7 +99,8 @@ void GroupWriter::write(std::span<const uint32_t> groups) {
     const std::lock_guard lock(mutex_);
     if (closed_) throwClosed("snapshot writer");
     if (finished_ || finishing_) throw Failure(FailureKind::kState, "write", EINVAL, "the file is finished");
-    if (listNext_ < list_.size()) throw Failure(FailureKind::kState, "write", EBUSY, "a list is under way");
+    // Also one that waits as a copy: a group is in one batch at a time.
+    if (hasWork() || underWay_ > 0) throw Failure(FailureKind::kState, "write", EBUSY, "groups are under way");
     if (progress_.failure.syscall == nullptr) list_.assign(groups.begin(), groups.end());
     listNext_ = 0;
     nothing = !hasWork() && underWay_ == 0;
@@ -117,6 +118,7 @@ void GroupWriter::copy(std::span<const uint32_t> groups) {
     const std::lock_guard lock(mutex_);
     if (closed_) throwClosed("snapshot writer");
     if (finished_ || finishing_) throw Failure(FailureKind::kState, "copy", EINVAL, "the file is finished");
+    if (hasWork() || underWay_ > 0) throw Failure(FailureKind::kState, "copy", EBUSY, "groups are under way");
     // Only this thread takes slots, as long as no write intercept has the writer.
     if (progress_.failure.syscall == nullptr && freeSlots_.size() < groups.size()) {
       throw Failure(FailureKind::kState, "copy", ENOBUFS, std::to_string(groups.size()) + " groups");

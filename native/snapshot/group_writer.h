@@ -45,11 +45,11 @@ class GroupWriter : public GroupPool, public GroupSink {
   GroupWriter(std::shared_ptr<Runtime> runtime, std::shared_ptr<Mapping> memory, const GroupWriterOptions& options);
   ~GroupWriter() override;
 
-  // JavaScript thread. Failure kState while a list is under way or after finish(); BadArgument for a group that is
+  // JavaScript thread. Failure kState while anything is under way or after finish(); BadArgument for a group that is
   // none.
   void write(std::span<const uint32_t> groups);
   // Copies these groups as they are now, to be written from there, and returns when that is done. Failure kState where
-  // there is no room for all of them: then none was taken. JavaScript thread.
+  // there is no room for all of them, or as for write(): then none was taken. JavaScript thread.
   void copy(std::span<const uint32_t> groups);
   // What waits is given up, what is under way ends. JavaScript thread.
   void cancel();

@@ -30,7 +30,7 @@ describe.each([
       const enough = Math.floor(Math.random() * 100_000);
       await until(() => progress(memory) - from >= enough);
       intercept.prepare({ bufferGroups: [0, 4, 256][round % 3]! });
-      if (round % 2 === 1) intercept.arm();
+      if (round % 2 === 1) await intercept.arm();
       await guest.vcpu.park();
       memory.write(TAIL_GPA, Uint8Array.of(round));
       intercept.begin(out.groups.sink());

@@ -28,7 +28,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
           const pager = makePager(memory);
           const intercept = new WriteIntercept(pager);
           intercept.prepare({ bufferGroups });
-          if (armed) intercept.arm();
+          if (armed) await intercept.arm();
           for (const group of before) memory.write(group * GROUP + 9, Uint8Array.of(201));
           const wanted = Buffer.from(memory.read(0, SIZE));
           intercept.begin(out.groups.sink());
@@ -79,7 +79,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
     const intercept = new WriteIntercept(makePager(memory));
     for (const phase of ['prepared', 'armed', 'active'] as const) {
       intercept.prepare({ bufferGroups: 0 });
-      if (phase !== 'prepared') intercept.arm();
+      if (phase !== 'prepared') await intercept.arm();
       if (phase === 'active') intercept.begin(out.groups.sink());
       const ended = phase === 'active' ? intercept.ended() : undefined;
       if (phase === 'active') intercept.walk();
@@ -97,7 +97,8 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
     const out = makeGroups(SIZE);
     const intercept = new WriteIntercept(makePager(memory));
     intercept.prepare();
-    intercept.arm();
+    await intercept.arm(Uint32Array.of(0, 50));
+    await intercept.arm(Uint32Array.of(40, GROUPS - 40));
     intercept.begin(out.groups.sink(), Uint32Array.of(3, 2, 100, 28));
     memory.fill(0, 8, SIZE);
     intercept.walk();
@@ -154,16 +155,16 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
     pager.close();
   });
 
-  it('refuses what is out of turn', () => {
+  it('refuses what is out of turn', async () => {
     const memory = makeSpace(SIZE, backing);
     const pager = makePager(memory);
     const intercept = new WriteIntercept(pager);
     const { groups } = makeGroups(SIZE);
     expect(() => intercept.begin(groups.sink())).toThrow(code('ERR_STATE'));
-    expect(() => intercept.arm()).toThrow(code('ERR_STATE'));
+    await expect(intercept.arm()).rejects.toThrow(code('ERR_STATE'));
     intercept.prepare();
-    expect(() => intercept.arm(Uint32Array.of(GROUPS, 1))).toThrow(RangeError);
-    expect(() => intercept.arm(Uint32Array.of(1))).toThrow(RangeError);
+    await expect(intercept.arm(Uint32Array.of(GROUPS, 1))).rejects.toThrow(RangeError);
+    await expect(intercept.arm(Uint32Array.of(1))).rejects.toThrow(RangeError);
     expect(() => intercept.begin(groups.source() as never)).toThrow(TypeError);
     expect(() => intercept.prepare({ bufferGroups: -1 })).toThrow(RangeError);
     intercept.begin(groups.sink());

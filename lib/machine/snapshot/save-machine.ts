@@ -10,6 +10,7 @@ import {
   type GuestPager,
   groupRuns,
   type InterceptStats,
+  requireIntercept,
   WriteIntercept,
 } from '../../memory/index.js';
 import { meter } from '../../snapshot/progress.js';
@@ -45,6 +46,7 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
   requireSavable(machine.config);
   const startNs = clock.nowNs();
   const space = machine.space();
+  if (mode === 'instant') requireIntercept(space.backing);
   const lineage = machine.lineage();
   const parentId = options.parent === undefined ? undefined : await parentOf(options.parent, lineage);
   const parentDir = options.parent;
@@ -150,8 +152,7 @@ function intercept(
     },
     protectAhead: (groups) => {
       writes.prepare({ bufferGroups: COPY_GROUPS });
-      writes.arm(runsOf(groups));
-      return Promise.resolve();
+      return writes.arm(runsOf(groups));
     },
     arm: (groups) => {
       writes.begin(writer.sinkForPager().sink(), runsOf(groups));
