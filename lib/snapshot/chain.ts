@@ -8,7 +8,7 @@ import { readdir } from 'node:fs/promises';
 import { VmmError } from '../base/errors.js';
 import { GroupCodec } from '../kvm/native-snapshot.js';
 import { OpenFolder } from './files.js';
-import { damaged, FileName, groupsOf, Limit } from './format.js';
+import { damaged, FileName, groupCount, Limit } from './format.js';
 import { decodeIndex, GroupTable, indexBytes } from './group-index.js';
 import { decodeManifest, digestOf, type Manifest, type ManifestPart } from './manifest.js';
 
@@ -134,7 +134,7 @@ export function locate(links: readonly Link[], group: number): { link: number; o
 
 /** One flat table for the native reader: each row zero, raw or zstd, in the file of its link. */
 export function resolveChain(links: readonly Link[]): GroupTable {
-  const resolved = new GroupTable(groupsOf(links[0]!.manifest.memoryBytes));
+  const resolved = new GroupTable(groupCount(links[0]!.manifest.memoryBytes));
   for (let group = 0; group < resolved.groups; group++) {
     const { link, owner } = locate(links, group);
     resolved.set(group, links[link]!.table.row(owner), link);

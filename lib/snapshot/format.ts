@@ -4,9 +4,7 @@
  */
 import { VmmError } from '../base/errors.js';
 import { GiB, MiB } from '../base/units.js';
-import { GROUP_BYTES } from '../kvm/native-snapshot.js';
-
-export { GROUP_BYTES };
+export { groupCount, GROUP_BYTES } from '../memory/index.js';
 
 export const FORMAT_VERSION = 1;
 
@@ -28,10 +26,6 @@ export const Limit = {
   CHAIN: 256,
   PATH_BYTES: 4096,
 } as const;
-
-export function groupsOf(memoryBytes: number): number {
-  return Math.ceil(memoryBytes / GROUP_BYTES);
-}
 
 /** Something of a snapshot is not as it was written. */
 export function damaged(where: string, what: string, cause?: unknown): VmmError {

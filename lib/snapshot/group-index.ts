@@ -7,7 +7,7 @@
  */
 import { crc32c } from '../memory/index.js';
 import { GroupCodec, GroupRow } from '../kvm/native-snapshot.js';
-import { damaged, FORMAT_VERSION, GROUP_BYTES, groupsOf } from './format.js';
+import { damaged, FORMAT_VERSION, GROUP_BYTES, groupCount } from './format.js';
 
 const MAGIC = Buffer.from('VIVGROUP', 'latin1');
 const HEADER_BYTES = 32;
@@ -147,7 +147,7 @@ export function encodeIndex(table: GroupTable, memoryFileBytes: number): Uint8Ar
 
 /** How long the file is for so much memory. */
 export function indexBytes(memoryBytes: number): number {
-  return HEADER_BYTES + groupsOf(memoryBytes) * GroupRow.STRIDE;
+  return HEADER_BYTES + groupCount(memoryBytes) * GroupRow.STRIDE;
 }
 
 export interface IndexExpectation {
@@ -160,7 +160,7 @@ export interface IndexExpectation {
 export function decodeIndex(bytes: Uint8Array, expected: IndexExpectation, file: string): GroupTable {
   if (bytes.length !== indexBytes(expected.memoryBytes)) throw damaged(file, 'its length is wrong');
   const header = encodeIndex(new GroupTable(0), expected.memoryFileBytes);
-  new DataView(header.buffer).setBigUint64(16, BigInt(groupsOf(expected.memoryBytes)), true);
+  new DataView(header.buffer).setBigUint64(16, BigInt(groupCount(expected.memoryBytes)), true);
   if (Buffer.compare(bytes.subarray(0, HEADER_BYTES), header) !== 0) throw damaged(file, 'its header is wrong');
   const table = new GroupTable(bytes.slice(HEADER_BYTES));
   for (let group = 0; group < table.groups; group++) {

@@ -11,7 +11,7 @@ import { GroupReader, type AddressSpace } from '../memory/index.js';
 import { closeChain, locate, openChain, readPart, resolveChain, type Link } from './chain.js';
 import { diskFilesOf, verifyDiskFile } from './disk-files.js';
 import { naming, OpenFolder, readExactly } from './files.js';
-import { damaged, FileName, GROUP_BYTES, groupsOf } from './format.js';
+import { damaged, FileName, GROUP_BYTES, groupCount } from './format.js';
 import type { GroupTable } from './group-index.js';
 import { holdAsParent } from './hold.js';
 import { meter, type SnapshotProgress } from './progress.js';
@@ -82,7 +82,7 @@ export class SnapshotReader {
         const state = decodeState(await readPart(folder, FileName.STATE, parts.state), folder.file(FileName.STATE));
         let access: Uint16Array | undefined;
         if (parts.access !== null) {
-          if (parts.access.sizeBytes !== 2 * groupsOf(memoryBytes)) {
+          if (parts.access.sizeBytes !== 2 * groupCount(memoryBytes)) {
             throw damaged(folder.file(FileName.ACCESS), 'its length is wrong');
           }
           access = new Uint16Array((await readPart(folder, FileName.ACCESS, parts.access)).buffer);
