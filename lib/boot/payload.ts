@@ -114,7 +114,7 @@ async function unzstd(packed: Uint8Array, sizeBytes: number): Promise<Uint8Array
   return byCommand ?? decompress(packed, new Uint8Array(sizeBytes));
 }
 
-/** Through a command of this system; undefined when there is none of that name. */
+/** Through a command of this system; undefined when there is none of that name, or only busybox's, which knows no filters of kernels. */
 function throughCommand(
   command: string,
   args: readonly string[],
@@ -126,8 +126,8 @@ function throughCommand(
       command,
       args,
       { encoding: 'buffer', maxBuffer: sizeBytes + 1 },
-      (error: (Error & { code?: string | number | null | undefined }) | null, stdout: Buffer) => {
-        if (error?.code === 'ENOENT') resolve(undefined);
+      (error: (Error & { code?: string | number | null | undefined }) | null, stdout: Buffer, stderr: Buffer) => {
+        if (error?.code === 'ENOENT' || (error && stderr.includes('BusyBox'))) resolve(undefined);
         else if (error) reject(new Error(`${command} cannot unpack it`, { cause: error }));
         else resolve(stdout);
       },
