@@ -14,7 +14,14 @@ const LANES = Math.min(2, availableParallelism());
 /** Files that hold a guest's clock against the host's. */
 const ALONE = ['guest-time.test.ts'];
 /** Longest first, so that the lanes end together; the others follow by name. */
-const LONGEST = ['snapshots.test.ts', 'debian.test.ts', 'console.test.ts', 'kernels.test.ts', 'stdio.test.ts', 'bad-input.test.ts'];
+const LONGEST = [
+  'snapshots.test.ts',
+  'debian.test.ts',
+  'console.test.ts',
+  'kernels.test.ts',
+  'stdio.test.ts',
+  'bad-input.test.ts',
+];
 
 const STOP_HOST = "const { embeddedHost } = await import('./dist/host/index.js'); await embeddedHost.stop();";
 
