@@ -50,7 +50,8 @@ async function moved(sim: SimulatedMachine, controller: PitController) {
 async function untilPaid(sim: SimulatedMachine, controller: PitController): Promise<void> {
   await sim.run(300n * MS);
   for (let second = 0; second < 100; second++) {
-    if (controller.status().phase === 'nominal') return;
+    // The change back to the guest's own count may wait for a tick, as long as 100 ms.
+    if (controller.status().phase === 'nominal') return sim.run(150n * MS);
     await sim.run(SECOND);
   }
   throw new Error(`the episode does not end: ${JSON.stringify(controller.status())}`);
