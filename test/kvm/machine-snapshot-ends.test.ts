@@ -4,13 +4,12 @@ import path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { Machine, SnapshotOptions } from '../../lib/machine/index.js';
 import { startGuest, until } from '../lib/machine.js';
-import { interceptOf, patternOf, restore, runsOn, snapshotFolder, startPattern } from '../lib/snapshots.js';
+import { interceptOf, MODES, patternOf, restore, runsOn, snapshotFolder, startPattern } from '../lib/snapshots.js';
 
 let folder: string;
 beforeEach(() => void (folder = snapshotFolder()));
 const inFolder = (name: string): string => path.join(folder, name);
 
-const MODES = ['paused', 'live', 'instant'] as const;
 const how = (mode: (typeof MODES)[number]): SnapshotOptions => ({ mode, maxPauseMs: 20_000, compress: 'none' });
 
 /** What a snapshot came to, when something happens at its first sign of progress, or as soon as it was asked for. */

@@ -6,13 +6,22 @@ import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { Machine, type RestoreOptions, type SnapshotOptions } from '../../lib/machine/index.js';
 import { memoryDisk } from '../../lib/vsp/index.js';
 import type { GuestOptions } from '../lib/machine.js';
-import { interceptOf, patternOf, restore, runsOn, snapshotFolder, startPattern } from '../lib/snapshots.js';
+import {
+  interceptOf,
+  MEMORIES,
+  MODES,
+  patternOf,
+  restore,
+  runsOn,
+  SHORTEST,
+  snapshotFolder,
+  startPattern,
+} from '../lib/snapshots.js';
 
 let folder: string;
 beforeEach(() => void (folder = snapshotFolder()));
 const inFolder = (name: string): string => path.join(folder, name);
 
-const MODES = ['paused', 'live', 'instant'] as const;
 /** Only root may mount a file system that is too small, or read-only. */
 const isRoot = process.getuid?.() === 0;
 
@@ -23,7 +32,7 @@ async function expectUntouched(machine: Machine, where: string): Promise<void> {
   expect(interceptOf(machine)).toBe('off');
   await runsOn(machine);
   const dir = path.join(snapshotFolder(), 'snap');
-  await machine.snapshot(dir, { mode: 'instant' });
+  await machine.snapshot(dir, { mode: SHORTEST, maxPauseMs: 20_000 });
   expect(patternOf(await restore(dir, { start: false }))).toBeGreaterThan(0);
 }
 
@@ -134,35 +143,32 @@ it('overrides of what the machine does not have, and wrong names, are refused be
   expect(readdirSync(folder)).toEqual(['snap']);
 });
 
-it.each(['lazy', 'eager'] as const)(
-  'a machine that is restored %s and not started is paused, and masks what it may',
-  async (memory) => {
-    const machine = await startPattern();
-    const dir = inFolder('snap');
-    await machine.snapshot(dir, { mode: 'paused' });
-    const clone = await restore(dir, { memory, start: false, mask: true, name: 'clone' });
-    expect([clone.state, clone.name]).toEqual(['paused', 'clone']);
-    const saved = patternOf(clone);
-    await clone.restored!.running;
-    await clone.restored!.complete;
-    expect(patternOf(clone)).toBe(saved);
-    await clone.start();
-    await runsOn(clone);
-    await clone.pause();
-    expect(patternOf(clone)).toBeGreaterThan(saved);
-    // Never started, it can be saved and closed too.
-    const still = await restore(dir, { memory, start: false });
-    await still.snapshot(inFolder('still'), { mode: 'instant' });
-    expect(still.state).toBe('paused');
-    expect(patternOf(await restore(inFolder('still'), { start: false }))).toBe(saved);
-  },
-);
+it.each(MEMORIES)('a machine that is restored %s and not started is paused, and masks what it may', async (memory) => {
+  const machine = await startPattern();
+  const dir = inFolder('snap');
+  await machine.snapshot(dir, { mode: 'paused' });
+  const clone = await restore(dir, { memory, start: false, mask: true, name: 'clone' });
+  expect([clone.state, clone.name]).toEqual(['paused', 'clone']);
+  const saved = patternOf(clone);
+  await clone.restored!.running;
+  await clone.restored!.complete;
+  expect(patternOf(clone)).toBe(saved);
+  await clone.start();
+  await runsOn(clone);
+  await clone.pause();
+  expect(patternOf(clone)).toBeGreaterThan(saved);
+  // Never started, it can be saved and closed too.
+  const still = await restore(dir, { memory, start: false });
+  await still.snapshot(inFolder('still'), { mode: SHORTEST, maxPauseMs: 20_000 });
+  expect(still.state).toBe('paused');
+  expect(patternOf(await restore(inFolder('still'), { start: false }))).toBe(saved);
+});
 
 it('an aborted restore leaves nothing open, whenever it is', async () => {
   const machine = await startPattern();
   const dir = inFolder('snap');
   await machine.snapshot(dir, { mode: 'paused' });
-  for (const memory of ['lazy', 'eager'] as const) {
+  for (const memory of MEMORIES) {
     for (const ms of [0, 1, 5, 10]) {
       const ended = await restore(dir, { memory, signal: AbortSignal.timeout(ms) }).then(
         async (clone) => {

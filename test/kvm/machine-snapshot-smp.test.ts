@@ -4,7 +4,7 @@ import { rmSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import type { Machine } from '../../lib/machine/index.js';
 import { readU64, startGuest, until } from '../lib/machine.js';
-import { restore, snapshotFolder } from '../lib/snapshots.js';
+import { MEMORIES, MODES, restore, snapshotFolder } from '../lib/snapshots.js';
 
 const COUNTERS = 0x20_0000;
 const NOTES = 0x40_0000;
@@ -54,7 +54,7 @@ async function bothGoOn(machine: Machine, by = 1): Promise<void> {
   await until(() => CPUS.every((cpu) => counter(machine, cpu) >= from[cpu]! + by));
 }
 
-it.each(['paused', 'live', 'instant'] as const)(
+it.each(MODES)(
   'of two CPUs that watch each other each snapshot has one instant, mode %s',
   { timeout: 120_000 },
   async (mode) => {
@@ -67,7 +67,7 @@ it.each(['paused', 'live', 'instant'] as const)(
       await bothGoOn(machine, 1 + Math.floor(Math.random() * 5000));
       const dir = path.join(folder, `s${round}`);
       await machine.snapshot(dir, { mode, maxPauseMs: 20_000 });
-      const clone = await restore(dir, { memory: round % 2 === 0 ? 'lazy' : 'eager', start: false });
+      const clone = await restore(dir, { memory: MEMORIES[round % MEMORIES.length]!, start: false });
       const saved = checkInstant(clone);
       for (const cpu of CPUS) expect(counter(machine, cpu)).toBeGreaterThanOrEqual(saved[cpu]);
       await clone.resume();

@@ -10,10 +10,18 @@ import { Machine, type RestoreOptions } from '../../lib/machine/index.js';
 import { memoryDisk } from '../../lib/vsp/index.js';
 import type { BlockSource } from '../../lib/vsp/index.js';
 import { type GuestOptions, readU64, startGuest, until } from './machine.js';
+import { pagerLack } from './pager-rig.js';
 
 const BASE = 0x200000;
 /** 32 MiB of them. */
 export const PAGES = 8192;
+
+/** This user has userfaultfd; an ordinary one seldom has, and is refused what needs it. */
+export const CAN_PAGE = pagerLack('instant') === undefined && pagerLack('lazy') === undefined;
+export const MODES = CAN_PAGE ? (['paused', 'live', 'instant'] as const) : (['paused', 'live'] as const);
+export const MEMORIES = CAN_PAGE ? (['lazy', 'eager'] as const) : (['eager'] as const);
+/** The one that stops the guest for the shortest time. */
+export const SHORTEST = MODES.at(-1)!;
 
 /** A folder of this test's own. */
 export function snapshotFolder(): string {
