@@ -12,7 +12,7 @@ import { Cache } from './cache.js';
 import { cpioArchive, type CpioEntry } from './cpio.js';
 import { DebianPackages } from './debian-packages.js';
 import { librariesOf } from './libraries.js';
-import { stubLibraries, type LeftOut } from './library-stub.js';
+import { standInLibraries, type LeftOut } from './left-out-libraries.js';
 import type { ImageOptions } from './options.js';
 
 export interface DebianProgramsWanted {
@@ -153,7 +153,7 @@ async function filesOf(
     const program = join(root, name);
     if (wanted.leftOut !== undefined) {
       await mkdir(libraries, { recursive: true });
-      await stubLibraries(program, wanted.leftOut, libraries, options);
+      await standInLibraries(program, wanted.leftOut, libraries, options);
     }
     files.set(program, join('bin', basename(program)));
     for (const library of await librariesOf(program, [libraries])) {

@@ -4,19 +4,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import { librariesOf } from './libraries.js';
-import { stubLibraries, stubSource } from './library-stub.js';
+import { standInLibraries, standInSource } from './left-out-libraries.js';
 
 it('has the functions that are left out, in their versions, and no others', () => {
   const names =
     '                 U malloc@GLIBC_2.2.5\n                 U rbd_open@RBD_1\n                 U nbd_aio\n';
-  expect(stubSource(names, ['rbd_', 'nbd_'])).toEqual({
+  expect(standInSource(names, ['rbd_', 'nbd_'])).toEqual({
     source: 'int rbd_open(void) { return -1; }\nint nbd_aio(void) { return -1; }\n',
     versions: 'RBD_1 { rbd_open; };\n',
   });
 });
 
 it('lets a program start whose library is not there', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'vivarium-stub-'));
+  const folder = mkdtempSync(join(tmpdir(), 'vivarium-left-out-'));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
   const file = (name: string, text = '') => {
     const path = join(folder, name);
@@ -33,7 +33,7 @@ it('lets a program start whose library is not there', async () => {
   rmSync(library);
   await expect(librariesOf(program, [folder])).rejects.toMatchObject({ code: 'ERR_SETUP' });
 
-  await stubLibraries(program, { libraries: ['libfar.so.1'], functions: ['far_'] }, folder);
+  await standInLibraries(program, { libraries: ['libfar.so.1'], functions: ['far_'] }, folder);
 
   expect(await librariesOf(program, [folder])).toContain(library);
   // Its status is 0 when the function has failed.

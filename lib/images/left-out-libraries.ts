@@ -18,25 +18,25 @@ export interface LeftOut {
  *
  * @throws VmmError ERR_SETUP without a C compiler and its tools; AbortError.
  */
-export async function stubLibraries(
+export async function standInLibraries(
   program: string,
   leftOut: LeftOut,
   folder: string,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<void> {
   const names = await runTool('nm', ['-D', '--undefined-only', program], options);
-  const { source, versions } = stubSource(names, leftOut.functions);
-  const files = { source: join(folder, '.stub.c'), versions: join(folder, '.stub.map') };
+  const { source, versions } = standInSource(names, leftOut.functions);
+  const files = { source: join(folder, '.left-out.c'), versions: join(folder, '.left-out.map') };
   await writeFile(files.source, source);
   await writeFile(files.versions, versions);
-  const stub = join(folder, '.stub.so');
-  const args = ['-shared', '-fPIC', '-w', `-Wl,--version-script=${files.versions}`, '-o', stub, files.source];
+  const standIn = join(folder, '.left-out.so');
+  const args = ['-shared', '-fPIC', '-w', `-Wl,--version-script=${files.versions}`, '-o', standIn, files.source];
   await runTool('cc', args, options);
-  for (const library of leftOut.libraries) await copyFile(stub, join(folder, library));
+  for (const library of leftOut.libraries) await copyFile(standIn, join(folder, library));
 }
 
 /** C and a version script of the linker for what `nm -D --undefined-only` says of a program. */
-export function stubSource(names: string, prefixes: readonly string[]): { source: string; versions: string } {
+export function standInSource(names: string, prefixes: readonly string[]): { source: string; versions: string } {
   const byVersion = new Map<string, string[]>();
   const lines: string[] = [];
   for (const [, name = '', version] of names.matchAll(/\bU (\w+)(?:@+(\S+))?$/gm)) {
