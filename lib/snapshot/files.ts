@@ -4,19 +4,18 @@
  */
 import { constants } from 'node:fs';
 import { mkdir, open, rm, type FileHandle } from 'node:fs/promises';
-import { constants as os } from 'node:os';
 import path from 'node:path';
-import { SystemError } from '../base/errors.js';
+import { errnoName, SystemError } from '../base/errors.js';
 import { damaged, FileName } from './format.js';
 
 const READ_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** Node's error of a system call as ours, naming the file. Others are as they were. */
 export function systemError(error: unknown, file: string): unknown {
-  const { code, syscall } = error as NodeJS.ErrnoException;
-  if (!(error instanceof Error) || typeof code !== 'string' || typeof syscall !== 'string') return error;
-  const number = (os.errno as Record<string, number>)[code];
-  return number === undefined ? error : new SystemError(syscall, code, number, file);
+  const { errno, syscall } = error as NodeJS.ErrnoException;
+  if (!(error instanceof Error) || typeof errno !== 'number' || typeof syscall !== 'string') return error;
+  // Not `code`, which is no name for what Node does not know, such as EDQUOT.
+  return new SystemError(syscall, errnoName(-errno), -errno, file);
 }
 
 /** @throws SystemError naming `file` for what a system call refused in `work`. */

@@ -21,7 +21,7 @@ import { decodeState } from './state-file.js';
 
 /**
  * @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_PARENT; ERR_SNAPSHOT_REFUSED while a child of the child is being saved; SystemError;
- *   AbortError: then the child is as it was.
+ *   AbortError. The child is as it was then.
  */
 export async function mergeParent(childDir: string, signal?: AbortSignal): Promise<void> {
   const folder = await OpenFolder.open(childDir);
@@ -67,7 +67,13 @@ export async function mergeParent(childDir: string, signal?: AbortSignal): Promi
     await syncFolder(draft.folder);
     if (signal?.aborted === true) throw new AbortError(signal);
     renameExchange(draft.folder, childDir);
-    await syncFolder(path.dirname(childDir));
+    try {
+      await syncFolder(path.dirname(childDir));
+    } catch (error) {
+      // What is deleted below must not be what a crash could bring back.
+      renameExchange(draft.folder, childDir);
+      throw error;
+    }
   } finally {
     await alone?.close();
     await memory?.close();

@@ -5,6 +5,7 @@
 import { lstat, readdir, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { VmmError } from '../base/errors.js';
+import { renameNoReplace } from '../memory/index.js';
 import { readManifest } from './chain.js';
 import { DISK_FILE } from './disk-files.js';
 import { Draft, sweep } from './draft.js';
@@ -151,7 +152,13 @@ async function deleteHeld(dir: string, id: string, options: DeleteOptions): Prom
   await sweep(dir);
   const away = Draft.pathFor(dir);
   await naming(dir, () => rename(dir, away));
-  await syncFolder(path.dirname(dir));
+  try {
+    await syncFolder(path.dirname(dir));
+  } catch (error) {
+    // A crash could bring it back by halves.
+    renameNoReplace(away, dir);
+    throw error;
+  }
   await removeFolder(away);
   return { merged: names };
 }
