@@ -5,11 +5,12 @@
 import { lstat, readdir, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { VmmError } from '../base/errors.js';
+import { naming } from '../base/system-call.js';
 import { renameNoReplace } from '../memory/index.js';
 import { readManifest } from './chain.js';
 import { DISK_FILE } from './disk-files.js';
 import { Draft, sweep } from './draft.js';
-import { naming, OpenFolder, removeFolder, syncFolder } from './files.js';
+import { OpenFolder, removeFolder, syncFolder } from './files.js';
 import { FileName } from './format.js';
 import { holdAlone } from './hold.js';
 import type { Manifest } from './manifest.js';

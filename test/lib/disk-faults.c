@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -37,7 +38,11 @@ struct Page {
   _Atomic uint32_t permits;
   char padding[8];
   /* The call that failed: its name and its file. */
-  char failed[992];
+  char failed[896];
+  /* Only such calls count, where these are not empty: by their name, and a pattern (fnmatch) of files in the folder,
+   * which is ".". */
+  char call[32];
+  char file[64];
   char folder[1024];
 };
 
@@ -58,9 +63,15 @@ static int concerns(const char* path) {
   return strncmp(path, page->folder, length) == 0 && (path[length] == 0 || path[length] == '/');
 }
 
+static int counts(const char* call, const char* path) {
+  const char* file = path + strlen(page->folder);
+  if (page->call[0] != 0 && strcmp(call, page->call) != 0) return 0;
+  return page->file[0] == 0 || fnmatch(page->file, *file == 0 ? "." : file + 1, FNM_PATHNAME) == 0;
+}
+
 /* Whether this call is the one that fails; errno is set then. */
 static int fails(const char* call, const char* path) {
-  if (page == NULL || page->mode != kFail || !concerns(path)) return 0;
+  if (page == NULL || page->mode != kFail || !concerns(path) || !counts(call, path)) return 0;
   if (atomic_fetch_add(&page->calls, 1) + 1 != page->failAt) return 0;
   snprintf(page->failed, sizeof page->failed, "%s %s", call, path);
   errno = (int)page->errnoNumber;

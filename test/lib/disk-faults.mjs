@@ -5,8 +5,19 @@ import process from 'node:process';
 
 const Mode = { OFF: 0, FAIL: 1, HOLD: 2 };
 /** Offsets in the page: struct Page in disk-faults.c. */
-const At = { MODE: 0, FAIL_AT: 4, ERRNO: 8, CALLS: 12, WAITING: 16, PERMITS: 20, FAILED: 32, FOLDER: 1024 };
-const FAILED_BYTES = 992;
+const At = {
+  MODE: 0,
+  FAIL_AT: 4,
+  ERRNO: 8,
+  CALLS: 12,
+  WAITING: 16,
+  PERMITS: 20,
+  FAILED: 32,
+  CALL: 928,
+  FILE: 960,
+  FOLDER: 1024,
+};
+const FAILED_BYTES = 896;
 
 export class DiskFaults {
   #fd = openSync(process.env.VIVARIUM_DISK_FAULTS, 'r+');
@@ -18,13 +29,18 @@ export class DiskFaults {
     this.#text(At.FOLDER, folder);
   }
 
-  /** The call of that number fails, the first being 1: once, and with that errno, such as 'EIO'. */
-  failAt(number, errno) {
+  /**
+   * The call of that number fails, the first being 1: once, and with that errno, such as 'EIO'. Only calls of that name count, and
+   * for files of that pattern in the folder, which is '.', where these are given.
+   */
+  failAt(number, errno, call = '', file = '') {
     this.#set(At.MODE, Mode.OFF);
     this.#set(At.FAIL_AT, number);
     this.#set(At.ERRNO, constants.errno[errno]);
     this.#set(At.CALLS, 0);
     this.#text(At.FAILED, '');
+    this.#text(At.CALL, call);
+    this.#text(At.FILE, file);
     this.#set(At.MODE, Mode.FAIL);
   }
 

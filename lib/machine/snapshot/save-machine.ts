@@ -4,6 +4,7 @@
  */
 import { AbortError, VmmError } from '../../base/errors.js';
 import type { Clock, Timer } from '../../base/clock.js';
+import { untilAborted } from '../../base/turn-queue.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import {
   type AddressSpace,
@@ -116,14 +117,14 @@ function groupWriter(writer: SnapshotWriter, onProgress: SnapshotOptions['onProg
   return {
     groups: writer.groups,
     bufferGroups: writer.bufferGroups,
+    // A disk that does not answer is left to the writer's end: the guest must not stand still for it.
     write: async (groups, signal) => {
       throwIfAborted(signal);
-      await writer.writeGroups(groups, onProgress);
-      throwIfAborted(signal);
+      await untilAborted(writer.writeGroups(groups, onProgress), signal);
     },
     copy: (groups) => writer.copyGroups(groups),
-    drained: async () => {
-      await writer.drained();
+    drained: async (signal) => {
+      await untilAborted(writer.drained(), signal);
     },
   };
 }
