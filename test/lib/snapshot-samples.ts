@@ -1,4 +1,4 @@
-/** The stored snapshots in test/corpus/snapshots: where they are, and copies of them in which a part has another version. */
+/** The stored snapshots in test/corpus/snapshots: where they are; and copies of snapshots in which a part of the state is another. */
 import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { decodeManifest, digestOf, encodeManifest } from '../../lib/snapshot/manifest.js';
@@ -23,12 +23,18 @@ const isPart = (value: unknown): value is Json => {
   return typeof value === 'object' && value !== null && Object.keys(value).join() === 'type,version,data';
 };
 
-/** Calls `see` with each part of a parsed `state`, and how its version is changed. */
-function walk(state: [string, number, unknown][], see: (part: SamplePart, set: (version: number) => void) => void) {
+/** A part of a parsed `state`, to be changed. */
+export interface ParsedPart extends SamplePart {
+  /** As in the file: a bigint is `{ $n: '123' }`. */
+  readonly data: unknown;
+  setVersion(version: number): void;
+}
+
+function walk(state: [string, number, unknown][], see: (part: ParsedPart) => void): void {
   const into = (value: unknown, where: string): void => {
     if (isPart(value)) {
-      const set = (version: number): void => void (value['version'] = version);
-      see({ where, type: String(value['type']), version: Number(value['version']) }, set);
+      const setVersion = (version: number): void => void (value['version'] = version);
+      see({ where, type: String(value['type']), version: Number(value['version']), data: value['data'], setVersion });
     }
     if (typeof value !== 'object' || value === null) return;
     for (const [name, inner] of Object.entries(value)) into(inner, name === 'data' ? where : `${where}/${name}`);
@@ -36,7 +42,7 @@ function walk(state: [string, number, unknown][], see: (part: SamplePart, set: (
   for (const [index, part] of state.entries()) {
     const [type, version, data] = part;
     const where = `${index}:${type}`;
-    see({ where, type, version }, (other) => void (part[1] = other));
+    see({ where, type, version, data, setVersion: (other) => void (part[1] = other) });
     into(data, where);
   }
 }
@@ -49,19 +55,24 @@ export function partsOf(dir: string): SamplePart[] {
   return parts;
 }
 
-/** A copy of the snapshot `dir`, sound but for one part, which has another version. */
-export function copyWithVersion(dir: string, copy: string, where: string, version: number): void {
+/** A copy of the snapshot `dir`, sound, and with what `change` makes of each part of its state. */
+export function copyWithState(dir: string, copy: string, change: (part: ParsedPart) => void): void {
   cpSync(dir, copy, { recursive: true });
   const state = read(dir);
-  walk(state, (part, set) => {
-    if (part.where === where) set(version);
-  });
+  walk(state, change);
   const bytes = Buffer.from(JSON.stringify(state));
   writeFileSync(path.join(copy, 'state'), bytes);
   changeManifest(copy, (manifest) => ({
     ...manifest,
     parts: { ...manifest.parts, state: { sizeBytes: bytes.length, sha256: digestOf(bytes) } },
   }));
+}
+
+/** The same, with one part in another version. */
+export function copyWithVersion(dir: string, copy: string, where: string, version: number): void {
+  copyWithState(dir, copy, (part) => {
+    if (part.where === where) part.setVersion(version);
+  });
 }
 
 type Manifest = ReturnType<typeof decodeManifest>;
