@@ -5,7 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import { assemble } from '../lib/assemble.js';
 import { type Attempt, runWithDiskFaults } from '../lib/disk-faults.js';
-import { MODES } from '../lib/snapshots.js';
+import { CAN_PAGE, MODES } from '../lib/snapshots.js';
 
 const BASE = 0x20_0000;
 const ADDRESS = 0x1_0000;
@@ -156,3 +156,39 @@ describe.each(MODES)('a disk that does not answer, mode %s,', (mode) => {
     }
   });
 });
+
+interface Lazy {
+  /** Groups that had not come yet: after the restore, after the snapshot's instant, after its end. */
+  readonly atOnce: number;
+  readonly during: number;
+  readonly after: number;
+  readonly stats: { readonly intercept: { readonly groups: number } };
+  readonly groups: number;
+  readonly intercept: string;
+  readonly pattern: number | string;
+  readonly second: number | string;
+}
+
+if (CAN_PAGE) {
+  it.each([
+    ['all of it', {}],
+    ['a difference to that snapshot', { parent: true }],
+  ])(
+    'an instant of a machine whose memory still comes from a snapshot is not waited for: %s',
+    { timeout: 120_000 },
+    async (_what, more) => {
+      const lazy = await play<Lazy>('lazy', 'instant', 6144, { more });
+      expect(lazy).toMatchObject({
+        intercept: 'off',
+        pattern: expect.any(Number) as number,
+        second: expect.any(Number) as number,
+      });
+      expect(lazy.atOnce).toBeGreaterThan(0);
+      expect(lazy.during).toBeGreaterThan(0);
+      // A difference needs nothing of what is missing; all the rest is that of the instant.
+      if ('parent' in more) expect(lazy.after).toBeGreaterThan(0);
+      else expect([lazy.after, lazy.stats.intercept.groups]).toEqual([0, lazy.groups]);
+      expect(lazy.second).toBeGreaterThanOrEqual(lazy.pattern as number);
+    },
+  );
+}

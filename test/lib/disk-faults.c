@@ -36,7 +36,9 @@ struct Page {
   /* kHold: writes of groups that wait at the moment, and how many more may go on. */
   _Atomic uint32_t waiting;
   _Atomic uint32_t permits;
-  char padding[8];
+  /* For how long reads of groups wait, in any mode. */
+  _Atomic uint32_t readDelayUs;
+  char padding[4];
   /* The call that failed: its name and its file. */
   char failed[896];
   /* Only such calls count, where these are not empty: by their name, and a pattern (fnmatch) of files in the folder,
@@ -124,6 +126,12 @@ ssize_t pwrite64(int fd, const void* bytes, size_t length, off64_t offset) {
 ssize_t pwritev(int fd, const struct iovec* pieces, int count, off_t offset) {
   hold(fd);
   return failsAt("pwritev", fd) ? -1 : REAL(pwritev)(fd, pieces, count, offset);
+}
+ssize_t preadv(int fd, const struct iovec* pieces, int count, off_t offset) {
+  char path[1024];
+  if (page != NULL && page->readDelayUs > 0 && concerns(pathOf(fd, path)))
+    nanosleep(&(struct timespec){.tv_nsec = 1000l * page->readDelayUs}, NULL);
+  return REAL(preadv)(fd, pieces, count, offset);
 }
 ssize_t pwritev64(int fd, const struct iovec* pieces, int count, off64_t offset) {
   return failsAt("pwritev", fd) ? -1 : REAL(pwritev64)(fd, pieces, count, offset);

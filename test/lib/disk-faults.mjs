@@ -12,6 +12,7 @@ const At = {
   CALLS: 12,
   WAITING: 16,
   PERMITS: 20,
+  READ_DELAY_US: 24,
   FAILED: 32,
   CALL: 928,
   FILE: 960,
@@ -60,7 +61,12 @@ export class DiskFaults {
     this.#set(At.PERMITS, count);
   }
 
-  /** All is well from now on. What failed, if it came to that: the call, and its file below the folder. */
+  /** Reads of groups take so much longer from now on, to the end of the process or another call. Below a second. */
+  slowReads(delayMs) {
+    this.#set(At.READ_DELAY_US, 1000 * delayMs);
+  }
+
+  /** Calls that change files come through from now on. What failed, if it came to that: the call, and its file below the folder. */
   end() {
     this.#set(At.MODE, Mode.OFF);
     const bytes = Buffer.alloc(FAILED_BYTES);

@@ -7,7 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { fileDisk, Machine, memoryDisk } from 'vivarium';
 import { DiskFaults } from './disk-faults.mjs';
 
-const { scene, folder, guest, address, base, pages, mode, errno, calls } = JSON.parse(process.argv[2]);
+const { scene, folder, guest, address, base, pages, mode, errno, calls, more } = JSON.parse(process.argv[2]);
 const inFolder = (name) => path.join(folder, name);
 const faults = new DiskFaults(folder);
 const how = { mode, compress: 'none' };
@@ -122,6 +122,43 @@ const scenes = {
     const after = { state: vm.state, intercept: interceptOf(vm), left: readdirSync(folder) };
     await vm.close();
     return { ...report, stats, ...after, pattern: await patternOf(inFolder('snap')) };
+  },
+
+  /** Saved while its own memory still comes, slowly, from a snapshot. */
+  async lazy() {
+    const first = await start();
+    await until(() => progress(first) > pages);
+    await first.snapshot(inFolder('first'), { mode: 'paused', compress: 'none' });
+    await first.close();
+    faults.slowReads(10);
+    const vm = await Machine.restore(inFolder('first'), { memory: 'lazy' });
+    const missing = () => vm.inspect().memory.pager.missingGroups ?? 0;
+    const atOnce = missing();
+    let during;
+    const onProgress = () => (during ??= missing());
+    const { stats } = await vm.snapshot(inFolder('snap'), {
+      ...how,
+      ...(more.parent ? { parent: inFolder('first') } : {}),
+      onProgress,
+    });
+    const after = missing();
+    faults.slowReads(0);
+    await runsOn(vm);
+    await vm.restored.complete;
+    const intercept = interceptOf(vm);
+    await vm.pause();
+    const second = await vm.snapshot(inFolder('second'), { mode: 'paused' });
+    await vm.close();
+    return {
+      atOnce,
+      during,
+      after,
+      stats,
+      intercept,
+      groups: second.stats.pages / 16,
+      pattern: await patternOf(inFolder('snap')),
+      second: await patternOf(inFolder('second')),
+    };
   },
 
   /** The same, given up: by the caller, or by what was promised. */

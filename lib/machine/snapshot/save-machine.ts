@@ -36,6 +36,8 @@ export interface SaveMachine extends SubjectMachine {
   lineage(): DirtyLineage;
   /** Made when it is first needed. @throws VmmError ERR_SNAPSHOT_HOST */
   pager(): GuestPager;
+  /** Resolves when all memory is there: at once but during a lazy restore. @throws VmmError ERR_PAGER */
+  whole(): Promise<void>;
   /** For each group how often it was used; undefined where nobody counted. */
   access(): Uint16Array | undefined;
 }
@@ -48,6 +50,8 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
   const startNs = clock.nowNs();
   const space = machine.space();
   if (mode === 'instant') requireIntercept(space.backing);
+  // The intercept brings in what is missing; the other ways read all of memory themselves.
+  else await untilAborted(machine.whole(), signal);
   const lineage = machine.lineage();
   const parentId = options.parent === undefined ? undefined : await parentOf(options.parent, lineage);
   const parentDir = options.parent;
@@ -74,7 +78,9 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
     else if (mode === 'live') {
       saved = await saveLive({ ...common, signal: untilEnd, dirty: dirtyGroups(lineage, writer.groups) });
     } else {
-      writes = intercept(machine, writer, onProgress);
+      // What has changed since a parent is there.
+      const whole = parentId === undefined ? () => machine.whole() : () => Promise.resolve();
+      writes = intercept(machine, writer, whole, onProgress);
       saved = await saveInstant({ ...common, signal, intercept: writes });
     }
 
@@ -142,6 +148,7 @@ interface MachineIntercept extends GroupIntercept {
 function intercept(
   machine: SaveMachine,
   writer: SnapshotWriter,
+  whole: () => Promise<void>,
   onProgress: SnapshotOptions['onProgress'],
 ): MachineIntercept {
   const writes = new WriteIntercept(machine.pager());
@@ -165,6 +172,8 @@ function intercept(
       const stopReporting = report(clock, writes, onProgress);
       try {
         throwIfAborted(signal);
+        // A restore in the background comes in larger pieces than the walk would ask for, which would also count as use.
+        await untilAborted(whole(), signal);
         writes.walk();
         stats = await writes.ended();
       } catch (error) {
