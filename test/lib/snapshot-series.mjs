@@ -77,7 +77,7 @@ stream() {
   round=0 bad=0 connections=0
   while [ ! -e stop ]; do
     connections=$((connections + 1)); echo $connections > connections
-    nc 10.0.2.2 ${port} < /dev/null > pipe &
+    tail -f /dev/null | nc 10.0.2.2 ${port} > pipe &
     # The last line of a connection that was cut is no whole one, and read says so.
     while read -r line; do
       [ "$line" = '${LINE.trim()}' ] || bad=$((bad + 1))
