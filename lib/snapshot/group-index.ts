@@ -13,6 +13,10 @@ const MAGIC = Buffer.from('VIVGROUP', 'latin1');
 const HEADER_BYTES = 32;
 const WORDS = GroupRow.STRIDE / 4;
 const WORD = 2 ** 32;
+/** The last words of rows without anything else in them, and the upper half of an offset that is surely exact. */
+const PLAIN_ZERO = GroupCodec.ZERO << 16;
+const PLAIN_RAW = GroupCodec.RAW << 16;
+const PLAIN_HIGH = 2 ** 20;
 
 let zeroCrcOnce: number | undefined;
 
@@ -96,6 +100,38 @@ export class GroupTable {
     this.#words[at + 5] = (row.codec << 16) | file;
   }
 
+  /**
+   * Has `check` look at every row that is not of the two plain kinds, zero or raw, and at those that are wrong. Where the groups stand in
+   * the file in the order of their numbers it gives the end of the last one, else undefined. There are 65,536 rows for 4 GiB, and
+   * whoever restores waits for this.
+   */
+  plainEnd(check: (group: number) => void): number | undefined {
+    const words = this.#words;
+    const zero = zeroCrc();
+    let end: number | undefined = 0;
+    for (let group = 0, at = 0; group < this.groups; group++, at += WORDS) {
+      const kind = words[at + 5]!;
+      const low = words[at]!;
+      const high = words[at + 1]!;
+      const stored = words[at + 2]!;
+      const crc = words[at + 3]!;
+      if (kind === PLAIN_ZERO && (low | high | stored | crc) === 0 && words[at + 4] === zero) continue;
+      const isRaw = kind === PLAIN_RAW && stored === GROUP_BYTES && crc === words[at + 4] && high < PLAIN_HIGH;
+      if (!isRaw) check(group);
+      if (end === undefined || !this.isStored(group)) continue;
+      const offset = high * WORD + low;
+      end = offset < end ? undefined : offset + stored;
+    }
+    return end;
+  }
+
+  /** Takes over a row of another table, whose codec stands for itself, as of that file of the reader. */
+  take(group: number, from: GroupTable, owner: number, file: number): void {
+    const at = group * WORDS;
+    for (let word = 0; word < WORDS; word++) this.#words[at + word] = from.#words[owner * WORDS + word]!;
+    this.#words[at + 5] = (this.#words[at + 5]! & 0x00ff_0000) | file;
+  }
+
   /** Stands for itself in the file. */
   isStored(group: number): boolean {
     const codec = this.codec(group);
@@ -163,19 +199,25 @@ export function decodeIndex(bytes: Uint8Array, expected: IndexExpectation, file:
   new DataView(header.buffer).setBigUint64(16, BigInt(groupCount(expected.memoryBytes)), true);
   if (Buffer.compare(bytes.subarray(0, HEADER_BYTES), header) !== 0) throw damaged(file, 'its header is wrong');
   const table = new GroupTable(bytes.slice(HEADER_BYTES));
-  for (let group = 0; group < table.groups; group++) {
+  const end = table.plainEnd((group) => {
     const wrong = whyWrong(table, group, expected.hasParent);
     if (wrong !== undefined) throw damaged(file, `group ${group}: ${wrong}`);
-  }
+  });
+  const fileBytes = expected.memoryFileBytes;
+  if (end === fileBytes || checkExtents(table, fileBytes, file) === fileBytes) return table;
+  throw damaged(file, 'it does not cover the file of the memory');
+}
+
+/** Where the last group ends, in a file where they don't stand in the order of their numbers. */
+function checkExtents(table: GroupTable, fileBytes: number, file: string): number {
   let end = 0;
   for (const group of table.storedByOffset()) {
     const offset = table.offset(group);
     if (offset < end) throw damaged(file, `group ${group}: it overlaps another one in the file`);
     end = offset + table.storedBytes(group);
-    if (end > expected.memoryFileBytes) throw damaged(file, `group ${group}: it ends behind the file`);
+    if (end > fileBytes) throw damaged(file, `group ${group}: it ends behind the file`);
   }
-  if (end !== expected.memoryFileBytes) throw damaged(file, 'it does not cover the file of the memory');
-  return table;
+  return end;
 }
 
 function whyWrong(table: GroupTable, group: number, hasParent: boolean): string | undefined {
