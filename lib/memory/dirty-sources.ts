@@ -20,16 +20,20 @@ export class KvmDirtyLog implements DirtySource {
   readonly #vm: Vm;
   readonly #memory: AddressSpace;
   readonly #manual: boolean;
+  #isOn: boolean;
 
   /** @throws KvmError when the manual protection that KVM says it has can't be turned on */
   constructor(vm: Vm, memory: AddressSpace) {
     this.#vm = vm;
     this.#memory = memory;
+    this.#isOn = memory.logsDirty;
     this.#manual = vm.checkExtension(Cap.MANUAL_DIRTY_LOG_PROTECT2) > 0;
     if (this.#manual) vm.enableCap(Cap.MANUAL_DIRTY_LOG_PROTECT2, [MANUAL_PROTECT_ENABLE]);
   }
 
   setLogging(on: boolean): void {
+    if (on === this.#isOn) return;
+    this.#isOn = on;
     this.#eachSlot((slot, gpa, offset, sizeBytes) => {
       const flags = on ? MemoryFlag.LOG_DIRTY_PAGES : 0;
       this.#vm.updateMemorySlot(slot, gpa, this.#memory.native, offset, sizeBytes, flags);
@@ -39,17 +43,20 @@ export class KvmDirtyLog implements DirtySource {
   harvest(add: AddBits): void {
     this.#eachSlot((slot, _gpa, offset, sizeBytes) => {
       const log = this.#vm.getDirtyLog(slot, sizeBytes);
+      const bits = new Uint32Array(log.buffer, log.byteOffset, log.length * 2);
       // Cleared before anybody reads a page: a write after this sets its bit again, one before it is read.
-      if (this.#manual) this.#clear(slot, sizeBytes / PAGE_SIZE, log);
-      add(offset / PAGE_SIZE, new Uint32Array(log.buffer, log.byteOffset, log.length * 2));
+      if (this.#manual) this.#clear(slot, sizeBytes / PAGE_SIZE, log, bits);
+      add(offset / PAGE_SIZE, bits);
     });
   }
 
-  #clear(slot: number, pages: number, log: BigUint64Array): void {
+  #clear(slot: number, pages: number, log: BigUint64Array, bits: Uint32Array): void {
     for (let first = 0; first < pages; first += CLEAR_PAGES) {
       const count = Math.min(CLEAR_PAGES, pages - first);
-      const words = log.subarray(first / WORD_PAGES, Math.ceil((first + count) / WORD_PAGES));
-      if (words.some((word) => word !== 0n)) this.#vm.clearDirtyLog(slot, first, count, words);
+      const from = first / WORD_PAGES;
+      const to = Math.ceil((first + count) / WORD_PAGES);
+      if (!anyOf(bits, 2 * from, 2 * to)) continue;
+      this.#vm.clearDirtyLog(slot, first, count, log.subarray(from, to));
     }
   }
 
@@ -60,6 +67,11 @@ export class KvmDirtyLog implements DirtySource {
       offset += sizeBytes;
     });
   }
+}
+
+function anyOf(bits: Uint32Array, from: number, to: number): boolean {
+  for (let at = from; at < to; at++) if (bits[at] !== 0) return true;
+  return false;
 }
 
 /** What this process has written. It is noted always; marks are made after the data and before it is told of. */

@@ -133,6 +133,7 @@ export class GuestPager implements PageGuard {
 
   /** For each group 1 if somebody waited for it, or asked for it, before it was filled in: for access counters. */
   touchedGroups(): Uint8Array {
+    if (!this.#closed) this.#native.noteTouched();
     return this.#states.map((state) => Number(state === GroupState.FAULTED || state === GroupState.ASKED));
   }
 
