@@ -106,6 +106,8 @@ export interface NativePager {
   guard(vm: NativeVm): void;
   /** From now on every group is missing and comes from the source; once, before anything is touched. */
   serve(source: NativeGroupSource, order: Uint32Array, hotCount: number, readTimeoutMs: number): void;
+  /** Starts to fill in what nobody has touched, which takes a core. */
+  fill(): void;
   /** Blocks of zeros that serve() left to the kernel become FAULTED where they have been touched. */
   noteTouched(): void;
   /** Waits until the bytes are there, without JavaScript. */

@@ -6,7 +6,7 @@
 import { Cap, MemoryFlag } from '../abi/kvm.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Vm } from '../kvm/index.js';
-import type { AddressSpace } from './address-space.js';
+import { type AddressSpace, isAllZero } from './address-space.js';
 import type { AddBits, DirtySource } from './dirty-epochs.js';
 
 /** KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE */
@@ -55,7 +55,7 @@ export class KvmDirtyLog implements DirtySource {
       const count = Math.min(CLEAR_PAGES, pages - first);
       const from = first / WORD_PAGES;
       const to = Math.ceil((first + count) / WORD_PAGES);
-      if (!anyOf(bits, 2 * from, 2 * to)) continue;
+      if (isAllZero(bits.subarray(2 * from, 2 * to))) continue;
       this.#vm.clearDirtyLog(slot, first, count, log.subarray(from, to));
     }
   }
@@ -67,11 +67,6 @@ export class KvmDirtyLog implements DirtySource {
       offset += sizeBytes;
     });
   }
-}
-
-function anyOf(bits: Uint32Array, from: number, to: number): boolean {
-  for (let at = from; at < to; at++) if (bits[at] !== 0) return true;
-  return false;
 }
 
 /** What this process has written. It is noted always; marks are made after the data and before it is told of. */

@@ -143,9 +143,9 @@ export function resolveChain(links: readonly Link[]): GroupTable {
     }
     return resolved;
   }
+  const duplicates = [...table.specialGroups()].filter((group) => table.codec(group) === GroupCodec.SAME);
+  if (duplicates.length === 0) return table;
   const resolved = new GroupTable(table.bytes.slice());
-  for (let group = 0; group < table.groups; group++) {
-    if (table.codec(group) === GroupCodec.SAME) resolved.take(group, table, table.offset(group), 0);
-  }
+  for (const group of duplicates) resolved.take(group, table, table.offset(group), 0);
   return resolved;
 }

@@ -107,6 +107,7 @@ Napi::Function PagerWrap::define(Napi::Env env) {
                          InstanceMethod<&PagerWrap::states>("states"),
                          InstanceMethod<&PagerWrap::guard>("guard"),
                          InstanceMethod<&PagerWrap::serve>("serve"),
+                         InstanceMethod<&PagerWrap::fill>("fill"),
                          InstanceMethod<&PagerWrap::noteTouched>("noteTouched"),
                          InstanceMethod<&PagerWrap::ensure>("ensure"),
                          InstanceMethod<&PagerWrap::prepare>("prepare"),
@@ -167,6 +168,13 @@ Napi::Value PagerWrap::serve(const Napi::CallbackInfo& info) {
     const uint64_t timeoutMs = integerArgument(info, 3, "readTimeoutMs", kMaxTimeoutMs);
     if (timeoutMs == 0) throwRange("readTimeoutMs: 0");
     self.serve(std::move(source), {order.begin(), order.end()}, hotCount, timeoutMs * kNsPerMs);
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value PagerWrap::fill(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    pager().fill();
     return info.Env().Undefined();
   });
 }

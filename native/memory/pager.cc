@@ -88,18 +88,23 @@ void Pager::serve(std::shared_ptr<GroupSource> source, std::vector<uint32_t> ord
   }
   loading_.store(loader_.get(), std::memory_order_release);
   startThread();
+  readTimeoutNs_ = readTimeoutNs;
   if (loader_->complete()) {
     knock();
     return;
   }
-  loader_->startFilling(shared_from_this());
-  readTimeoutNs_ = readTimeoutNs;
   EventLoop& loop = runtime_->events->loop();
   loop.start();
   timer_ = loop.addTimer([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->look();
   });
   loop.setTimer(timer_, monotonicNs() + readTimeoutNs_ / kLooksPerTimeout);
+}
+
+void Pager::fill() {
+  checkOpen();
+  if (loader_ == nullptr) throw Failure(FailureKind::kState, "pager", EINVAL, "it serves no source");
+  if (!loader_->complete()) loader_->startFilling(shared_from_this());
 }
 
 // On the event thread: a read that never comes back must not hold vCPUs for ever.

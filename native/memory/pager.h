@@ -41,6 +41,8 @@ class Pager : public std::enable_shared_from_this<Pager> {
   // memory that nobody has touched yet. Once.
   void serve(std::shared_ptr<GroupSource> source, std::vector<uint32_t> order, uint32_t hotCount,
              uint64_t readTimeoutNs);
+  // Starts to fill in what nobody has touched, which takes a core.
+  void fill();
   const std::shared_ptr<Mapping>& states() const { return states_; }
   // Sets the states of groups that serve() left to the kernel to kFaulted where they have been touched since.
   void noteTouched();

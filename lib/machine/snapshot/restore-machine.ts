@@ -113,7 +113,8 @@ export async function restoreOn(
   let pager: GuestPager | undefined;
   if (how === 'lazy' || space.backing === 'store') {
     pager = memory.pager();
-    pager.serve(reader.source().native.source(), { hot: hotGroups(reader.access) });
+    // The board first: it would have to share the CPUs.
+    pager.serve(reader.source().native.source(), { hot: hotGroups(reader.access), fill: how === 'eager' });
     memory.serveLazily(pager, reader.access);
     if (how === 'eager') await pager.complete();
   } else {
@@ -135,6 +136,7 @@ export async function restoreOn(
     if (track) memory.lineage().adopt(reader.id, memory.lineage().begin());
     const context = { kvm, clock: config.clock, pci: board.pci };
     const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, mask });
+    pager?.fill();
     for (const note of notes) config.logger.log('info', note);
     // It may be one of several now, whose random numbers must not be the same.
     if (plan.kind !== 'flat') board.chipset.generation.renew();
