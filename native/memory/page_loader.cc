@@ -2,9 +2,7 @@
 #include "memory/page_loader.h"
 
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -21,7 +19,6 @@ namespace {
 constexpr int kAttempts = 4;
 constexpr uint64_t kFirstPauseNs = 1'000'000;  // before the second attempt; four times as long before each next
 constexpr uint64_t kMakeWayNs = 1'000'000;
-constexpr int kFillNice = 10;
 
 bool mayHelpAgain(const GroupReadResult& result) {
   // A checksum may be wrong because of the transfer. A file that has become shorter stays so.
@@ -222,13 +219,7 @@ void PageLoader::makeWay() {
 }
 
 void PageLoader::fill() {
-  bool isHot = true;
   for (const uint32_t group : order_) {
-    if (isHot && !hot_[group]) {
-      // What nobody is known to want leaves the CPUs to the guest. Refused, it takes its share.
-      (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kFillNice);
-      isHot = false;
-    }
     makeWay();
     if (ending_.load(std::memory_order_acquire)) return;
     if (state(group) != GroupState::kMissing || fillBlock(group)) continue;
