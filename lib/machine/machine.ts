@@ -398,7 +398,7 @@ export class Machine implements AsyncDisposable {
       lent: this.#devices.inspect(),
       pit: this.pit.status(),
       space: this.#memory.space,
-      pager: this.#memory.inspect(),
+      paging: this.#memory.inspect(),
     });
   }
 

@@ -117,6 +117,18 @@ export class SnapshotReader {
     return this.#groups;
   }
 
+  /**
+   * What tells its memory from all other: what is expected of each group, and the files that it is read from, unchanged since. A copy of
+   * a snapshot has another one, since a checksum of a group is no proof against who means harm.
+   */
+  async memoryKey(): Promise<string> {
+    const files = this.#links.map(async ({ memory, manifest }) => {
+      const { dev, ino, size, mtimeNs } = await memory.stat({ bigint: true });
+      return [manifest.parts.index.sha256, dev, ino, size, mtimeNs].join(':');
+    });
+    return (await Promise.all(files)).join(' ');
+  }
+
   /** Nobody deletes it, or merges into it, until this is closed. @throws as holdAsParent */
   hold(): Promise<void> {
     return holdAsParent(this.dir, this.#links[0]!.memory);
