@@ -4,9 +4,10 @@ export { listEndedMachines, listMachines, type ListedMachine, type ListOptions }
 export {
   checkMachineName,
   claimName,
+  endedOutputOf,
   endedRecordOf,
-  freshName,
   type EndedRecord,
+  type EndToRemember,
   type MachineClaim,
   type MachinePlace,
   type MachineRecord,

@@ -3,7 +3,7 @@
  * holds, a record of who that is, and the control socket. The kernel drops the lock with the process, so what a killed one
  * has left means nothing and is cleared by whoever comes next. Opens no socket and speaks to no machine.
  *
- *     machines/NAME/lock  machine.json  sock  ended.json  log
+ *     machines/NAME/lock  machine.json  sock  log  ended.json  output
  */
 import { randomBytes } from 'node:crypto';
 import {
@@ -22,6 +22,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SystemError, VmmError } from '../base/errors.js';
+import { isMachineName, MACHINE_NAME_RULE } from '../base/machine-name.js';
 import { runtimeFolder } from '../base/user-folders.js';
 import { isAlive, processIdentity, type ProcessIdentity } from '../images/lock.js';
 import { lockFile } from '../memory/index.js';
@@ -46,13 +47,20 @@ export interface EndedRecord extends MachineRecord {
   readonly reason: string;
 }
 
+/** What is to be known of a machine when it has ended. */
+export interface EndToRemember {
+  readonly status: number;
+  readonly reason: string;
+  /** The last of what its guest has printed. */
+  readonly output?: readonly Uint8Array[];
+}
+
 /** Where the folders are and how they are locked; parameters for tests. */
 export interface MachinePlace {
   readonly folder: string;
   readonly lock: (fd: number, mode: 'exclusive') => boolean;
 }
 
-const NAME = /^[A-Za-z0-9][\w.-]{0,62}$/;
 /** Longest path that a UNIX socket's address holds (sun_path, unix(7)), less its NUL. */
 const MAX_SOCKET_PATH_BYTES = 107;
 /** Ended machines that are remembered. */
@@ -63,8 +71,8 @@ const POLL_MS = 10;
 
 /** @throws TypeError */
 export function checkMachineName(name: unknown): string {
-  if (typeof name === 'string' && NAME.test(name)) return name;
-  throw new TypeError(`name: ${JSON.stringify(name)} is no name; letters, digits, '.', '_' and '-', at most 63`);
+  if (isMachineName(name)) return name;
+  throw new TypeError(`name: ${JSON.stringify(name)} is no name; ${MACHINE_NAME_RULE}`);
 }
 
 export function defaultPlace(env: Readonly<Record<string, string | undefined>> = process.env): MachinePlace {
@@ -73,11 +81,6 @@ export function defaultPlace(env: Readonly<Record<string, string | undefined>> =
 
 export function socketOf(name: string, { folder }: MachinePlace): string {
   return join(folder, name, 'sock');
-}
-
-/** A name that nobody has. */
-export function freshName(): string {
-  return `vm-${randomBytes(4).toString('hex')}`;
 }
 
 /** A name that is this process's until it is released. */
@@ -103,13 +106,15 @@ export class MachineClaim {
   }
 
   /** Gives the name up. With `end` it is remembered how the machine ended, else nothing stays. Idempotent. */
-  release(end?: { readonly status: number; readonly reason: string }, wallMs: number = Date.now()): void {
+  release(end?: EndToRemember, wallMs: number = Date.now()): void {
     if (this.#released) return;
     this.#released = true;
     try {
       if (end === undefined) rmSync(this.folder, { recursive: true, force: true });
       else {
-        const ended: EndedRecord = { ...this.record, ...end, endedAt: new Date(wallMs).toISOString() };
+        const { status, reason, output = [] } = end;
+        const ended: EndedRecord = { ...this.record, status, reason, endedAt: new Date(wallMs).toISOString() };
+        writeFileSync(join(this.folder, 'output'), Buffer.concat(output), { mode: 0o600 });
         writeWhole(join(this.folder, 'ended.json'), ended);
         for (const name of ['sock', 'machine.json']) rmSync(join(this.folder, name), { force: true });
       }
@@ -141,7 +146,8 @@ export async function claimName(
   const fd = await lockOrRefuse(name, place);
   try {
     const folder = join(place.folder, name);
-    for (const left of ['sock', 'machine.json', 'ended.json', 'log']) rmSync(join(folder, left), { force: true });
+    for (const left of ['sock', 'machine.json', 'log', 'ended.json', 'output'])
+      rmSync(join(folder, left), { force: true });
     const record: MachineRecord = {
       name,
       id: randomBytes(6).toString('hex'),
@@ -224,6 +230,15 @@ export function endedRecordOf(name: string, place: MachinePlace = defaultPlace()
   return known && isRecord(found, name) ? (found as unknown as EndedRecord) : undefined;
 }
 
+/** The last that its guest has printed. */
+export function endedOutputOf(name: string, place: MachinePlace = defaultPlace()): Buffer {
+  try {
+    return readFileSync(join(place.folder, checkMachineName(name), 'output'));
+  } catch {
+    return Buffer.alloc(0);
+  }
+}
+
 /** Those that are remembered, by name. */
 export function listEnded(place: MachinePlace = defaultPlace()): EndedRecord[] {
   return names(place)
@@ -246,7 +261,7 @@ export function clearDead(name: string, place: MachinePlace = defaultPlace()): b
 
 function names({ folder }: MachinePlace): string[] {
   return readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && NAME.test(entry.name))
+    .filter((entry) => entry.isDirectory() && isMachineName(entry.name))
     .map(({ name }) => name)
     .sort();
 }

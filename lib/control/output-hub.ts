@@ -63,9 +63,14 @@ export class OutputHub {
     return this.#views.size;
   }
 
+  /** What is kept, as pieces that do not change. */
+  kept(): Uint8Array[] {
+    return lastOf(this.#kept.pieces(), this.#keepBytes);
+  }
+
   view({ tailBytes = Infinity, follow = true }: ViewOptions = {}): OutputView {
     const view = new OutputView(this.#viewerBytes, () => this.#views.delete(view));
-    for (const piece of lastOf(this.#kept.pieces(), Math.min(tailBytes, this.#keepBytes))) view.take(piece);
+    for (const piece of lastOf(this.kept(), tailBytes)) view.take(piece);
     if (follow && !this.#ended) this.#views.add(view);
     else view.end();
     return view;

@@ -2,14 +2,13 @@
 import { PassThrough, Readable } from 'node:stream';
 import { Type } from '@sinclair/typebox';
 import { VmmError } from '../base/errors.js';
-import type { EndStatus } from '../machine/index.js';
 import { untilAborted } from '../base/turn-queue.js';
 import { readExecRequest, startExec } from './exec.js';
 import { readBounded, takeInput, viewStream } from './output-streams.js';
 import { route, type Route } from './route.js';
 import * as schemas from './schemas.js';
 import { statsOf } from './stats.js';
-import type { ControlTarget } from './target.js';
+import type { ControlTarget, FinalStatus } from './target.js';
 
 const MAX_MEMORY_BYTES = 16 * 1024 * 1024;
 
@@ -214,12 +213,13 @@ async function finishedOf({ finished }: ControlTarget, signal: AbortSignal): Pro
   return endOf(await untilAborted(finished, signal));
 }
 
-function endOf({ reason, code, detail, status }: EndStatus & { readonly status?: number }): schemas.End {
+function endOf({ reason, code, detail, status, outcome }: FinalStatus): schemas.End {
   return {
     reason,
     ...(code !== undefined && { code }),
     ...(detail !== undefined && { detail }),
     ...(status !== undefined && { status }),
+    ...(outcome !== undefined && { outcome }),
   };
 }
 

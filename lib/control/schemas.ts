@@ -33,6 +33,9 @@ export const End = Type.Object({
   code: Type.Optional(Type.Integer({ description: 'of reason debug-exit: the byte' })),
   detail: Type.Optional(Type.String()),
   status: Type.Optional(Type.Integer({ description: 'what the command that holds the machine exits with' })),
+  outcome: Type.Optional(
+    Type.String({ description: 'why that command ended: command, poweroff, timeout, signal, ...' }),
+  ),
 });
 export type End = Static<typeof End>;
 

@@ -15,7 +15,7 @@ import { claimName, type MachineClaim, type MachinePlace, type MachineRecord } f
 import { OutputHub } from './output-hub.js';
 import type { Backend } from './schemas.js';
 import type { ControlServer } from './server.js';
-import type { ControlledMachine, ControlTarget } from './target.js';
+import type { ControlledMachine, ControlTarget, FinalStatus } from './target.js';
 
 /** How many connections may wait to be taken (listen(2)); the kernel's limit is lower where it is. */
 const BACKLOG = 4096;
@@ -34,14 +34,14 @@ export interface ControlOptions {
 /** A machine that can be controlled, before and after somebody can reach it. */
 export class MachineControl {
   readonly target: ControlTarget;
-  #finish!: (end: EndStatus & { readonly status?: number }) => void;
+  #finish!: (end: FinalStatus) => void;
   #server: Promise<ControlServer> | undefined;
 
   /** Takes console and channel at once, so it must be made before the guest runs. */
   constructor(machine: ControlledMachine & { readonly channel: ChannelHostEnd }, options: ControlOptions) {
     const { record, clock = hostClock, agent = new AgentClient(machine.channel, { clock }) } = options;
     const console = new OutputHub();
-    const finished = new Promise<EndStatus & { readonly status?: number }>((resolve) => (this.#finish = resolve));
+    const finished = new Promise<FinalStatus>((resolve) => (this.#finish = resolve));
     this.target = {
       machine,
       record,
@@ -75,7 +75,7 @@ export class MachineControl {
   }
 
   /** The holder knows how it ended: who waits is told, and all connections go. Idempotent. */
-  async close(end: EndStatus & { readonly status?: number }): Promise<void> {
+  async close(end: FinalStatus): Promise<void> {
     this.#finish(end);
     if (this.#server !== undefined) await (await this.#server).close();
   }

@@ -42,6 +42,12 @@ export interface ControlledMachine {
   inspect(): unknown;
 }
 
+/** How the guest ended, and what whoever holds the machine makes of it. */
+export interface FinalStatus extends EndStatus {
+  readonly status?: number;
+  readonly outcome?: string;
+}
+
 export interface ControlTarget {
   readonly machine: ControlledMachine;
   readonly record: MachineRecord;
@@ -55,5 +61,5 @@ export interface ControlTarget {
   /** The backend that was chosen. @throws VmmError where it can't be had in this host */
   readonly makeBackend: (choice: Backend) => DeviceSource;
   /** The end with the holder's own status, when the holder knows it; rejects never. */
-  readonly finished: Promise<EndStatus & { readonly status?: number }>;
+  readonly finished: Promise<FinalStatus>;
 }
