@@ -50,7 +50,8 @@ export async function forward(options: RunOptions, images: Images, context: Forw
     held.push(() => lent.close());
     // What came while these were opened has found nobody inside to tell.
     if (interruption.signal.aborted) throw new AbortError(interruption.signal);
-    const control = claim && { channel: lent.join.length, record: claim.record };
+    const hasAgent = options.initrd === undefined;
+    const control = claim && { channel: lent.join.length, hasAgent, record: claim.record };
     const argv = innerArguments({ ...options, disks, nics: lent.nics, control }, images, (path) =>
       world.innerPath(path, io.cwd),
     );

@@ -167,7 +167,7 @@ async function runHere(
 ): Promise<Outcome> {
   const { signal } = interruption;
   const images = await findImages(options, io, world, report, signal);
-  const isNamed = link !== undefined && options.initrd === undefined;
+  const isNamed = options.control?.hasAgent ?? (link !== undefined && options.initrd === undefined);
   const size = options.command === undefined ? io.terminalSize() : undefined;
   const cmdline = kernelCommandLine({ ...options, isNamed }, size);
   const { cpus, memoryBytes, nics, pit } = options;

@@ -43,6 +43,8 @@ export interface RunOptions {
 
 export interface InnerControl {
   readonly channel: number;
+  /** The initramfs is the default one, so it can be asked to start the agent. */
+  readonly hasAgent: boolean;
   readonly record: MachineRecord;
 }
 
