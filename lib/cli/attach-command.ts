@@ -1,5 +1,5 @@
 /** `console` and `logs`: what a machine's guest prints, here; the console also takes what is typed, until Ctrl-]. */
-import { AbortError } from '../base/errors.js';
+import { AbortError, VmmError } from '../base/errors.js';
 import { LEAVE_BYTE } from './console-session.js';
 import { isCode, untilInterrupted, type AskContext } from './control-commands.js';
 import { ExitStatus, statusOfSignal } from './exit-status.js';
@@ -7,6 +7,7 @@ import { pumpOutput } from './pump-output.js';
 
 /** What is typed while the guest takes nothing is kept up to this; the terminal is read on, so that Ctrl-] is always seen. */
 const WAITING_BYTES = 1024 * 1024;
+const LEAVING_NS = 1_000_000_000n;
 
 export async function logsCommand(name: string, follow: boolean, context: AskContext): Promise<number> {
   const { io, world } = context;
@@ -18,7 +19,7 @@ export async function logsCommand(name: string, follow: boolean, context: AskCon
       if (!isCode(error, 'ERR_NO_MACHINE') || world.ended(name) === undefined) throw error;
       source = once(world.endedOutput(name));
     }
-    return (await pumpOutput(abortable(source, signal), io.stdout)) === 'broken'
+    return (await pumpOutput(piecesOf(name, source, signal), io.stdout)) === 'broken'
       ? statusOfSignal('SIGPIPE')
       : ExitStatus.OK;
   });
@@ -46,9 +47,18 @@ export async function consoleCommand(name: string, context: AskContext): Promise
         stdin.pause();
         input.once('drain', () => stdin.resume());
       }
-      if (leave >= 0) left.abort();
+      if (leave >= 0) leaveAfterTyping();
     };
     const onEnd = (): void => void input.end();
+    /** What was typed before goes out first, if the guest takes it. */
+    function leaveAfterTyping(): void {
+      stdin.off('data', onData);
+      const late = world.clock.setTimer(LEAVING_NS, () => left.abort());
+      input.end(() => {
+        late.cancel();
+        left.abort();
+      });
+    }
     if (io.stdinIsTerminal) {
       say(`the console of ${name}; Ctrl-] leaves it`);
       io.setRawMode(true);
@@ -57,7 +67,7 @@ export async function consoleCommand(name: string, context: AskContext): Promise
     stdin.once('end', onEnd);
     stdin.resume();
     try {
-      const how = await pumpOutput(abortable(output, signal), io.stdout);
+      const how = await pumpOutput(piecesOf(name, output, signal), io.stdout);
       return how === 'broken' ? statusOfSignal('SIGPIPE') : ExitStatus.OK;
     } catch (error) {
       if (!left.signal.aborted) throw error;
@@ -77,11 +87,16 @@ async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   if (bytes.length > 0) yield await Promise.resolve(bytes);
 }
 
-/** Its errors are the signal's, once that has fired. */
-async function* abortable(source: AsyncIterable<Uint8Array>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+/** The stream's own errors say nothing to people. */
+async function* piecesOf(
+  name: string,
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
   try {
     yield* source;
-  } catch (error) {
-    throw signal.aborted ? new AbortError(signal) : error;
+  } catch (cause) {
+    if (signal.aborted) throw new AbortError(signal);
+    throw new VmmError('ERR_CONTROL', `the process of ${name} went away`, { cause });
   }
 }

@@ -104,7 +104,7 @@ function statsText({ state, cpus, memoryBytes, devices, process, pit }: Stats): 
         .join(', ') || 'not used',
     ]),
   ];
-  return table(lines as string[][]);
+  return table(lines);
 }
 
 function roundedKiB(bytes: number): number {

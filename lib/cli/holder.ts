@@ -21,11 +21,13 @@ export class Holder {
   readonly io: CommandIo;
   readonly output = new OutputHub();
   readonly #stderr: HolderLog;
+  readonly #readyFd: number;
   #told = false;
 
-  constructor(io: CommandIo, readyFd = READY_FD) {
+  /** With a COMMAND its stderr is output too. */
+  constructor(io: CommandIo, { hasCommand, readyFd = READY_FD }: { hasCommand: boolean; readyFd?: number }) {
     this.#readyFd = readyFd;
-    this.#stderr = new HolderLog(io.stderr);
+    this.#stderr = new HolderLog(io.stderr, hasCommand ? this.output : undefined);
     const own = Object.create(io) as { -readonly [Key in keyof CommandIo]: CommandIo[Key] };
     own.stdout = new Writable({
       write: (chunk: Buffer, _encoding, done) => {
@@ -38,8 +40,6 @@ export class Holder {
     own.terminalSize = () => undefined;
     this.io = own;
   }
-
-  readonly #readyFd: number;
 
   /** What is said from now on is also written there. */
   logTo(path: string): void {
@@ -65,11 +65,13 @@ class HolderLog extends Writable {
   /** Who started the process listens no more. */
   isAlone = false;
   readonly #parent: Writable;
+  readonly #output: OutputHub | undefined;
   #bytes = 0;
 
-  constructor(parent: Writable) {
+  constructor(parent: Writable, output: OutputHub | undefined) {
     super();
     this.#parent = parent;
+    this.#output = output;
     parent.on('error', () => undefined);
   }
 
@@ -82,7 +84,8 @@ class HolderLog extends Writable {
         // The folder was cleared: there is nobody to tell.
       }
     }
-    if (!this.isAlone) this.#parent.write(chunk);
+    if (this.isAlone) this.#output?.push(Uint8Array.from(chunk));
+    else this.#parent.write(chunk);
     done();
   }
 }

@@ -2,9 +2,9 @@
 import { spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
-import type { Machine } from '../machine/index.js';
+import type { ControlledMachine } from '../control/index.js';
 import type { HolderProcess } from './detach-command.js';
-import type { RunWorld } from './world.js';
+import type { RunMachine, RunWorld } from './world.js';
 
 /** What connections have to come to their end once the machine has. */
 const LEAVING_MS = 1000;
@@ -42,7 +42,8 @@ export const namedMachines: Pick<
 
   async openControl(machine, options) {
     const { MachineControl } = await import('../control/index.js');
-    const real = machine as Machine;
+    // A Machine, of which a run needs less.
+    const real = machine as RunMachine & ControlledMachine;
     const control = new MachineControl(real, options);
     // Loaded while the guest boots; who connects before waits.
     control.serve().catch(() => undefined);

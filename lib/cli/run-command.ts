@@ -41,7 +41,7 @@ export async function runCommand(
   world: RunWorld,
   argv: readonly string[] = [],
 ): Promise<number> {
-  const holder = options.isHolder ? new Holder(outerIo) : undefined;
+  const holder = options.isHolder ? new Holder(outerIo, { hasCommand: options.command !== undefined }) : undefined;
   const io = holder?.io ?? outerIo;
   const report = new Reporter(io, world.clock, options);
   const { interruption, choose } = begin(options, io, world, report);

@@ -37,12 +37,15 @@ export class RunControl {
   readonly io: CommandIo;
   readonly #link: ControlLink;
   readonly #open: OpenControl;
+  /** Of a COMMAND; else `logs` shows the console. */
+  readonly #logs: OutputHub | undefined;
 
-  private constructor(parts: { agent: AgentClient; io: CommandIo; link: ControlLink; open: OpenControl }) {
-    this.agent = parts.agent;
-    this.io = parts.io;
-    this.#link = parts.link;
-    this.#open = parts.open;
+  private constructor(agent: AgentClient, io: CommandIo, link: ControlLink, open: OpenControl, logs?: OutputHub) {
+    this.agent = agent;
+    this.io = io;
+    this.#link = link;
+    this.#open = open;
+    this.#logs = logs;
   }
 
   /** Takes the machine's console and channel, so it must be made before the guest runs. */
@@ -55,7 +58,7 @@ export class RunControl {
     const agent = new AgentClient(machine.channel, { onActivity: () => watch.progress() });
     const logs = hasCommand ? new OutputHub() : undefined;
     const open = await world.openControl(machine, { record: link.record, agent, ...(logs && { logs }) });
-    return new RunControl({ agent, io: logs === undefined ? io : withOutputTo(io, logs), link, open });
+    return new RunControl(agent, logs === undefined ? io : withOutputTo(io, logs), link, open, logs);
   }
 
   /** The guest runs: it can be reached. */
@@ -65,6 +68,7 @@ export class RunControl {
 
   /** After the machine's close. */
   async close({ status, reason }: Outcome): Promise<void> {
+    this.#logs?.end();
     await this.#open.close({ status, outcome: reason });
   }
 }

@@ -109,7 +109,7 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
 
 function machineName(name: string | undefined): string | undefined {
   if (name === undefined || isMachineName(name)) return name;
-  throw new UsageError(`--name: '${name}' is no name; ${MACHINE_NAME_RULE}`);
+  throw new UsageError(`--name: '${String(name)}' is no name; ${MACHINE_NAME_RULE}`);
 }
 
 function path(option: string, value: string | undefined): string | undefined {

@@ -3,7 +3,7 @@
  * host). It checks requests by their schemas, hands them to their routes and turns errors into answers. It listens to nothing by itself.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { Readable, type Duplex } from 'node:stream';
+import { pipeline, Readable, type Duplex } from 'node:stream';
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { VmmError } from '../base/errors.js';
 import { validator } from './check.js';
@@ -127,14 +127,20 @@ function addRoute(app: FastifyInstance, route: Route, target: ControlTarget): vo
         if (!reply.raw.writableFinished) gone.abort();
       });
       const answer = await route.handle(callOf(request, target, gone.signal));
-      if (answer instanceof Readable) {
-        // Its end is the connection's: the request may never be read to its own.
-        void reply.header('connection', 'close');
-        void reply.type(route.answer === 'frames' ? FRAMES_MEDIA_TYPE : 'application/octet-stream');
-      }
+      if (answer instanceof Readable) return sendStream(reply, answer, route.answer === 'frames');
       return reply.send(answer);
     },
   });
+}
+
+/** By hand, so that the client has its answer before there is a first byte of it. Its end is the connection's. */
+function sendStream(reply: FastifyReply, answer: Readable, isFrames: boolean): void {
+  void reply.hijack();
+  const type = isFrames ? FRAMES_MEDIA_TYPE : 'application/octet-stream';
+  reply.raw.writeHead(200, { 'content-type': type, connection: 'close' });
+  reply.raw.flushHeaders();
+  // A client that goes away is no news here.
+  pipeline(answer, reply.raw, () => undefined);
 }
 
 function callOf(request: FastifyRequest, target: ControlTarget, signal: AbortSignal): Call<never, never, never> {
