@@ -258,13 +258,13 @@ describe('exec', () => {
 
 describe('snapshot and rebind', () => {
   it('take paths that count from here', async () => {
-    const { io, status } = start(['snapshot', 'box', 'snaps/a', '--instant', '--json'], { cwd: '/home' });
+    const { io, status } = start(['snapshot', 'box', 'snaps/a', '--instant', '--json'], { cwd: '/home/me' });
     expect(await status).toBe(0);
-    expect(JSON.parse(io.collected.text)).toMatchObject({ dir: '/home/snaps/a' });
-    const { io: second, status: rebound } = start(['rebind', 'box', 'root', 'b.qcow2'], { cwd: '/home' });
+    expect(JSON.parse(io.collected.text)).toMatchObject({ dir: '/home/me/snaps/a' });
+    const { io: second, status: rebound } = start(['rebind', 'box', 'root', 'b.qcow2'], { cwd: '/home/me' });
     expect(await rebound).toBe(0);
     expect(second.collected.text).toMatch(/^box root: 0 requests were held/);
-    expect(machine.calls.at(-1)).toContain('/home/b.qcow2');
+    expect(machine.calls.at(-1)).toContain('/home/me/b.qcow2');
   });
 });
 

@@ -266,6 +266,7 @@ export class FakeWorld implements RunWorld {
     letGo: () => undefined,
   });
   accept: ((stream: Duplex) => void) | undefined;
+  carriedFrom: Channel | undefined;
 
   claimName(name: string, host: 'native' | 'embedded'): Promise<NameClaim> {
     if (this.names.has(name)) return Promise.reject(new VmmError('ERR_NAME_TAKEN', `${name} is there already`));
@@ -298,7 +299,8 @@ export class FakeWorld implements RunWorld {
     return Promise.resolve(() => undefined);
   }
 
-  takeCarried(_channel: Channel, accept: (stream: Duplex) => void): Promise<void> {
+  takeCarried(channel: Channel, accept: (stream: Duplex) => void): Promise<void> {
+    this.carriedFrom = channel;
     this.accept = accept;
     return Promise.resolve();
   }

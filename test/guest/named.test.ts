@@ -62,7 +62,7 @@ describe('run -d', () => {
       terminal.type('\x1d');
       const { status, stdout } = await terminal.ended;
       expect(status).toBe(0);
-      expect(stdout.toString()).toMatch(/ icanon \r?\n?/);
+      expect(stdout.toString()).toMatch(/\[status 0\]\r\nicanon \r\necho /);
     }
     expect((await listed())?.state).toBe('running');
     expect((await vivarium(['logs', NAME])).stdout.toString()).toContain('42');
