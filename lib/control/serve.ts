@@ -60,8 +60,14 @@ export class MachineControl {
 
   /** Loads the server; where connections come from, `accept` takes them meanwhile. */
   serve(): Promise<ControlServer> {
-    this.#server ??= import('./server.js').then(({ makeControlServer }) =>
-      makeControlServer(this.target, { version: packageVersion() }),
+    this.#server ??= import('./server.js').then(
+      ({ makeControlServer }) => makeControlServer(this.target, { version: packageVersion() }),
+      (cause: unknown) => {
+        throw new VmmError('ERR_SETUP', 'the control server can not be loaded', {
+          cause,
+          cure: 'npm ci; in a script inside the embedded host there is none: vivarium run --name serves its machine',
+        });
+      },
     );
     return this.#server;
   }
