@@ -70,7 +70,7 @@ const CALLS: readonly (readonly [code: string | undefined, calls: readonly Call[
   ],
 ];
 
-it.each(MODES.flatMap((mode) => ['EIO', 'EDQUOT'].map((errno) => [errno, mode] as const)))(
+it.each([...MODES.map((mode) => ['EIO', mode] as const), ['EDQUOT', 'paused'] as const])(
   '%s at any call of a save leaves the machine as it was, mode %s',
   { timeout: 120_000 },
   async (errno, mode) => {
