@@ -222,38 +222,36 @@ void PageLoader::fill() {
   for (const uint32_t group : order_) {
     makeWay();
     if (ending_.load(std::memory_order_acquire)) return;
-    if (state(group) != GroupState::kMissing || fillBlock(group)) continue;
+    if (state(group) != GroupState::kMissing) continue;
+    if (fillBlock(group) && state(group) != GroupState::kMissing) continue;
     if (claim(group)) loadClaimed(fillHand_, group, GroupState::kFilled);
   }
   block_.reset();
 }
 
-// The group's block in one piece, where nothing of it is there or on its way; false when it was left alone.
+// The group's block in one piece, where nothing of it is there or on its way; false when it was left alone. Each group
+// is claimed just before it is read, so that nobody who comes for another one waits for these reads.
 bool PageLoader::fillBlock(uint32_t group) {
   const uint32_t first = group / kBlockGroups * kBlockGroups;
+  const uint32_t end = first + kBlockGroups;
   if (block_ == nullptr || core_.area.bytesOf(first, kBlockGroups) < kBlockBytes) return false;
-  for (uint32_t each = first; each < first + kBlockGroups; each++) {
+  for (uint32_t each = first; each < end; each++) {
     if (state(each) != GroupState::kMissing) return false;
-  }
-  uint32_t end = first;
-  while (end < first + kBlockGroups && claim(end)) end++;
-  if (end < first + kBlockGroups) {
-    // Somebody has just come for one of them.
-    for (uint32_t each = first; each < end; each++) loadClaimed(fillHand_, each, GroupState::kFilled);
-    return true;
   }
   for (uint32_t each = first; each < end; each++) {
     makeWay();
     if (ending_.load(std::memory_order_acquire)) return true;
     const uint32_t urgent = urgent_.exchange(kNone, std::memory_order_acq_rel);
-    if (urgent >= first && urgent < end) {
-      fillBySingles(first, each, urgent);
+    const bool isWaitedFor = urgent >= first && urgent < each;
+    if (isWaitedFor || !claim(each)) {
+      // Somebody has come for one of them: those at hand are put in, and the rest comes group by group.
+      fillSingly(first, each);
       return true;
     }
     bool isZero;
     LoadFailure failure;
     if (!read(fillHand_, each, atBlock(each), &isZero, &failure)) {
-      for (uint32_t good = first; good < each; good++) install(good, atBlock(good), false, GroupState::kFilled);
+      fillSingly(first, each);
       events_.failed(failure);
       return true;
     }
@@ -272,18 +270,8 @@ bool PageLoader::fillBlock(uint32_t group) {
   return true;
 }
 
-// Somebody waits for a group of the block, of which those before `read` are at hand: nobody waits for more than one
-// read.
-void PageLoader::fillBySingles(uint32_t first, uint32_t read, uint32_t urgent) {
-  if (urgent >= read) loadClaimed(fillHand_, urgent, GroupState::kFaulted);
-  for (uint32_t group = first; group < first + kBlockGroups; group++) {
-    if (ending_.load(std::memory_order_acquire)) return;
-    if (group < read) {
-      install(group, atBlock(group), false, GroupState::kFilled);
-    } else if (group != urgent) {
-      loadClaimed(fillHand_, group, GroupState::kFilled);
-    }
-  }
+void PageLoader::fillSingly(uint32_t first, uint32_t end) {
+  for (uint32_t group = first; group < end; group++) install(group, atBlock(group), false, GroupState::kFilled);
 }
 
 int PageLoader::putInBlock(uint32_t first) {
