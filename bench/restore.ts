@@ -19,6 +19,11 @@ const FILLED_MIB = 512;
 const EAGER_MIB = 512;
 const WORK_WINDOW_BYTES = 64 * MIB;
 const WORK_ROUNDS = 500;
+const WORK_AFTER = [
+  ['workCold', 'cold', false],
+  ['workHot', 'hot', false],
+  ['workHotTracked', 'hot', true],
+] as const;
 const CLONES = 10;
 const CLONE_WINDOW_BYTES = 2 * MIB;
 const CLONE_FILLED_MIB = 128;
@@ -41,7 +46,8 @@ export const bench: Bench = {
       progress('hot set');
       await hotSet(path.join(folder, 'hot'), runs, samples);
       progress('clones');
-      await clones(path.join(folder, 'clones'), samples);
+      await clones(path.join(folder, 'clones'), true, samples);
+      await clones(path.join(folder, 'clones'), undefined, samples);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
@@ -75,14 +81,17 @@ async function firstInstruction(dir: string, sizeMiB: number, runs: number, samp
       if (how === 'create') await next.start();
       const { reason } = await next.wait();
       times[how] = performance.now() - startMs;
+      const endMs = performance.now();
       await next.close();
+      times[`${how}Close`] = performance.now() - endMs;
       if (reason !== 'debug-exit') throw new Error(`the guest ended by ${reason}`);
     }
     const prefix = run < 0 ? 'first' : '';
     // What the first restore in a process costs is told apart, once.
     if (run < 0 && sizeMiB !== SIZES_MIB[0]) continue;
     const name = (how: string): string => (prefix === '' ? how : `${prefix}${how[0]!.toUpperCase()}${how.slice(1)}`);
-    for (const how of ['create', 'lazy']) samples.add(`${name(how)}At${sizeMiB}MiBMs`, times[how]!);
+    for (const how of ['create', 'lazy', 'createClose', 'lazyClose'])
+      samples.add(`${name(how)}At${sizeMiB}MiBMs`, times[how]!);
     samples.add(`${name('lazy')}BeyondCreateAt${sizeMiB}MiBMs`, times['lazy']! - times['create']!);
   }
   rmSync(dir, { recursive: true });
@@ -133,22 +142,26 @@ async function hotSet(folder: string, runs: number, samples: Samples): Promise<v
   for (let run = 0; run < runs; run++) {
     const stayedMs = await workMs(machine);
     samples.add('workStayedMs', stayedMs);
-    for (const kind of ['cold', 'hot'] as const) {
+    // The machine that stayed notes nothing of what it writes; restored with its defaults a machine does.
+    for (const [name, kind, track] of WORK_AFTER) {
       const startMs = performance.now();
-      const restored = await Machine.restore(`${folder}-${kind}`, { memory: 'lazy', start: false });
-      if (kind === 'hot') samples.add('hotLoadedMs', (await restored.restored!.hotLoaded).ms);
+      const restored = await Machine.restore(`${folder}-${kind}`, { memory: 'lazy', start: false, track });
+      if (kind === 'hot') samples.add(`${name}LoadedMs`, (await restored.restored!.hotLoaded).ms);
       const ms = await workMs(restored);
-      samples.add(`work${kind === 'hot' ? 'Hot' : 'Cold'}Ms`, ms);
-      samples.add(`work${kind === 'hot' ? 'Hot' : 'Cold'}WithRestoreMs`, performance.now() - startMs);
-      samples.add(`work${kind === 'hot' ? 'Hot' : 'Cold'}Ratio`, ms / stayedMs);
+      samples.add(`${name}Ms`, ms);
+      samples.add(`${name}WithRestoreMs`, performance.now() - startMs);
+      samples.add(`${name}Ratio`, ms / stayedMs);
+      const closingMs = performance.now();
       await restored.close();
+      samples.add(`${name}CloseMs`, performance.now() - closingMs);
     }
   }
   await machine.close();
   for (const kind of ['cold', 'hot']) rmSync(`${folder}-${kind}`, { recursive: true });
 }
 
-async function clones(dir: string, samples: Samples): Promise<void> {
+/** `share`: whether the first of them shares as well, or has memory of its own. */
+async function clones(dir: string, share: true | undefined, samples: Samples): Promise<void> {
   const sizes = { memoryBytes: 512 * MIB, filledBytes: CLONE_FILLED_MIB * MIB, windowBytes: CLONE_WINDOW_BYTES };
   const machine = await pacedMachine(sizes);
   setCycles(machine, 100_000);
@@ -160,18 +173,19 @@ async function clones(dir: string, samples: Samples): Promise<void> {
   const startMs = performance.now();
   const all = await Promise.all(
     Array.from({ length: CLONES }, async (_, index) => {
-      const clone = await Machine.restore(dir, { memory: 'lazy', name: `clone-${index}` });
+      const clone = await Machine.restore(dir, { memory: 'lazy', name: `clone-${index}`, ...(share && { share }) });
       const from = written(clone);
       while (written(clone) <= from) await new Promise((resolve) => setTimeout(resolve, 1));
       return clone;
     }),
   );
-  samples.add('tenClonesAnswerMs', performance.now() - startMs);
-  samples.add('tenClonesWhenAnsweredMiB', (anonymousBytes() - beforeBytes) / MIB);
+  const name = share ? 'tenClones' : 'tenClonesUnasked';
+  samples.add(`${name}AnswerMs`, performance.now() - startMs);
+  samples.add(`${name}WhenAnsweredMiB`, (anonymousBytes() - beforeBytes) / MIB);
   await Promise.all(all.map((clone) => clone.restored!.complete));
-  samples.add('tenClonesCompleteMs', performance.now() - startMs);
+  samples.add(`${name}CompleteMs`, performance.now() - startMs);
   const changedBytes = CLONES * CLONE_WINDOW_BYTES;
-  samples.add('tenClonesBeyondChangedMiB', (anonymousBytes() - beforeBytes - changedBytes) / MIB);
+  samples.add(`${name}BeyondChangedMiB`, (anonymousBytes() - beforeBytes - changedBytes) / MIB);
   await Promise.all(all.map((clone) => clone.close()));
   rmSync(dir, { recursive: true });
 }

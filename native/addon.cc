@@ -3,6 +3,7 @@
 #include "bindings/environment.h"
 #include "bindings/event_fd_wrap.h"
 #include "bindings/group_reader_wrap.h"
+#include "bindings/group_store_wrap.h"
 #include "bindings/group_writer_wrap.h"
 #include "bindings/io_queue_wrap.h"
 #include "bindings/memory_groups_wrap.h"
@@ -108,6 +109,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("zstdAvailable", Napi::Function::New<zstdAvailableOf>(env, "zstdAvailable"));
   exports.Set("GroupWriter", GroupWriterWrap::define(env));
   exports.Set("GroupReader", GroupReaderWrap::define(env));
+  exports.Set("GroupStore", GroupStoreWrap::define(env));
   exports.Set("Tap", TapWrap::define(env));
   exports.Set("Pager", PagerWrap::define(env));
   exports.Set("MemoryGroups", MemoryGroupsWrap::define(env));

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { describe, expect, it } from 'vitest';
-import { bytes, i64, stateFormat, u16, u64, u8 } from './saved-state.js';
+import { bytes, i64, rows, stateFormat, u16, u64, u8 } from './saved-state.js';
 
 const lamp = stateFormat({
   type: 'lamp',
@@ -46,5 +46,34 @@ describe('bounds', () => {
   ])('of %s', (_name, schema, good, bad) => {
     expect(v.safeParse(schema as v.GenericSchema, good).success).toBe(true);
     expect(v.safeParse(schema as v.GenericSchema, bad).success).toBe(false);
+  });
+});
+
+describe('rows', () => {
+  const schema = rows({ index: 'u32', value: 'u64' }, 2);
+  const row = { index: 0xffff_ffff, value: 2n ** 64n - 1n };
+
+  it('are lists of exactly the numbers named', () => {
+    expect(v.safeParse(schema, [row, { index: 0, value: 0n }])).toMatchObject({ success: true, output: [row, {}] });
+    expect(v.safeParse(schema, []).success).toBe(true);
+  });
+
+  it.each([
+    ['no list', { 0: row, length: 1 }],
+    ['too long', [row, row, row]],
+    ['a row too large', [{ index: 2 ** 32, value: 0n }]],
+    ['a row below zero', [{ index: -1, value: 0n }]],
+    ['a row of minus zero', [{ index: -0, value: 0n }]],
+    ['a fraction', [{ index: 0.5, value: 0n }]],
+    ['no number', [{ index: '1', value: 0n }]],
+    ['a value too large', [{ index: 0, value: 2n ** 64n }]],
+    ['a value below zero', [{ index: 0, value: -1n }]],
+    ['a number where a bigint is wanted', [{ index: 0, value: 0 }]],
+    ['a field more', [{ ...row, more: 1 }]],
+    ['a field less', [{ index: 0 }]],
+    ['a field of another name', [{ index: 0, other: 0n }]],
+    ['nothing', [null]],
+  ])('refuse %s', (_what, list) => {
+    expect(v.safeParse(schema, list).success).toBe(false);
   });
 });

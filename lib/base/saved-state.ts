@@ -77,6 +77,8 @@ function unknownVersion(part: SavedPart, known: number): VmmError {
   );
 }
 
+const MAX_U64 = 0xffff_ffff_ffff_ffffn;
+
 /** A whole number between two bounds, for schemas. */
 export function integer(min: number, max: number): v.GenericSchema<number> {
   return v.pipe(v.number(), v.safeInteger(), v.minValue(min), v.maxValue(max));
@@ -85,7 +87,7 @@ export function integer(min: number, max: number): v.GenericSchema<number> {
 export const u8 = integer(0, 0xff);
 export const u16 = integer(0, 0xffff);
 export const u32 = integer(0, 0xffff_ffff);
-export const u64 = v.pipe(v.bigint(), v.minValue(0n), v.maxValue(0xffff_ffff_ffff_ffffn)) as v.GenericSchema<bigint>;
+export const u64 = v.pipe(v.bigint(), v.minValue(0n), v.maxValue(MAX_U64)) as v.GenericSchema<bigint>;
 export const i64 = v.pipe(v.bigint(), v.minValue(-(2n ** 63n)), v.maxValue(2n ** 63n - 1n)) as v.GenericSchema<bigint>;
 
 /** Bytes: exactly `length` of them, or at most `maxLength`. */
@@ -98,6 +100,35 @@ export function bytes(
       (value) => ('length' in bound ? value.length === bound.length : value.length <= bound.maxLength),
       'length' in bound ? `${bound.length} bytes are wanted` : `more than ${bound.maxLength} bytes`,
     ),
+  );
+}
+
+type Rows<F extends Readonly<Record<string, 'u32' | 'u64'>>> = {
+  [K in keyof F]: F[K] extends 'u32' ? number : bigint;
+}[];
+
+/**
+ * At most so many rows of exactly these numbers. Tables of a CPU have hundreds of rows, and whoever restores waits for them: held
+ * against a schema field by field they take ten milliseconds the first time.
+ */
+export function rows<const F extends Readonly<Record<string, 'u32' | 'u64'>>>(
+  fields: F,
+  maxLength: number,
+): v.GenericSchema<Rows<F>> {
+  const names = Object.entries(fields);
+  const isRow = (row: unknown): boolean => {
+    if (typeof row !== 'object' || row === null || Object.keys(row).length !== names.length) return false;
+    for (const [name, kind] of names) {
+      const value = Object.hasOwn(row, name) ? (row as Record<string, unknown>)[name] : undefined;
+      if (kind === 'u32') {
+        if (typeof value !== 'number' || value >>> 0 !== value || Object.is(value, -0)) return false;
+      } else if (typeof value !== 'bigint' || value < 0n || value > MAX_U64) return false;
+    }
+    return true;
+  };
+  return v.custom<Rows<F>>(
+    (value) => Array.isArray(value) && value.length <= maxLength && value.every(isRow),
+    `at most ${maxLength} rows of ${names.map(([name, kind]) => `${name} (${kind})`).join(', ')} are wanted`,
   );
 }
 

@@ -1,8 +1,8 @@
 /**
  * CPUID tables as they cross the border to the addon: seven 32-bit numbers a row (struct kvm_cpuid_entry2), and as objects.
  */
-import * as v from 'valibot';
-import { u32 } from '../base/saved-state.js';
+import type * as v from 'valibot';
+import { rows } from '../base/saved-state.js';
 
 /** One row of KVM_GET_SUPPORTED_CPUID, or of a vCPU's table. Registers are unsigned 32-bit numbers. */
 export interface CpuidEntry {
@@ -41,7 +41,7 @@ export function encodeCpuid(entries: readonly CpuidEntry[]): Uint32Array {
 }
 
 /** The table in a saved state: at most KVM_MAX_CPUID_ENTRIES rows (arch/x86/include/asm/kvm_host.h). */
-export const cpuidRows: v.GenericSchema<CpuidEntry[]> = v.pipe(
-  v.array(v.strictObject({ function: u32, index: u32, flags: u32, eax: u32, ebx: u32, ecx: u32, edx: u32 })),
-  v.maxLength(256),
+export const cpuidRows: v.GenericSchema<CpuidEntry[]> = rows(
+  { function: 'u32', index: 'u32', flags: 'u32', eax: 'u32', ebx: 'u32', ecx: 'u32', edx: 'u32' },
+  256,
 );

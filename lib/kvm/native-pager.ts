@@ -20,6 +20,8 @@ export const UserFaultFeature = {
   WP_UNPOPULATED: 1 << 13,
   /** 6.6 */
   POISON: 1 << 14,
+  /** 5.14 */
+  MINOR_SHMEM: 1 << 10,
 } as const;
 
 /** What this kernel offers to this user; `step` and `errno` where it is nothing. */
@@ -95,12 +97,19 @@ export interface NativePagerStatus {
 export interface NativePager {
   /** Stands in the runtime's queue when an intercept has ended, hot groups or all are there, or a group can't be had. */
   readonly sourceId: number;
-  /** GroupState of each group; all MISSING where serve() was not called, and then of no meaning. */
+  /**
+   * GroupState of each group; all MISSING where serve() was not called, and then of no meaning. Blocks of zeros that serve() left to
+   * the kernel are FILLED.
+   */
   states(): ArrayBuffer;
   /** Whose vCPUs never run again when a group can't be had. */
   guard(vm: NativeVm): void;
   /** From now on every group is missing and comes from the source; once, before anything is touched. */
   serve(source: NativeGroupSource, order: Uint32Array, hotCount: number, readTimeoutMs: number): void;
+  /** Starts to fill in what nobody has touched, which takes a core. */
+  fill(): void;
+  /** Blocks of zeros that serve() left to the kernel become FAULTED where they have been touched. */
+  noteTouched(): void;
   /** Waits until the bytes are there, without JavaScript. */
   ensure(offset: number, length: number, timeoutMs: number): 'present' | 'failed' | 'timeout';
   /**
@@ -119,6 +128,23 @@ export interface NativePager {
   status(): NativePagerStatus;
   /** Groups still missing can't be had any more. Idempotent. */
   close(): void;
+}
+
+/** Memory of one snapshot that its clones share; see native/memory/group_store.h. It goes with the last memory on it. */
+export interface NativeGroupStore {
+  status(): NativeStoreStatus;
+  /** Lets go of it here. Idempotent. */
+  close(): void;
+}
+
+export interface NativeStoreStatus {
+  /** Groups that clones map, and those of them that are there. */
+  readonly groups: number;
+  readonly held: number;
+  /** How often a clone got a group without its being read. */
+  readonly taken: number;
+  /** All is there, and nothing can be written to it any more. */
+  readonly isSealed: boolean;
 }
 
 /** Groups in a memory instead of a file: sink, source, and what can go wrong with them. */
@@ -142,6 +168,7 @@ export interface NativeMemoryGroups {
 export interface NativePagerClasses {
   /** SystemError where there is no userfaultfd for this user. */
   readonly Pager: new (memory: NativeMemory) => NativePager;
+  readonly GroupStore: new (source: NativeGroupSource, sizeBytes: number) => NativeGroupStore;
   readonly MemoryGroups: new (memory: NativeMemory) => NativeMemoryGroups;
   userFaultSupport(): NativeUserFaultSupport;
 }

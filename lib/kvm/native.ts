@@ -5,7 +5,7 @@
  * addresses, offsets and sizes are numbers (exact to 2^53); registers and counters are bigint.
  */
 
-import type { NativePagerClasses } from './native-pager.js';
+import type { NativeGroupStore, NativePagerClasses } from './native-pager.js';
 import type { NativePit } from './native-pit.js';
 import type { NativeGroupReader, NativeGroupWriter, NativeGroupWriterOptions } from './native-snapshot.js';
 
@@ -79,6 +79,7 @@ export interface NativeRuntime {
     ioQueues: number;
     taps: number;
     groupPools: number;
+    groupStores: number;
   };
 }
 
@@ -102,6 +103,8 @@ export interface NativeSystem {
 export interface NativeMemoryOptions {
   readonly sizeBytes: number;
   readonly backing: 'anonymous' | 'memfd';
+  /** In place of both: a clone's memory, of the store's size, which a pager has to serve before it is touched. */
+  readonly store?: NativeGroupStore | undefined;
   /** madvise(MADV_HUGEPAGE); advice that the kernel may refuse. */
   readonly hugePages: boolean;
 }

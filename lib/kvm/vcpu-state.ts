@@ -24,7 +24,7 @@ import {
 } from '../abi/kvm-structs.js';
 import { Msr } from '../abi/x86.js';
 import { VmmError } from '../base/errors.js';
-import { bytes, integer, stateFormat, u32, u64, type SavedPart } from '../base/saved-state.js';
+import { bytes, integer, rows, stateFormat, u32, type SavedPart } from '../base/saved-state.js';
 import { cpuidRows } from './cpuid-rows.js';
 import { msrName, readKnownMsrs, stateMsrs, writeKnownMsrs } from './msr-state.js';
 import { taskRegisterFor } from './task-register.js';
@@ -49,7 +49,7 @@ const vcpuFormat = stateFormat({
     xcrs: v.optional(bytes({ length: kvmXcrs.sizeBytes })),
     debugregs: bytes({ length: kvmDebugregs.sizeBytes }),
     lapic: bytes({ length: kvmLapicState.sizeBytes }),
-    msrs: v.pipe(v.array(v.strictObject({ index: u32, value: u64 })), v.maxLength(4096)),
+    msrs: rows({ index: 'u32', value: 'u64' }, 4096),
     /** Those that KVM would not read. */
     refusedMsrs: v.pipe(v.array(u32), v.maxLength(4096)),
     events: bytes({ length: kvmVcpuEvents.sizeBytes }),

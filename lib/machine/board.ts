@@ -68,10 +68,12 @@ export class Board {
       readonly proxies: () => VirtioDevice[];
       /** It gets its state from a snapshot (state/board-state.ts): no image is loaded, and the CPUs are left as KVM makes them. */
       readonly blank?: boolean;
+      /** KVM notes from the beginning which pages are written. */
+      readonly logDirty?: boolean;
       readonly signal?: AbortSignal | undefined;
     },
   ): Promise<Board> {
-    const { battery, blank = false, signal } = options;
+    const { battery, blank = false, logDirty = false, signal } = options;
     const vm = await kvm.createVm();
     let pci: PciBus | undefined;
     let devices: readonly VirtioDevice[] = [];
@@ -88,7 +90,7 @@ export class Board {
       vm.setGsiRouting(wiring);
       const pit = vm.openPit();
       // Half of all the time that a machine takes to make, on a worker thread: the rest goes on beside it.
-      attached = memory.attach(vm);
+      attached = memory.attach(vm, { logDirty });
       attached.catch(() => undefined);
 
       const ports = new AddressBus({ space: 'port', clock: config.clock, logger: config.logger });

@@ -24,8 +24,8 @@ export interface InspectInput {
   readonly lent: unknown;
   readonly pit: PitStatus;
   readonly space: AddressSpace;
-  /** Of its memory's pager, when there is one. */
-  readonly pager: unknown;
+  /** What stands on its memory: a pager, memory that is shared with other clones. */
+  readonly paging: object;
 }
 
 export function inspectMachine(input: InspectInput): JsonValue {
@@ -40,7 +40,7 @@ export function inspectMachine(input: InspectInput): JsonValue {
       sizeBytes: space.sizeBytes,
       backing: config.memoryBacking,
       ranges: space.ranges.map((range) => ({ gpa: formatGpa(range.gpa), sizeBytes: range.sizeBytes })),
-      pager: input.pager,
+      ...input.paging,
     },
     cpus: board.isClosed ? [] : board.vcpus.map(inspectCpu),
     buses: { port: board.ports.inspect(), mmio: board.mmio.inspect() },

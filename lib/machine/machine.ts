@@ -208,8 +208,13 @@ export class Machine implements AsyncDisposable {
     checkSnapshotOptions(dir, options);
     return this.#saving.run(this.name, options, async (signal) => {
       this.#requireSavable();
-      await untilAborted(this.#memory.whole(), signal);
-      return saveMachine(this.#saveMachine(), dir, { ...options, signal });
+      const memory = this.#memory;
+      try {
+        return await saveMachine(this.#saveMachine(), dir, { ...options, signal });
+      } catch (error) {
+        // What the lack of its memory looks like where it was met says less.
+        throw memory.failure ?? error;
+      }
     });
   }
 
@@ -393,7 +398,7 @@ export class Machine implements AsyncDisposable {
       lent: this.#devices.inspect(),
       pit: this.pit.status(),
       space: this.#memory.space,
-      pager: this.#memory.inspect(),
+      paging: this.#memory.inspect(),
     });
   }
 
@@ -413,6 +418,7 @@ export class Machine implements AsyncDisposable {
       space: () => memory.space,
       lineage: () => memory.lineage(),
       pager: () => memory.pager(),
+      whole: () => memory.whole(),
       access: () => memory.access(),
       hold: async (signal) => {
         this.#requireSavable();

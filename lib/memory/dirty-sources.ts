@@ -6,7 +6,7 @@
 import { Cap, MemoryFlag } from '../abi/kvm.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Vm } from '../kvm/index.js';
-import type { AddressSpace } from './address-space.js';
+import { type AddressSpace, isAllZero } from './address-space.js';
 import type { AddBits, DirtySource } from './dirty-epochs.js';
 
 /** KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE */
@@ -20,16 +20,20 @@ export class KvmDirtyLog implements DirtySource {
   readonly #vm: Vm;
   readonly #memory: AddressSpace;
   readonly #manual: boolean;
+  #isOn: boolean;
 
   /** @throws KvmError when the manual protection that KVM says it has can't be turned on */
   constructor(vm: Vm, memory: AddressSpace) {
     this.#vm = vm;
     this.#memory = memory;
+    this.#isOn = memory.logsDirty;
     this.#manual = vm.checkExtension(Cap.MANUAL_DIRTY_LOG_PROTECT2) > 0;
     if (this.#manual) vm.enableCap(Cap.MANUAL_DIRTY_LOG_PROTECT2, [MANUAL_PROTECT_ENABLE]);
   }
 
   setLogging(on: boolean): void {
+    if (on === this.#isOn) return;
+    this.#isOn = on;
     this.#eachSlot((slot, gpa, offset, sizeBytes) => {
       const flags = on ? MemoryFlag.LOG_DIRTY_PAGES : 0;
       this.#vm.updateMemorySlot(slot, gpa, this.#memory.native, offset, sizeBytes, flags);
@@ -39,17 +43,20 @@ export class KvmDirtyLog implements DirtySource {
   harvest(add: AddBits): void {
     this.#eachSlot((slot, _gpa, offset, sizeBytes) => {
       const log = this.#vm.getDirtyLog(slot, sizeBytes);
+      const bits = new Uint32Array(log.buffer, log.byteOffset, log.length * 2);
       // Cleared before anybody reads a page: a write after this sets its bit again, one before it is read.
-      if (this.#manual) this.#clear(slot, sizeBytes / PAGE_SIZE, log);
-      add(offset / PAGE_SIZE, new Uint32Array(log.buffer, log.byteOffset, log.length * 2));
+      if (this.#manual) this.#clear(slot, sizeBytes / PAGE_SIZE, log, bits);
+      add(offset / PAGE_SIZE, bits);
     });
   }
 
-  #clear(slot: number, pages: number, log: BigUint64Array): void {
+  #clear(slot: number, pages: number, log: BigUint64Array, bits: Uint32Array): void {
     for (let first = 0; first < pages; first += CLEAR_PAGES) {
       const count = Math.min(CLEAR_PAGES, pages - first);
-      const words = log.subarray(first / WORD_PAGES, Math.ceil((first + count) / WORD_PAGES));
-      if (words.some((word) => word !== 0n)) this.#vm.clearDirtyLog(slot, first, count, words);
+      const from = first / WORD_PAGES;
+      const to = Math.ceil((first + count) / WORD_PAGES);
+      if (isAllZero(bits.subarray(2 * from, 2 * to))) continue;
+      this.#vm.clearDirtyLog(slot, first, count, log.subarray(from, to));
     }
   }
 

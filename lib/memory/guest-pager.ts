@@ -14,6 +14,8 @@ import { userFaultSupport } from './user-fault.js';
 export interface ServeOptions {
   /** Groups to fill in first, the most wanted first; `hotLoaded` resolves with the last of them. */
   readonly hot?: Uint32Array;
+  /** Whether the filling in begins at once, or with fill(). Default true. */
+  readonly fill?: boolean;
   /** How long one read may take before the machine is given up. */
   readonly readTimeoutMs?: number;
   /** How long host code waits for a page. */
@@ -71,8 +73,8 @@ export class GuestPager implements PageGuard {
   }
 
   /**
-   * From now on every group comes from the source when it is first touched, and the rest in the background. Once, for
-   * memory that nobody has touched.
+   * From now on every group comes from the source when it is first touched, and the rest in the background, once that is begun. Once,
+   * for memory that nobody has touched.
    *
    * @throws VmmError ERR_SNAPSHOT_HOST where the kernel can't; ERR_STATE when it serves already
    */
@@ -84,6 +86,12 @@ export class GuestPager implements PageGuard {
     this.#native.serve(source, hot, hot.length, readTimeoutMs);
     this.#serving = true;
     this.#memory.guardPages(this);
+    if (options.fill ?? true) this.fill();
+  }
+
+  /** Begins to fill in what nobody has touched, which takes a core. Idempotent. */
+  fill(): void {
+    this.#native.fill();
   }
 
   /**
@@ -133,6 +141,7 @@ export class GuestPager implements PageGuard {
 
   /** For each group 1 if somebody waited for it, or asked for it, before it was filled in: for access counters. */
   touchedGroups(): Uint8Array {
+    if (!this.#closed) this.#native.noteTouched();
     return this.#states.map((state) => Number(state === GroupState.FAULTED || state === GroupState.ASKED));
   }
 
@@ -141,7 +150,9 @@ export class GuestPager implements PageGuard {
     if (this.#closed) return { intercept: 'off', isClosed: true };
     const { intercept, load } = this.#native.status();
     const missing = load && { missingGroups: load.missing, faults: load.faults, faultMaxNs: load.faultMaxNs };
-    return { intercept: intercept.phase, ...missing, failure: this.failure?.message ?? null };
+    const { phase, saved, stalls, bufferHighWater } = intercept;
+    const saving = phase === 'active' && { savedGroups: saved, stalls, bufferHighWater };
+    return { intercept: phase, ...saving, ...missing, failure: this.failure?.message ?? null };
   }
 
   /** The vCPUs must have been stopped. Groups that are still missing can't be had any more. Idempotent. */

@@ -3,11 +3,11 @@ import { describe, expect, it } from 'vitest';
 import { UserFaultFeature as F } from '../kvm/native-pager.js';
 import { readSupport } from './user-fault.js';
 
-const ALL = F.WRITE_PROTECT | F.MISSING_SHMEM | F.WP_SHMEM | F.WP_UNPOPULATED | F.POISON;
+const ALL = F.WRITE_PROTECT | F.MISSING_SHMEM | F.WP_SHMEM | F.WP_UNPOPULATED | F.POISON | F.MINOR_SHMEM;
 
 describe('what userfaultfd allows', () => {
   it('is everything on a kernel that has all', () => {
-    for (const backing of ['anonymous', 'memfd'] as const) {
+    for (const backing of ['anonymous', 'memfd', 'store'] as const) {
       expect(readSupport({ features: ALL }, backing)).toEqual({ instant: undefined, lazy: undefined, poison: true });
     }
   });
@@ -17,6 +17,8 @@ describe('what userfaultfd allows', () => {
     ['anonymous', F.WRITE_PROTECT, 'instant', 'UFFD_FEATURE_PAGEFAULT_FLAG_WP'],
     ['memfd', F.WP_SHMEM, 'instant', 'UFFD_FEATURE_WP_HUGETLBFS_SHMEM'],
     ['memfd', F.MISSING_SHMEM, 'lazy', 'UFFD_FEATURE_MISSING_SHMEM'],
+    ['store', F.MINOR_SHMEM, 'lazy', 'UFFD_FEATURE_MINOR_SHMEM'],
+    ['store', F.WP_SHMEM, 'instant', 'UFFD_FEATURE_WP_HUGETLBFS_SHMEM'],
   ] as const)('for %s memory without %i lacks %s by name', (backing, lacking, way, name) => {
     const support = readSupport({ features: ALL & ~lacking }, backing);
     expect(support[way]?.name).toBe(name);

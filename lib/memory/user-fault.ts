@@ -5,7 +5,8 @@
 import { loadBinding } from '../kvm/binding.js';
 import { UserFaultFeature } from '../kvm/native-pager.js';
 
-export type Backing = 'anonymous' | 'memfd';
+/** 'store': memory of a clone, shared until it is written. */
+export type Backing = 'anonymous' | 'memfd' | 'store';
 
 /** A lack: the name of what is missing, and what to do about it. */
 export interface Lack {
@@ -44,6 +45,19 @@ const MISSING_SHMEM: Row = {
   name: 'UFFD_FEATURE_MISSING_SHMEM',
   since: '4.11',
 };
+const MINOR_SHMEM: Row = { feature: UserFaultFeature.MINOR_SHMEM, name: 'UFFD_FEATURE_MINOR_SHMEM', since: '5.14' };
+
+/** A clone puts pages in write-protected (UFFDIO_CONTINUE_MODE_WP), which came with WP_UNPOPULATED. */
+const INSTANT: Readonly<Record<Backing, readonly Row[]>> = {
+  anonymous: [WRITE_PROTECT, WP_UNPOPULATED],
+  memfd: [WRITE_PROTECT, WP_SHMEM],
+  store: [WRITE_PROTECT, WP_SHMEM, WP_UNPOPULATED],
+};
+const LAZY: Readonly<Record<Backing, readonly Row[]>> = {
+  anonymous: [],
+  memfd: [MISSING_SHMEM],
+  store: [MISSING_SHMEM, MINOR_SHMEM, WP_UNPOPULATED],
+};
 
 /** What can be had for guest memory of that kind. Asks the kernel anew each time. */
 export function userFaultSupport(backing: Backing): UserFaultSupport {
@@ -67,8 +81,8 @@ export function readSupport(
     return row && { name: row.name, cure: `Linux ${row.since} or later on the host` };
   };
   return {
-    instant: first(backing === 'memfd' ? [WRITE_PROTECT, WP_SHMEM] : [WRITE_PROTECT, WP_UNPOPULATED]),
-    lazy: first(backing === 'memfd' ? [MISSING_SHMEM] : []),
+    instant: first(INSTANT[backing]),
+    lazy: first(LAZY[backing]),
     poison: (told.features & UserFaultFeature.POISON) !== 0,
   };
 }

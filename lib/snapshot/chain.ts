@@ -134,10 +134,18 @@ export function locate(links: readonly Link[], group: number): { link: number; o
 
 /** One flat table for the native reader: each row zero, raw or zstd, in the file of its link. */
 export function resolveChain(links: readonly Link[]): GroupTable {
-  const resolved = new GroupTable(groupCount(links[0]!.manifest.memoryBytes));
-  for (let group = 0; group < resolved.groups; group++) {
-    const { link, owner } = locate(links, group);
-    resolved.set(group, links[link]!.table.row(owner), link);
+  const [{ table, manifest }] = links as [Link];
+  if (links.length > 1) {
+    const resolved = new GroupTable(groupCount(manifest.memoryBytes));
+    for (let group = 0; group < resolved.groups; group++) {
+      const { link, owner } = locate(links, group);
+      resolved.take(group, links[link]!.table, owner, link);
+    }
+    return resolved;
   }
+  const duplicates = [...table.specialGroups()].filter((group) => table.codec(group) === GroupCodec.SAME);
+  if (duplicates.length === 0) return table;
+  const resolved = new GroupTable(table.bytes.slice());
+  for (const group of duplicates) resolved.take(group, table, table.offset(group), 0);
   return resolved;
 }

@@ -7,9 +7,10 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { lstat, open, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { naming } from '../base/system-call.js';
 import { renameNoReplace, lockFile } from '../memory/index.js';
 import { FileName } from './format.js';
-import { makeFolder, naming, removeFolder, syncFolder } from './files.js';
+import { makeFolder, removeFolder, syncFolder } from './files.js';
 
 /** A draft of another namespace or boot without a lock may be one that is just begun. */
 const FOREIGN_AGE_MS = 60_000;

@@ -7,10 +7,11 @@ import path from 'node:path';
 import { hostClock, type Clock } from '../base/clock.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { SavedPart } from '../base/saved-state.js';
+import { naming } from '../base/system-call.js';
 import { GroupReader, type AddressSpace } from '../memory/index.js';
 import { closeChain, locate, openChain, readPart, resolveChain, type Link } from './chain.js';
 import { diskFilesOf, verifyDiskFile } from './disk-files.js';
-import { naming, OpenFolder, readExactly } from './files.js';
+import { OpenFolder, readExactly } from './files.js';
 import { damaged, FileName, GROUP_BYTES, groupCount } from './format.js';
 import type { GroupTable } from './group-index.js';
 import { holdAsParent } from './hold.js';
@@ -114,6 +115,18 @@ export class SnapshotReader {
       this.#table.groups,
     );
     return this.#groups;
+  }
+
+  /**
+   * What tells its memory from all other: what is expected of each group, and the files that it is read from, unchanged since. A copy of
+   * a snapshot has another one, since a checksum of a group is no proof against who means harm.
+   */
+  async memoryKey(): Promise<string> {
+    const files = this.#links.map(async ({ memory, manifest }) => {
+      const { dev, ino, size, mtimeNs } = await memory.stat({ bigint: true });
+      return [manifest.parts.index.sha256, dev, ino, size, mtimeNs].join(':');
+    });
+    return (await Promise.all(files)).join(' ');
   }
 
   /** Nobody deletes it, or merges into it, until this is closed. @throws as holdAsParent */

@@ -3,6 +3,7 @@
 
 #include "bindings/arguments.h"
 #include "bindings/environment.h"
+#include "bindings/group_store_wrap.h"
 
 namespace vivarium {
 namespace {
@@ -26,17 +27,25 @@ MemoryWrap::MemoryWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Memory
   guarded(info, [&] {
     if (!info[0].IsObject()) throwType("options: an object is wanted");
     const auto options = info[0].As<Napi::Object>();
+    const Napi::Value hugePages = options.Get("hugePages");
+    if (!hugePages.IsBoolean()) throwType("hugePages: a boolean is wanted");
+    const bool huge = hugePages.As<Napi::Boolean>().Value();
+    const CountersPtr& counters = Environment::of(info.Env()).counters;
+    setTag(info.Env(), info.This(), kTag);
+    const Napi::Value store = options.Get("store");
+    if (!store.IsUndefined()) {
+      checkTag(store, GroupStoreWrap::kTag, "store", GroupStoreWrap::kClassName);
+      memory_ =
+          std::make_unique<GuestMemory>(counters, GroupStoreWrap::Unwrap(store.As<Napi::Object>())->store(), huge);
+      return;
+    }
     const uint64_t size = integerValue(options.Get("sizeBytes"), "sizeBytes", GuestMemory::kMaxBytes);
     if (size == 0 || size % GuestMemory::kPageBytes != 0) throwRange("sizeBytes: not a multiple of 4096 above 0");
     const Napi::Value backing = options.Get("backing");
     const std::string backingName = backing.IsString() ? backing.As<Napi::String>().Utf8Value() : "";
     if (backingName != "anonymous" && backingName != "memfd") throwType("backing: 'anonymous' or 'memfd' is wanted");
-    const Napi::Value hugePages = options.Get("hugePages");
-    if (!hugePages.IsBoolean()) throwType("hugePages: a boolean is wanted");
-    memory_ = std::make_unique<GuestMemory>(Environment::of(info.Env()).counters, size,
-                                            backingName == "memfd" ? Backing::kMemfd : Backing::kAnonymous,
-                                            hugePages.As<Napi::Boolean>().Value());
-    setTag(info.Env(), info.This(), kTag);
+    memory_ = std::make_unique<GuestMemory>(counters, size,
+                                            backingName == "memfd" ? Backing::kMemfd : Backing::kAnonymous, huge);
   });
 }
 

@@ -107,6 +107,8 @@ Napi::Function PagerWrap::define(Napi::Env env) {
                          InstanceMethod<&PagerWrap::states>("states"),
                          InstanceMethod<&PagerWrap::guard>("guard"),
                          InstanceMethod<&PagerWrap::serve>("serve"),
+                         InstanceMethod<&PagerWrap::fill>("fill"),
+                         InstanceMethod<&PagerWrap::noteTouched>("noteTouched"),
                          InstanceMethod<&PagerWrap::ensure>("ensure"),
                          InstanceMethod<&PagerWrap::prepare>("prepare"),
                          InstanceMethod<&PagerWrap::arm>("arm"),
@@ -122,7 +124,7 @@ PagerWrap::PagerWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PagerWra
   guarded(info, [&] {
     const GuestMemory& memory = wrapArgument<MemoryWrap>(info, 0, "memory")->memory();
     Environment& environment = Environment::of(info.Env());
-    pager_ = std::make_shared<Pager>(environment.runtime, memory.mapping(), memory.fd() >= 0);
+    pager_ = std::make_shared<Pager>(environment.runtime, memory);
     environment.addPager(pager_);
   });
 }
@@ -166,6 +168,20 @@ Napi::Value PagerWrap::serve(const Napi::CallbackInfo& info) {
     const uint64_t timeoutMs = integerArgument(info, 3, "readTimeoutMs", kMaxTimeoutMs);
     if (timeoutMs == 0) throwRange("readTimeoutMs: 0");
     self.serve(std::move(source), {order.begin(), order.end()}, hotCount, timeoutMs * kNsPerMs);
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value PagerWrap::fill(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    pager().fill();
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value PagerWrap::noteTouched(const Napi::CallbackInfo& info) {
+  return guarded(info, [&] {
+    pager().noteTouched();
     return info.Env().Undefined();
   });
 }

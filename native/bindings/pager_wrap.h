@@ -21,6 +21,8 @@ class PagerWrap : public Napi::ObjectWrap<PagerWrap> {
   Napi::Value sourceId(const Napi::CallbackInfo& info);
   Napi::Value states(const Napi::CallbackInfo& info);
   Napi::Value guard(const Napi::CallbackInfo& info);
+  Napi::Value fill(const Napi::CallbackInfo& info);
+  Napi::Value noteTouched(const Napi::CallbackInfo& info);
   Napi::Value serve(const Napi::CallbackInfo& info);
   Napi::Value ensure(const Napi::CallbackInfo& info);
   Napi::Value prepare(const Napi::CallbackInfo& info);

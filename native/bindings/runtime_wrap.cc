@@ -86,6 +86,7 @@ Napi::Value RuntimeWrap::counts(const Napi::CallbackInfo& info) {
   counts.Set("ioQueues", counters.ioQueues.load());
   counts.Set("taps", counters.taps.load());
   counts.Set("groupPools", counters.groupPools.load());
+  counts.Set("groupStores", counters.groupStores.load());
   return counts;
 }
 

@@ -16,6 +16,7 @@ struct Counters {
   std::atomic<int> ioQueues{0};
   std::atomic<int> taps{0};
   std::atomic<int> groupPools{0};
+  std::atomic<int> groupStores{0};
 };
 
 using CountersPtr = std::shared_ptr<Counters>;

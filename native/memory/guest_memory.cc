@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "core/failure.h"
@@ -17,7 +18,8 @@ constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 }  // namespace
 
-GuestMemory::GuestMemory(const CountersPtr& counters, uint64_t sizeBytes, Backing backing, bool hugePages) {
+GuestMemory::GuestMemory(const CountersPtr& counters, uint64_t sizeBytes, Backing backing, bool hugePages)
+    : backing_(backing) {
   const size_t alignment = sizeBytes >= kHugePageBytes ? kHugePageBytes : kPageBytes;
   if (backing == Backing::kMemfd) {
     fd_ = Fd(::memfd_create("vivarium-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -34,6 +36,23 @@ GuestMemory::GuestMemory(const CountersPtr& counters, uint64_t sizeBytes, Backin
   }
   if (hugePages) ::madvise(mapping_->data(), sizeBytes, MADV_HUGEPAGE);  // advice: a refusal changes nothing
   dirtyBitmap_ = Mapping::anonymous(counters, dirtyBitmapBytes());
+}
+
+// What is zero in the snapshot stays anonymous: a hole of the store would be filled by the first clone that reads it.
+GuestMemory::GuestMemory(const CountersPtr& counters, std::shared_ptr<GroupStore> store, bool hugePages)
+    : GuestMemory(counters, store->sizeBytes(), Backing::kAnonymous, hugePages) {
+  for (const GroupRun& run : store->runs()) {
+    const uint64_t offset = uint64_t{run.first} * kGroupBytes;
+    const size_t bytes = std::min(uint64_t{run.count} * kGroupBytes, sizeBytes() - offset);
+    uint8_t* const at = mapping_->data() + offset;
+    constexpr int kFlags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED;
+    if (::mmap(at, bytes, PROT_READ | PROT_WRITE, kFlags, store->fd(), static_cast<off_t>(offset)) == MAP_FAILED) {
+      throwSyscall("mmap", errno, std::to_string(bytes) + " bytes of the clones' store");
+    }
+    ::madvise(at, bytes, MADV_DONTFORK);
+  }
+  backing_ = Backing::kStore;
+  store_ = std::move(store);
 }
 
 }  // namespace vivarium

@@ -1,6 +1,7 @@
 // See page_loader.h. A read is tried again only where that can help; how long all attempts may take is bounded.
 #include "memory/page_loader.h"
 
+#include <sys/mman.h>
 #include <time.h>
 
 #include <algorithm>
@@ -47,30 +48,32 @@ std::atomic_ref<uint8_t> cell(const std::shared_ptr<Mapping>& states, uint32_t g
 
 }  // namespace
 
-PageLoader::PageLoader(CountersPtr counters, PagerCore& core, std::shared_ptr<GroupSource> source,
-                       const std::shared_ptr<Mapping>& states, std::vector<uint32_t> order, uint32_t hotCount,
-                       Events events)
-    : counters_(std::move(counters)),
+PageLoader::PageLoader(PagerCore& core, Parts parts)
+    : counters_(std::move(parts.counters)),
       core_(core),
-      source_(std::move(source)),
-      states_(states),
-      order_(std::move(order)),
+      source_(std::move(parts.source)),
+      store_(std::move(parts.store)),
+      states_(std::move(parts.states)),
       hot_(core.area.groups(), false),
-      events_(std::move(events)),
-      missing_(core.area.groups()) {
+      events_(std::move(parts.events)) {
   std::vector<bool> named(core_.area.groups(), false);
+  uint32_t missing = 0;
   uint32_t hotMissing = 0;
-  for (size_t index = 0; index < order_.size(); index++) {
-    const uint32_t group = order_[index];
-    if (!named[group] && index < hotCount) {
-      hot_[group] = true;
-      hotMissing++;
-    }
+  const auto want = [&](uint32_t group, bool isHot) {
+    if (named[group] || state(group) != GroupState::kMissing) return;
     named[group] = true;
-  }
+    hot_[group] = isHot;
+    order_.push_back(group);
+    missing++;
+    if (isHot) hotMissing++;
+  };
+  for (size_t index = 0; index < parts.order.size(); index++) want(parts.order[index], index < parts.hotCount);
+  for (uint32_t group = 0; group < core_.area.groups(); group++) want(group, false);
+  missing_.store(missing);
   hotMissing_.store(hotMissing);
-  for (uint32_t group = 0; group < core_.area.groups(); group++) {
-    if (!named[group]) order_.push_back(group);
+  if (parts.canMove && store_ == nullptr && (core_.fault.features() & UserFault::kMove) != 0) {
+    block_ = Mapping::anonymous(counters_, kBlockBytes, kBlockBytes);
+    ::madvise(block_->data(), kBlockBytes, MADV_HUGEPAGE);
   }
 }
 
@@ -98,23 +101,42 @@ bool PageLoader::claim(uint32_t group) {
 }
 
 void PageLoader::load(uint32_t group, GroupState as) {
-  loadBy(faultHand_, group, as);
+  if (claim(group)) {
+    loadClaimed(faultHand_, group, as);
+  } else if (state(group) == GroupState::kLoading) {
+    urgent_.store(group, std::memory_order_release);
+  }
 }
 
-GroupReadResult PageLoader::read(Hand& hand, uint32_t group) {
+void PageLoader::again(uint32_t group) {
+  if (store_ == nullptr || core_.failed || !present(group)) return;
+  // Refused, it is not in the store.
+  (void)core_.fault.proceed(core_.area.at(group), core_.area.bytesOf(group), core_.intercept.wanted(group));
+}
+
+bool PageLoader::read(Hand& hand, uint32_t group, uint8_t* bytes, bool* isZero, LoadFailure* failure) {
+  const auto once = [&] {
+    return store_ != nullptr ? store_->bring(group, *source_, bytes) : source_->read(group, bytes);
+  };
   hand.group.store(group, std::memory_order_relaxed);
   hand.startedNs.store(monotonicNs(), std::memory_order_release);
-  GroupReadResult result = source_->read(group, hand.bytes.data());
+  GroupReadResult result = once();
   uint64_t pauseNs = kFirstPauseNs;
   for (int attempt = 1; attempt < kAttempts && result.failed() && mayHelpAgain(result); attempt++) {
     if (ending_.load(std::memory_order_acquire)) break;
     retries_.fetch_add(1, std::memory_order_relaxed);
     pauseFor(pauseNs);
     pauseNs *= 4;
-    result = source_->read(group, hand.bytes.data());
+    result = once();
   }
   hand.startedNs.store(0, std::memory_order_release);
-  return result;
+  if (result.failed()) {
+    *failure = {whyOf(result.kind), group, result.file, result.fileOffset, result.errnoNumber};
+    return false;
+  }
+  *isZero = result.kind == GroupReadResult::Kind::kZero;
+  if (*isZero) std::fill_n(bytes, kGroupBytes, uint8_t{0});
+  return true;
 }
 
 int PageLoader::putIn(uint32_t group, const uint8_t* bytes, bool isZero) {
@@ -123,28 +145,36 @@ int PageLoader::putIn(uint32_t group, const uint8_t* bytes, bool isZero) {
   const bool wanted = core_.intercept.wanted(group);
   // UFFDIO_ZEROPAGE knows no protection.
   if (isZero && !wanted) return core_.fault.zero(to, size);
+  if (!isZero && store_ != nullptr) return core_.fault.proceed(to, size, wanted);
   return core_.fault.copy(to, bytes, size, wanted);
 }
 
-void PageLoader::loadBy(Hand& hand, uint32_t group, GroupState as) {
-  if (!claim(group)) return;
-  const GroupReadResult result = read(hand, group);
-  if (result.failed()) {
-    events_.failed({whyOf(result.kind), group, result.file, result.fileOffset, result.errnoNumber});
-    return;
+bool PageLoader::settle(uint32_t group, GroupState as) {
+  cell(states_, group).store(static_cast<uint8_t>(as), std::memory_order_release);
+  bool tell = missing_.fetch_sub(1, std::memory_order_acq_rel) == 1;
+  if (hot_[group] && hotMissing_.fetch_sub(1, std::memory_order_acq_rel) == 1) tell = true;
+  return tell;
+}
+
+void PageLoader::loadClaimed(Hand& hand, uint32_t group, GroupState as) {
+  bool isZero = false;
+  LoadFailure failure;
+  if (read(hand, group, hand.bytes.data(), &isZero, &failure)) {
+    install(group, hand.bytes.data(), isZero, as);
+  } else {
+    events_.failed(failure);
   }
-  const bool isZero = result.kind == GroupReadResult::Kind::kZero;
-  if (isZero) std::fill(hand.bytes.begin(), hand.bytes.end(), uint8_t{0});
+}
+
+void PageLoader::install(uint32_t group, const uint8_t* bytes, bool isZero, GroupState as) {
   bool tell = false;
   int error;
   {
     const std::lock_guard lock(core_.mutex);
     if (core_.failed) return;
-    error = putIn(group, hand.bytes.data(), isZero);
+    error = putIn(group, bytes, isZero);
     if (error == 0) {
-      cell(states_, group).store(static_cast<uint8_t>(as), std::memory_order_release);
-      tell = missing_.fetch_sub(1, std::memory_order_acq_rel) == 1;
-      if (hot_[group] && hotMissing_.fetch_sub(1, std::memory_order_acq_rel) == 1) tell = true;
+      tell = settle(group, as);
       if (waiters_.load(std::memory_order_relaxed) > 0) changed_.notify_all();
     }
   }
@@ -180,19 +210,96 @@ void PageLoader::tellWaiters() {
   changed_.notify_all();
 }
 
-void PageLoader::fill() {
-  for (const uint32_t group : order_) {
-    if (ending_.load(std::memory_order_acquire)) return;
-    for (;;) {
-      const uint32_t waiting = waitingFaults_.load(std::memory_order_acquire);
-      if (waiting == 0 || ending_.load(std::memory_order_acquire)) break;
-      futexWaitUntil(&waitingFaults_, waiting, monotonicNs() + kMakeWayNs);
-    }
-    if (state(group) == GroupState::kMissing) loadBy(fillHand_, group, GroupState::kFilled);
+void PageLoader::makeWay() {
+  for (;;) {
+    const uint32_t waiting = waitingFaults_.load(std::memory_order_acquire);
+    if (waiting == 0 || ending_.load(std::memory_order_acquire)) return;
+    futexWaitUntil(&waitingFaults_, waiting, monotonicNs() + kMakeWayNs);
   }
 }
 
+void PageLoader::fill() {
+  for (const uint32_t group : order_) {
+    makeWay();
+    if (ending_.load(std::memory_order_acquire)) return;
+    if (state(group) != GroupState::kMissing || fillBlock(group)) continue;
+    if (claim(group)) loadClaimed(fillHand_, group, GroupState::kFilled);
+  }
+  block_.reset();
+}
+
+// The group's block in one piece, where nothing of it is there or on its way; false when it was left alone.
+bool PageLoader::fillBlock(uint32_t group) {
+  const uint32_t first = group / kBlockGroups * kBlockGroups;
+  if (block_ == nullptr || core_.area.bytesOf(first, kBlockGroups) < kBlockBytes) return false;
+  for (uint32_t each = first; each < first + kBlockGroups; each++) {
+    if (state(each) != GroupState::kMissing) return false;
+  }
+  uint32_t end = first;
+  while (end < first + kBlockGroups && claim(end)) end++;
+  if (end < first + kBlockGroups) {
+    // Somebody has just come for one of them.
+    for (uint32_t each = first; each < end; each++) loadClaimed(fillHand_, each, GroupState::kFilled);
+    return true;
+  }
+  for (uint32_t each = first; each < end; each++) {
+    makeWay();
+    if (ending_.load(std::memory_order_acquire)) return true;
+    const uint32_t urgent = urgent_.exchange(kNone, std::memory_order_acq_rel);
+    if (urgent >= first && urgent < end) {
+      fillBySingles(first, each, urgent);
+      return true;
+    }
+    bool isZero;
+    LoadFailure failure;
+    if (!read(fillHand_, each, atBlock(each), &isZero, &failure)) {
+      for (uint32_t good = first; good < each; good++) install(good, atBlock(good), false, GroupState::kFilled);
+      events_.failed(failure);
+      return true;
+    }
+  }
+  bool tell = false;
+  int error;
+  {
+    const std::lock_guard lock(core_.mutex);
+    if (core_.failed) return true;
+    error = putInBlock(first);
+    for (uint32_t each = first; each < end && error == 0; each++) tell = settle(each, GroupState::kFilled) || tell;
+    if (waiters_.load(std::memory_order_relaxed) > 0) changed_.notify_all();
+  }
+  if (error != 0) events_.failed({LoadFailure::Why::kInstall, first, 0, 0, error});
+  if (tell) events_.progress();
+  return true;
+}
+
+// Somebody waits for a group of the block, of which those before `read` are at hand: nobody waits for more than one
+// read.
+void PageLoader::fillBySingles(uint32_t first, uint32_t read, uint32_t urgent) {
+  if (urgent >= read) loadClaimed(fillHand_, urgent, GroupState::kFaulted);
+  for (uint32_t group = first; group < first + kBlockGroups; group++) {
+    if (ending_.load(std::memory_order_acquire)) return;
+    if (group < read) {
+      install(group, atBlock(group), false, GroupState::kFilled);
+    } else if (group != urgent) {
+      loadClaimed(fillHand_, group, GroupState::kFilled);
+    }
+  }
+}
+
+int PageLoader::putInBlock(uint32_t first) {
+  bool wanted = false;
+  for (uint32_t group = first; group < first + kBlockGroups; group++) wanted = wanted || core_.intercept.wanted(group);
+  // UFFDIO_MOVE knows no protection either. What it refuses is copied; what it has moved by then stays.
+  if (!wanted && core_.fault.move(core_.area.at(first), block_->data(), kBlockBytes) == 0) return 0;
+  for (uint32_t group = first; group < first + kBlockGroups; group++) {
+    const int error = putIn(group, atBlock(group), false);
+    if (error != 0) return error;
+  }
+  return 0;
+}
+
 void PageLoader::startFilling(std::shared_ptr<void> owner) {
+  if (filling_) return;
   filler_ = startQuietThread(counters_, "vivarium-fill", [this, owner = std::move(owner)] { fill(); });
   filling_ = true;
 }
@@ -216,10 +323,24 @@ void PageLoader::poisonMissing() {
     if (!canPoison || core_.fault.poison(to, bytes) != 0) core_.fault.zero(to, bytes);
     core_.fault.wake(to, bytes);
   });
+  markFailed();
+}
+
+void PageLoader::shutMissing() {
+  const auto isMissing = [this](uint32_t group) { return !present(group); };
+  bool refused = false;
+  core_.area.eachRun(isMissing, [&](uint32_t first, uint32_t count) {
+    refused = refused || ::mprotect(core_.area.at(first), core_.area.bytesOf(first, count), PROT_NONE) != 0;
+  });
+  if (refused) poisonMissing();
+  (void)core_.fault.wake(core_.area.start(), core_.area.bytes());
+  markFailed();
+}
+
+void PageLoader::markFailed() {
   for (uint32_t group = 0; group < core_.area.groups(); group++) {
-    if (isMissing(group)) {
-      cell(states_, group).store(static_cast<uint8_t>(GroupState::kFailed), std::memory_order_release);
-    }
+    if (present(group)) continue;
+    cell(states_, group).store(static_cast<uint8_t>(GroupState::kFailed), std::memory_order_release);
   }
 }
 

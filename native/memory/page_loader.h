@@ -1,6 +1,8 @@
 // Guest memory that is still in a snapshot: each group is read once, by whoever needs it first, checked, and put in
 // whole. The pager's thread loads what is touched or asked for; a thread of its own fills in the rest, hot groups
-// first, and makes way while somebody waits for a fault.
+// first, and makes way while somebody waits for a fault. Where the kernel can move pages it fills in whole blocks of
+// which nothing is there yet, so that they become huge pages. In memory of a clone (group_store.h) nothing is copied: a
+// group is put in by mapping the store's pages.
 //
 //   MISSING ---claim---> LOADING ---read, put in---> FAULTED | FILLED | ASKED (who was first)
 //                           |
@@ -19,6 +21,7 @@
 
 #include "core/counters.h"
 #include "memory/group_area.h"
+#include "memory/group_store.h"
 #include "memory/user_fault.h"
 #include "memory/write_intercept.h"
 #include "snapshot/group_source.h"
@@ -64,9 +67,19 @@ class PageLoader {
     std::function<void(const LoadFailure&)> failed;
   };
 
-  // `order`: the hot groups, then any others; what it leaves out follows by address.
-  PageLoader(CountersPtr counters, PagerCore& core, std::shared_ptr<GroupSource> source,
-             const std::shared_ptr<Mapping>& states, std::vector<uint32_t> order, uint32_t hotCount, Events events);
+  // `order`: the hot groups, then any others; what it leaves out follows by address. What is not kMissing in `states`
+  // is there already. `store`: null unless the memory is mapped from it. `canMove`: it is anonymous.
+  struct Parts {
+    CountersPtr counters;
+    std::shared_ptr<GroupSource> source;
+    std::shared_ptr<GroupStore> store;
+    std::shared_ptr<Mapping> states;
+    std::vector<uint32_t> order;
+    uint32_t hotCount = 0;
+    bool canMove = false;
+    Events events;
+  };
+  PageLoader(PagerCore& core, Parts parts);
   ~PageLoader();
 
   GroupState state(uint32_t group) const;
@@ -76,6 +89,8 @@ class PageLoader {
 
   // The pager's thread: loads it now, unless it is there or another thread has it in hand.
   void load(uint32_t group, GroupState as);
+  // Under the core's mutex: a page of the store that was put in has gone from the page tables again, by reclaim.
+  void again(uint32_t group);
   void onFaults(uint32_t waiting);
   void tookNs(uint64_t ns);
   // JavaScript: waits until it is there; false when the machine has failed, or at the moment (CLOCK_MONOTONIC).
@@ -86,6 +101,8 @@ class PageLoader {
   bool stuckSince(uint64_t sinceNs, uint32_t* group) const;
   // Under the core's mutex, after `failed` was set: lets go who waits, with poison where the kernel has it.
   void poisonMissing();
+  // The same where no vCPU runs any more: what is missing can't be touched at all. It costs nothing for what is large.
+  void shutMissing();
   // Wakes who waits for a group; it finds `failed`.
   void tellWaiters();
   // Asks the filling thread to end; ended() joins it, or leaves it to itself when it is stuck in a read.
@@ -101,19 +118,31 @@ class PageLoader {
   };
 
   bool claim(uint32_t group);
-  void loadBy(Hand& hand, uint32_t group, GroupState as);
-  GroupReadResult read(Hand& hand, uint32_t group);
+  void loadClaimed(Hand& hand, uint32_t group, GroupState as);
+  void install(uint32_t group, const uint8_t* bytes, bool isZero, GroupState as);
+  // Into `bytes`, but for what goes into the store. False when it has failed, which is the caller's to tell.
+  bool read(Hand& hand, uint32_t group, uint8_t* bytes, bool* isZero, LoadFailure* failure);
   int putIn(uint32_t group, const uint8_t* bytes, bool isZero);
+  // Under the core's mutex; whether somebody has to be told.
+  bool settle(uint32_t group, GroupState as);
+  void makeWay();
   void fill();
+  bool fillBlock(uint32_t group);
+  void fillBySingles(uint32_t first, uint32_t read, uint32_t urgent);
+  int putInBlock(uint32_t first);
+  void markFailed();
+  uint8_t* atBlock(uint32_t group) const { return block_->data() + uint64_t{group % kBlockGroups} * kGroupBytes; }
 
   CountersPtr counters_;
   PagerCore& core_;
   std::shared_ptr<GroupSource> source_;
+  std::shared_ptr<GroupStore> store_;
   std::shared_ptr<Mapping> states_;
   std::vector<uint32_t> order_;
   std::vector<bool> hot_;
+  std::shared_ptr<Mapping> block_;  // the filling thread's, of kBlockBytes; null where pages can't be moved
   Events events_;
-  std::atomic<uint32_t> missing_;
+  std::atomic<uint32_t> missing_{0};
   std::atomic<uint32_t> hotMissing_{0};
   std::atomic<uint64_t> faults_{0};
   std::atomic<uint64_t> retries_{0};
@@ -122,6 +151,8 @@ class PageLoader {
   Hand faultHand_;
   Hand fillHand_;
   std::atomic<uint32_t> waitingFaults_{0};
+  static constexpr uint32_t kNone = UINT32_MAX;
+  std::atomic<uint32_t> urgent_{kNone};  // a group that somebody waits for and the filling thread has in hand
   std::atomic<bool> ending_{false};
   std::atomic<int> waiters_{0};
   std::condition_variable changed_;  // with the core's mutex

@@ -1,6 +1,9 @@
 // See pager.h. What JavaScript asks for, and the failure; the thread is in pager_thread.cc.
 #include "memory/pager.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cerrno>
 
 #include "core/clock.h"
@@ -19,10 +22,11 @@ constexpr uint64_t kLooksPerTimeout = 4;
 
 }  // namespace
 
-Pager::Pager(std::shared_ptr<Runtime> runtime, std::shared_ptr<Mapping> memory, bool isShared)
+Pager::Pager(std::shared_ptr<Runtime> runtime, const GuestMemory& memory)
     : runtime_(std::move(runtime)),
-      isShared_(isShared),
-      core_(std::move(memory)),
+      backing_(memory.backing()),
+      store_(memory.store()),
+      core_(memory.mapping()),
       source_(runtime_->ready->newSource()),
       wake_(runtime_->counters, 0),
       states_(Mapping::anonymous(runtime_->counters, core_.area.groups())) {}
@@ -55,8 +59,17 @@ void Pager::serve(std::shared_ptr<GroupSource> source, std::vector<uint32_t> ord
   checkOpen();
   if (loader_ != nullptr) throw Failure(FailureKind::kState, "pager", EBUSY, "it serves a source already");
   if (source->groups() != groups()) throwRange("source: it has " + std::to_string(source->groups()) + " groups");
-  if (isShared_ && (core_.fault.features() & UserFault::kMissingShmem) == 0) {
+  const uint64_t features = core_.fault.features();
+  if (backing_ != Backing::kAnonymous && (features & UserFault::kMissingShmem) == 0) {
     lacks("UFFD_FEATURE_MISSING_SHMEM", "a memfd can't be filled by a pager here");
+  }
+  if (backing_ == Backing::kStore && (features & UserFault::kMinorShmem) == 0) {
+    lacks("UFFD_FEATURE_MINOR_SHMEM", "clones can't share memory here (Linux 5.14)");
+  }
+  served_ = store_ != nullptr ? store_->runs() : runsWithData(*source);
+  std::fill_n(states_->data(), groups(), static_cast<uint8_t>(GroupState::kFilled));
+  for (const GroupRun& run : served_) {
+    std::fill_n(states_->data() + run.first, run.count, static_cast<uint8_t>(GroupState::kMissing));
   }
   PageLoader::Events events;
   events.progress = [this] {
@@ -66,21 +79,32 @@ void Pager::serve(std::shared_ptr<GroupSource> source, std::vector<uint32_t> ord
   events.failed = [this](const LoadFailure& failure) { fail(failure); };
   {
     const std::lock_guard lock(core_.mutex);
-    loader_ = std::make_unique<PageLoader>(runtime_->counters, core_, std::move(source), states_, std::move(order),
-                                           hotCount, std::move(events));
-    core_.fault.watch(core_.area.start(), core_.area.bytes(), true, false);
+    const bool canMove = backing_ == Backing::kAnonymous;
+    loader_ =
+        std::make_unique<PageLoader>(core_, PageLoader::Parts{runtime_->counters, std::move(source), store_, states_,
+                                                              std::move(order), hotCount, canMove, std::move(events)});
     watchesMissing_ = true;
+    watch();
   }
   loading_.store(loader_.get(), std::memory_order_release);
   startThread();
-  loader_->startFilling(shared_from_this());
   readTimeoutNs_ = readTimeoutNs;
+  if (loader_->complete()) {
+    knock();
+    return;
+  }
   EventLoop& loop = runtime_->events->loop();
   loop.start();
   timer_ = loop.addTimer([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->look();
   });
   loop.setTimer(timer_, monotonicNs() + readTimeoutNs_ / kLooksPerTimeout);
+}
+
+void Pager::fill() {
+  checkOpen();
+  if (loader_ == nullptr) throw Failure(FailureKind::kState, "pager", EINVAL, "it serves no source");
+  if (!loader_->complete()) loader_->startFilling(shared_from_this());
 }
 
 // On the event thread: a read that never comes back must not hold vCPUs for ever.
@@ -133,7 +157,11 @@ void Pager::fail(const LoadFailure& failure) {
   {
     const std::lock_guard lock(core_.mutex);
     core_.intercept.release();
-    loader_->poisonMissing();
+    if (failure.why == LoadFailure::Why::kClosed) {
+      loader_->shutMissing();
+    } else {
+      loader_->poisonMissing();
+    }
   }
   loader_->stop();
   loader_->tellWaiters();
@@ -142,6 +170,50 @@ void Pager::fail(const LoadFailure& failure) {
 
 // --- the intercept ---
 
+// The kernel tells what was touched of it: a page that nobody touched is not there, and a huge page counts as a whole.
+void Pager::noteTouched() {
+  checkOpen();
+  if (loader_ == nullptr) return;
+  constexpr uint64_t kPageBytes = GuestMemory::kPageBytes;
+  std::vector<uint8_t> resident;
+  const auto look = [&](uint32_t first, uint32_t end) {
+    if (first == end) return;
+    const size_t bytes = core_.area.bytesOf(first, end - first);
+    resident.resize((bytes + kPageBytes - 1) / kPageBytes);
+    if (::mincore(core_.area.at(first), bytes, resident.data()) != 0) return;
+    for (size_t page = 0; page < resident.size(); page++) {
+      if ((resident[page] & 1) == 0) continue;
+      states_->data()[first + page * kPageBytes / kGroupBytes] = static_cast<uint8_t>(GroupState::kFaulted);
+    }
+  };
+  uint32_t at = 0;
+  for (const GroupRun& run : served_) {
+    look(at, run.first);
+    at = run.first + run.count;
+  }
+  look(at, groups());
+}
+
+// What is wanted now, run by run: a clone's memory is of several mappings, and only what is missing is watched for
+// that.
+void Pager::watch() {
+  const auto watchRun = [this](GroupRun run, UserFault::Watch what) {
+    if (run.count > 0) core_.fault.watch(core_.area.at(run.first), core_.area.bytesOf(run.first, run.count), what);
+  };
+  uint32_t at = 0;
+  const auto watchRest = [&](uint32_t end) {
+    if (watchesWrites_) watchRun({at, end - at}, {false, false, true});
+  };
+  if (watchesMissing_) {
+    for (const GroupRun& run : served_) {
+      watchRest(run.first);
+      watchRun(run, {true, backing_ == Backing::kStore, watchesWrites_});
+      at = run.first + run.count;
+    }
+  }
+  watchRest(groups());
+}
+
 void Pager::watchWrites() {
   checkOpen();
   if (watchesWrites_) return;
@@ -149,14 +221,19 @@ void Pager::watchWrites() {
   if ((features & UserFault::kWriteProtect) == 0) {
     lacks("UFFD_FEATURE_PAGEFAULT_FLAG_WP", "writes to guest memory can't be intercepted here (Linux 5.7)");
   }
-  if (isShared_ && (features & UserFault::kWpShmem) == 0) {
+  if (backing_ != Backing::kAnonymous && (features & UserFault::kWpShmem) == 0) {
     lacks("UFFD_FEATURE_WP_HUGETLBFS_SHMEM", "writes to a memfd can't be intercepted here (Linux 5.19)");
   }
-  if (!isShared_ && (features & UserFault::kWpUnpopulated) == 0) {
+  if (backing_ != Backing::kMemfd && (features & UserFault::kWpUnpopulated) == 0) {
     lacks("UFFD_FEATURE_WP_UNPOPULATED", "first writes to anonymous memory can't be intercepted here (Linux 6.4)");
   }
-  core_.fault.watch(core_.area.start(), core_.area.bytes(), watchesMissing_, true);
   watchesWrites_ = true;
+  try {
+    watch();
+  } catch (...) {
+    watchesWrites_ = false;
+    throw;
+  }
 }
 
 void Pager::prepare(uint32_t bufferGroups) {

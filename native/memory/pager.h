@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/event_fd.h"
+#include "memory/guest_memory.h"
 #include "memory/page_loader.h"
 #include "memory/write_intercept.h"
 #include "thread/machine.h"
@@ -26,7 +27,7 @@ namespace vivarium {
 class Pager : public std::enable_shared_from_this<Pager> {
  public:
   // Throws Failure kSyscall where there is no userfaultfd for this user.
-  Pager(std::shared_ptr<Runtime> runtime, std::shared_ptr<Mapping> memory, bool isShared);
+  Pager(std::shared_ptr<Runtime> runtime, const GuestMemory& memory);
   ~Pager();
   Pager(const Pager&) = delete;
   Pager& operator=(const Pager&) = delete;
@@ -36,10 +37,15 @@ class Pager : public std::enable_shared_from_this<Pager> {
   uint32_t groups() const { return core_.area.groups(); }
   // The machine whose vCPUs must not run on when a group can't be had.
   void guard(std::weak_ptr<VcpuGroup> vcpus);
-  // Everything is missing from now on, whatever is mapped: for memory that nobody has touched yet. Once.
+  // Everything is missing from now on, but for blocks in which the source has zeros alone, whatever is mapped: for
+  // memory that nobody has touched yet. Once.
   void serve(std::shared_ptr<GroupSource> source, std::vector<uint32_t> order, uint32_t hotCount,
              uint64_t readTimeoutNs);
+  // Starts to fill in what nobody has touched, which takes a core.
+  void fill();
   const std::shared_ptr<Mapping>& states() const { return states_; }
+  // Sets the states of groups that serve() left to the kernel to kFaulted where they have been touched since.
+  void noteTouched();
   enum class Ensured : uint8_t { kPresent, kFailed, kTimeout };
   // Waits until the groups of [offset, offset + bytes) are there, at most `timeoutNs`.
   Ensured ensure(uint64_t offset, uint64_t bytes, uint64_t timeoutNs);
@@ -69,6 +75,7 @@ class Pager : public std::enable_shared_from_this<Pager> {
  private:
   void checkOpen() const;
   void watchWrites();
+  void watch();
   void checkReady() const;
   void unwatchIfWhole();
   void startThread();
@@ -84,8 +91,10 @@ class Pager : public std::enable_shared_from_this<Pager> {
   void look();
 
   std::shared_ptr<Runtime> runtime_;
-  const bool isShared_;
+  const Backing backing_;
+  const std::shared_ptr<GroupStore> store_;  // of kStore
   PagerCore core_;
+  std::vector<GroupRun> served_;  // what serve() has found to be missing
   std::shared_ptr<Source> source_;
   EventFd wake_;
   std::shared_ptr<Mapping> states_;

@@ -39,6 +39,7 @@ bool Pager::serveFaults() {
     // Whoever has put it in has woken those who waited by then; this one may have come just after.
     if (loader->state(group) != GroupState::kLoading) {
       const std::lock_guard lock(core_.mutex);
+      if (faults[index].minor) loader->again(group);
       core_.fault.wake(core_.area.at(group), core_.area.bytesOf(group));
     }
   }

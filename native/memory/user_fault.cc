@@ -30,6 +30,18 @@ struct Poison {
 };
 constexpr unsigned long kPoisonRequest = _IOWR(UFFDIO, 0x08, Poison);
 
+// UFFDIO_MOVE, Linux 6.8.
+struct Move {
+  uint64_t to;
+  uint64_t from;
+  uint64_t bytes;
+  uint64_t mode;
+  int64_t moved;
+};
+constexpr unsigned long kMoveRequest = _IOWR(UFFDIO, 0x05, Move);
+
+constexpr uint64_t kContinueProtected = 1 << 1;  // UFFDIO_CONTINUE_MODE_WP, Linux 6.4
+
 int openDescriptor(const char** step) {
   *step = kDevice;
   const Fd device(::open(kDevice, O_RDWR | O_CLOEXEC));
@@ -99,15 +111,17 @@ UserFault::UserFault() {
   if (!fd_.valid()) throwSyscall(step, errno, "userfaultfd");
   uffdio_api api{};
   api.api = UFFD_API;
-  api.features = support.features & (kMissingShmem | kWriteProtect | kWpShmem | kWpUnpopulated | kPoison);
+  api.features =
+      support.features & (kMissingShmem | kWriteProtect | kWpShmem | kWpUnpopulated | kPoison | kMinorShmem | kMove);
   features_ = api.features;
   if (::ioctl(fd_.get(), UFFDIO_API, &api) < 0) throwSyscall("UFFDIO_API", errno, "userfaultfd");
 }
 
-void UserFault::watch(const uint8_t* start, size_t bytes, bool missing, bool writes) const {
+void UserFault::watch(const uint8_t* start, size_t bytes, Watch what) const {
   uffdio_register request{};
   request.range = rangeOf(start, bytes);
-  request.mode = (missing ? UFFDIO_REGISTER_MODE_MISSING : 0) | (writes ? UFFDIO_REGISTER_MODE_WP : 0);
+  request.mode = (what.missing ? UFFDIO_REGISTER_MODE_MISSING : 0) | (what.minor ? UFFDIO_REGISTER_MODE_MINOR : 0) |
+                 (what.writes ? UFFDIO_REGISTER_MODE_WP : 0);
   if (::ioctl(fd_.get(), UFFDIO_REGISTER, &request) < 0) throwSyscall("UFFDIO_REGISTER", errno);
 }
 
@@ -154,6 +168,24 @@ int UserFault::zero(uint8_t* to, size_t bytes) const {
   });
 }
 
+int UserFault::proceed(uint8_t* to, size_t bytes, bool protectedPages) const {
+  return eachPart(bytes, [&](size_t at, size_t left) {
+    uffdio_continue request{};
+    request.range = rangeOf(to + at, left);
+    request.mode = protectedPages ? kContinueProtected : 0;
+    const int result = ::ioctl(fd_.get(), UFFDIO_CONTINUE, &request);
+    return partOf(result, request.mapped, left);
+  });
+}
+
+int UserFault::move(uint8_t* to, uint8_t* from, size_t bytes) const {
+  return eachPart(bytes, [&](size_t at, size_t left) {
+    Move request{reinterpret_cast<uint64_t>(to + at), reinterpret_cast<uint64_t>(from + at), left, 0, 0};
+    const int result = ::ioctl(fd_.get(), kMoveRequest, &request);
+    return partOf(result, request.moved, left);
+  });
+}
+
 int UserFault::poison(uint8_t* to, size_t bytes) const {
   return eachPart(bytes, [&](size_t at, size_t left) {
     Poison request{rangeOf(to + at, left), 0, 0};
@@ -177,7 +209,8 @@ size_t UserFault::read(std::span<Fault> into) const {
     const uffd_msg& message = messages[index];
     if (message.event != UFFD_EVENT_PAGEFAULT) continue;
     const uint64_t flags = message.arg.pagefault.flags;
-    into[count++] = Fault{message.arg.pagefault.address, (flags & UFFD_PAGEFAULT_FLAG_WP) == 0};
+    into[count++] = Fault{message.arg.pagefault.address, (flags & UFFD_PAGEFAULT_FLAG_WP) == 0,
+                          (flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0};
   }
   return count;
 }

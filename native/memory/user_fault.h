@@ -25,10 +25,20 @@ class UserFault {
   static constexpr uint64_t kWpShmem = 1 << 12;        // 5.19
   static constexpr uint64_t kWpUnpopulated = 1 << 13;  // 6.4
   static constexpr uint64_t kPoison = 1 << 14;         // 6.6
+  static constexpr uint64_t kMinorShmem = 1 << 10;     // 5.14
+  static constexpr uint64_t kMove = 1 << 16;           // 6.8
 
   struct Fault {
     uint64_t address;
     bool missing;  // else a write to a protected page
+    bool minor;    // of the missing: it is in the file that is mapped
+  };
+
+  // Which faults of a mapping are served.
+  struct Watch {
+    bool missing = false;
+    bool minor = false;  // of pages that are in the file and not in the page tables
+    bool writes = false;
   };
 
   static UserFaultSupport probe();
@@ -37,8 +47,8 @@ class UserFault {
   uint64_t features() const { return features_; }
   int fd() const { return fd_.get(); }
 
-  // Of a whole mapping. Throws Failure kSyscall.
-  void watch(const uint8_t* start, size_t bytes, bool missing, bool writes) const;
+  // Adds to what is watched before. Throws Failure kSyscall.
+  void watch(const uint8_t* start, size_t bytes, Watch what) const;
 
   // All of these give 0 or an errno; ranges are whole pages of what is watched.
   // Ends all protection and lets all who wait look again.
@@ -48,6 +58,11 @@ class UserFault {
   // Puts pages in where there are none, and lets who waits for them go. Pages that are there already stay as they are.
   int copy(uint8_t* to, const uint8_t* from, size_t bytes, bool protectedCopy) const;
   int zero(uint8_t* to, size_t bytes) const;
+  // The same with the pages that the mapped file has there.
+  int proceed(uint8_t* to, size_t bytes, bool protectedPages) const;
+  // The same with the pages themselves, which are gone from where they were: anonymous memory alone, in 2 MiB where
+  // both are aligned. What was not moved when it fails is still there.
+  int move(uint8_t* to, uint8_t* from, size_t bytes) const;
   int poison(uint8_t* to, size_t bytes) const;
   int wake(const uint8_t* start, size_t bytes) const;
 

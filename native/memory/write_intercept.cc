@@ -9,11 +9,6 @@
 #include "core/failure.h"
 
 namespace vivarium {
-namespace {
-
-constexpr uint32_t kBlockGroups = (2 << 20) / kGroupBytes;
-
-}  // namespace
 
 void WriteIntercept::protectAll(const std::vector<bool>& fresh) {
   int error = 0;

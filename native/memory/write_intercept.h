@@ -18,16 +18,11 @@
 #include <vector>
 
 #include "memory/group_area.h"
+#include "memory/group_blocks.h"
 #include "memory/user_fault.h"
 #include "snapshot/group_sink.h"
 
 namespace vivarium {
-
-// Groups that follow one another.
-struct GroupRun {
-  uint32_t first;
-  uint32_t count;
-};
 
 struct InterceptStats {
   uint64_t groups = 0;           // wanted

@@ -30,6 +30,7 @@ class GroupReader : public GroupPool, public GroupSource {
   ~GroupReader() override;
 
   uint64_t groups() const override { return rows_.size(); }
+  bool knownZero(uint64_t group) const override { return rows_[group].codec == GroupCodec::kZero; }
   // A reader that was closed answers kSystem with EBADF.
   GroupReadResult read(uint64_t group, uint8_t* into) override;
 

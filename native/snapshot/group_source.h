@@ -22,6 +22,11 @@ class GroupSource {
  public:
   virtual ~GroupSource() = default;
   virtual uint64_t groups() const = 0;
+  // Whether a group is known to be zero without reading it.
+  virtual bool knownZero(uint64_t group) const {
+    (void)group;
+    return false;
+  }
   // Reads one group whole into `into` (kGroupBytes; untouched for kZero), checked. Any thread, several at once; it
   // waits for the file alone. One attempt: who asks decides whether to ask again.
   virtual GroupReadResult read(uint64_t group, uint8_t* into) = 0;

@@ -12,7 +12,7 @@ import {
   progress,
   type GuestState,
 } from '../lib/paged-guest.js';
-import { GROUP, makeGroups, makePager, pagerLack } from '../lib/pager-rig.js';
+import { GROUP, makeGroups, makePager, makeServed, pagerLack } from '../lib/pager-rig.js';
 
 const ECANCELED = 125;
 
@@ -28,11 +28,11 @@ async function saved(): Promise<{ groups: ReturnType<typeof makeGroups>; state: 
   return { groups, state: guest.state(), last: checkPattern(memory) };
 }
 
-describe.each(['anonymous', 'memfd'] as const)('a guest whose %s memory comes lazily', (backing) => {
+describe.each(['anonymous', 'memfd', 'store'] as const)('a guest whose %s memory comes lazily', (backing) => {
   it('goes on from where it was, while the rest comes', async () => {
     if (pagerLack('lazy', backing) !== undefined) return;
     const { groups, state, last } = await saved();
-    const memory = guestMemory(backing);
+    const memory = makeServed(groups.groups, GUEST_BYTES, backing);
     const pager = makePager(memory);
     pager.serve(groups.groups.source());
     const guest = await pagedGuest(memory, state);
@@ -58,7 +58,7 @@ describe.each(['anonymous', 'memfd'] as const)('a guest whose %s memory comes la
     const page = (Number(state.regs.rax) + 40) % PATTERN_PAGES;
     const bad = Math.floor((PATTERN_GPA + page * 4096) / GROUP);
     groups.groups.failAt(bad, kind, errno, 100);
-    const memory = guestMemory(backing);
+    const memory = makeServed(groups.groups, GUEST_BYTES, backing);
     const pager = makePager(memory);
     pager.serve(groups.groups.source(), { readTimeoutMs: 500 });
     const guest = await pagedGuest(memory, state);

@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { loadBinding } from '../../lib/kvm/binding.js';
-import { GroupState } from '../../lib/kvm/native-pager.js';
-import type { GuestPager } from '../../lib/memory/index.js';
-import { GROUP, makeGroups, makePager, makeSpace, pagerLack } from '../lib/pager-rig.js';
+import { GroupState, type NativeGroupSource } from '../../lib/kvm/native-pager.js';
+import { GroupCodec, GroupRow } from '../../lib/kvm/native-snapshot.js';
+import { crc32c, GroupReader, type GuestPager } from '../../lib/memory/index.js';
+import { GROUP, makeClone, makeGroups, makePager, makeServed, makeSpace, pagerLack } from '../lib/pager-rig.js';
 
 const SIZE = 64 * GROUP;
 const byteOf = (group: number): number => (group % 3 === 0 ? 0 : (group % 250) + 1);
@@ -23,10 +24,10 @@ async function ended(pager: GuestPager): Promise<unknown> {
   return pager.complete().catch((error: unknown) => error);
 }
 
-describe.each(['anonymous', 'memfd'] as const)('a lazy restore of %s memory', (backing) => {
+describe.each(['anonymous', 'memfd', 'store'] as const)('a lazy restore of %s memory', (backing) => {
   it('gives the bytes to whoever touches them first, and fills in the rest', async () => {
     const { groups } = makeGroups(SIZE, byteOf);
-    const memory = makeSpace(SIZE, backing);
+    const memory = makeServed(groups, SIZE, backing);
     const pager = makePager(memory);
     pager.serve(groups.source());
     // Without asking before: the thread waits in the fault.
@@ -48,7 +49,7 @@ describe.each(['anonymous', 'memfd'] as const)('a lazy restore of %s memory', (b
 
   it('takes the hot groups first, each group once', async () => {
     const { groups } = makeGroups(SIZE, byteOf);
-    const pager = makePager(makeSpace(SIZE, backing));
+    const pager = makePager(makeServed(groups, SIZE, backing));
     pager.serve(groups.source(), { hot: Uint32Array.of(63, 5, 5, 40) });
     await pager.hotLoaded();
     const states = pager.groupStates();
@@ -57,17 +58,135 @@ describe.each(['anonymous', 'memfd'] as const)('a lazy restore of %s memory', (b
   });
 });
 
-describe('a memory whose last group is short', () => {
+describe.each(['anonymous', 'store'] as const)('%s memory whose last group is short', (backing) => {
   it('is restored to its end', async () => {
     const size = 3 * GROUP + 4096;
     const { groups } = makeGroups(size, (group) => group + 1);
-    const memory = makeSpace(size);
+    const memory = makeServed(groups, size, backing);
     const pager = makePager(memory);
     pager.serve(groups.source());
     expect(memory.read(size - 1, 1)).toEqual(Uint8Array.of(4));
     await pager.complete();
   });
 });
+
+describe('clones of one snapshot', () => {
+  it('read each group once, and none sees what another writes', async () => {
+    const { groups } = makeGroups(SIZE, byteOf);
+    const first = makeClone('written', groups, SIZE);
+    const pager = makePager(first);
+    pager.serve(groups.source());
+    await pager.complete();
+    first.fill(0, 0xee, SIZE);
+    // Whoever comes later reads nothing any more.
+    for (let group = 0; group < 64; group++) groups.failAt(group, 'checksum', 0, 100);
+    const second = makeClone('written', groups, SIZE);
+    const later = makePager(second);
+    later.serve(groups.source());
+    for (let group = 0; group < 64; group++) {
+      expect(second.read(group * GROUP + 3, 1)).toEqual(Uint8Array.of(byteOf(group)));
+    }
+    await later.complete();
+    expect(first.read(5 * GROUP, 1)).toEqual(Uint8Array.of(0xee));
+    expect(first.clone?.store?.status()).toEqual({ groups: 64, held: 42, taken: 64, isSealed: true });
+  });
+
+  it('at once, each touching what others bring, have the same bytes', async () => {
+    const { groups } = makeGroups(SIZE, byteOf);
+    const clones = Array.from({ length: 6 }, () => {
+      const memory = makeClone('at once', groups, SIZE);
+      const pager = makePager(memory);
+      pager.serve(groups.source());
+      return { memory, pager };
+    });
+    for (let group = 63; group >= 0; group -= 7) {
+      for (const { memory } of clones) expect(memory.read(group * GROUP, 1)).toEqual(Uint8Array.of(byteOf(group)));
+    }
+    await Promise.all(clones.map(({ pager }) => pager.complete()));
+    for (const { memory } of clones) {
+      for (let group = 0; group < 64; group++) expect(memory.read(group * GROUP, 1)[0]).toBe(byteOf(group));
+    }
+    const { held, taken } = clones[0]!.memory.clone!.store!.status();
+    expect([held, taken]).toEqual([42, 5 * 64]);
+  });
+
+  it('each fail by a group that can not be had, and not by one that the others got', async () => {
+    const { groups } = makeGroups(SIZE, byteOf);
+    groups.failAt(7, 'checksum', 0, 8);
+    const pagers = [1, 2].map(() => {
+      const pager = makePager(makeClone('corrupted', groups, SIZE));
+      pager.serve(groups.source());
+      return pager;
+    });
+    for (const pager of pagers) expect(await ended(pager)).toEqual(refused({ why: 'checksum', group: 7 }));
+    const third = makePager(makeClone('corrupted', groups, SIZE));
+    third.serve(groups.source());
+    expect((await third.complete()).missingGroups).toBe(0);
+  });
+
+  it('leave nothing behind, in whatever order they go', async () => {
+    const { runtime } = loadBinding().dispatcher;
+    const before = runtime.counts();
+    const { groups } = makeGroups(SIZE, byteOf);
+    const [first, second, third] = [1, 2, 3].map(() => makeClone('closed', groups, SIZE));
+    const pagers = [first!, second!, third!].map((memory) => {
+      const pager = makePager(memory);
+      pager.serve(groups.source());
+      return pager;
+    });
+    pagers[1]!.close();
+    second!.close();
+    await pagers[0]!.complete();
+    pagers[0]!.close();
+    first!.close();
+    expect(third!.read(GROUP, 1)).toEqual(Uint8Array.of(byteOf(1)));
+    expect(runtime.counts().groupStores).toBe(before.groupStores + 1);
+    pagers[2]!.close();
+    third!.close();
+    expect(runtime.counts().groupStores).toBe(before.groupStores);
+  });
+});
+
+describe('blocks that are zero in a snapshot', () => {
+  it('are left to the kernel, and known as touched when they were', async () => {
+    const groups = 96;
+    const memory = makeSpace(groups * GROUP);
+    const pager = makePager(memory);
+    pager.serve(oneGroup(33, groups), { hot: Uint32Array.of(33, 70) });
+    expect((await pager.hotLoaded()).missingGroups).toBe(0);
+    // Of the block in the middle alone was anything missing.
+    const { FILLED } = GroupState;
+    expect(pager.groupStates()).toEqual(new Uint8Array(groups).fill(FILLED));
+    expect(pager.touchedGroups()).toEqual(new Uint8Array(groups));
+    expect(memory.read(33 * GROUP, 1)).toEqual(Uint8Array.of(1));
+    expect(memory.read(70 * GROUP, 1)).toEqual(Uint8Array.of(0));
+    memory.fill(80 * GROUP + 4096, 9, 4096);
+    const touched = pager.touchedGroups();
+    expect([...touched.keys()].filter((group) => touched[group] === 1)).toEqual([70, 80]);
+  });
+});
+
+/** A source of so many groups that are zero but for one of ones. */
+function oneGroup(one: number, groups: number): NativeGroupSource {
+  const folder = mkdtempSync(join(tmpdir(), 'vivarium-groups-'));
+  const path = join(folder, 'memory');
+  const bytes = new Uint8Array(GROUP).fill(1);
+  writeFileSync(path, bytes);
+  const fd = openSync(path, 'r');
+  const rows = new DataView(new ArrayBuffer(groups * GroupRow.STRIDE));
+  const at = one * GroupRow.STRIDE;
+  rows.setUint32(at + GroupRow.STORED_BYTES, GROUP, true);
+  rows.setUint32(at + GroupRow.STORED_CRC, crc32c(bytes), true);
+  rows.setUint32(at + GroupRow.CONTENT_CRC, crc32c(bytes), true);
+  rows.setUint8(at + GroupRow.CODEC, GroupCodec.RAW);
+  const reader = new GroupReader([{ fd, path }], new Uint8Array(rows.buffer), groups);
+  onTestFinished(async () => {
+    await reader.close();
+    closeSync(fd);
+    rmSync(folder, { recursive: true });
+  });
+  return reader.native.source();
+}
 
 describe('a read that fails', () => {
   it.each(['EIO', 'EAGAIN', 'EINTR'])('is tried again where that can help: %s', async (name) => {

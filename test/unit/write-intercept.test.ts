@@ -1,14 +1,15 @@
 /** The write intercept without KVM: this thread writes while native threads hand over what was there at the instant. */
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { WriteIntercept } from '../../lib/memory/index.js';
-import { GROUP, makeGroups, makePager, makeSpace, pagerLack } from '../lib/pager-rig.js';
+import { type AddressSpace, type Backing, WriteIntercept } from '../../lib/memory/index.js';
+import { GROUP, makeGroups, makePager, makeServed, pagerLack } from '../lib/pager-rig.js';
 
 const GROUPS = 128;
 const SIZE = GROUPS * GROUP;
+const spaceOf = (backing: Backing): AddressSpace => makeServed(makeGroups(SIZE).groups, SIZE, backing);
 const code = (name: string): Error => expect.objectContaining({ code: name }) as Error;
 
-describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory', (backing) => {
+describe.each(['anonymous', 'memfd', 'store'] as const)('a write intercept of %s memory', (backing) => {
   beforeEach((context) => {
     const lack = pagerLack('instant', backing);
     if (lack !== undefined) context.skip(lack);
@@ -22,7 +23,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
         fc.integer({ min: 1, max: 40 }),
         fc.boolean(),
         async (before, after, bufferGroups, armed) => {
-          const memory = makeSpace(SIZE, backing);
+          const memory = spaceOf(backing);
           for (let group = 0; group < GROUPS; group += 2) memory.fill(group * GROUP, group + 1, GROUP);
           const out = makeGroups(SIZE);
           const pager = makePager(memory);
@@ -52,7 +53,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
   });
 
   it('lets writes go on in the copy buffer while the sink has no room', async () => {
-    const memory = makeSpace(SIZE, backing);
+    const memory = spaceOf(backing);
     memory.fill(0, 7, SIZE);
     const out = makeGroups(SIZE);
     out.groups.setRoom(0);
@@ -72,7 +73,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
   });
 
   it('ends at any time with nothing protected', async () => {
-    const memory = makeSpace(SIZE, backing);
+    const memory = spaceOf(backing);
     memory.fill(0, 7, SIZE);
     const out = makeGroups(SIZE);
     out.groups.setRoom(3);
@@ -92,7 +93,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
   });
 
   it('of some groups leaves the others alone', async () => {
-    const memory = makeSpace(SIZE, backing);
+    const memory = spaceOf(backing);
     memory.fill(0, 7, SIZE);
     const out = makeGroups(SIZE);
     const intercept = new WriteIntercept(makePager(memory));
@@ -112,7 +113,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
 
   it('of a memory whose restore is unfinished takes the rest from the source', async () => {
     const from = makeGroups(SIZE, (group) => group + 1);
-    const memory = makeSpace(SIZE, backing);
+    const memory = makeServed(from.groups, SIZE, backing);
     const pager = makePager(memory);
     from.groups.failAt(5, 'hang', 0, 1);
     pager.serve(from.groups.source());
@@ -138,7 +139,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
 
   it('that meets a group that can not be had fails, and nobody waits', async () => {
     const from = makeGroups(SIZE, (group) => group + 1);
-    const memory = makeSpace(SIZE, backing);
+    const memory = makeServed(from.groups, SIZE, backing);
     const pager = makePager(memory);
     from.groups.failAt(70, 'checksum', 0, 100);
     from.groups.failAt(2, 'hang', 0, 1);
@@ -156,7 +157,7 @@ describe.each(['anonymous', 'memfd'] as const)('a write intercept of %s memory',
   });
 
   it('refuses what is out of turn', async () => {
-    const memory = makeSpace(SIZE, backing);
+    const memory = spaceOf(backing);
     const pager = makePager(memory);
     const intercept = new WriteIntercept(pager);
     const { groups } = makeGroups(SIZE);

@@ -84,9 +84,11 @@ export class SnapshotMemory {
     });
   }
 
-  /** For inspect(): what the pager does to the memory, and what is still missing of it. */
-  inspect(): unknown {
-    return this.#pager?.inspect();
+  /** For inspect(): what the pager does to the memory, and what is still missing of it; what is shared with other clones. */
+  inspect(): { readonly pager?: unknown; readonly clones?: unknown } {
+    const pager = this.#pager?.inspect();
+    const clones = this.#isClosed ? undefined : this.space.clone?.store?.status();
+    return { ...(pager === undefined ? {} : { pager }), ...(clones === undefined ? {} : { clones }) };
   }
 
   /** No vCPU and no device touches the memory any more. Idempotent. */

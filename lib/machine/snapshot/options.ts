@@ -66,6 +66,12 @@ export interface RestoreOverrides {
 export interface RestoreOptions {
   /** 'lazy': vCPUs run at once, pages come when they are touched. Default 'lazy' where this host can, else 'eager'. */
   readonly memory?: 'lazy' | 'eager';
+  /**
+   * Whether it shares memory with other machines that this process has restored from the same snapshot, until it writes to it; what is
+   * shared comes in pages of 4 KiB. Default: when another of them is there already, and memory is lazy. With 'eager' all of it is
+   * there before anything runs, as without.
+   */
+  readonly share?: boolean;
   /** What becomes of the time since. Default 'step'. */
   readonly clock?: ClockMode;
   readonly overrides?: RestoreOverrides;
@@ -104,6 +110,7 @@ const SNAPSHOT_OPTIONS = ['mode', 'parent', 'compress', 'maxPauseMs', 'track', '
 const RESTORE_OPTIONS = [
   ...[
     'memory',
+    'share',
     'clock',
     'overrides',
     'start',
@@ -143,6 +150,7 @@ export function checkRestoreOptions(dir: string, options: RestoreOptions): Resto
   choice('restore: clock', clock, CLOCK_MODES);
   choice('restore: start', start, [true, false]);
   choice('restore: track', options.track, [true, false]);
+  choice('restore: share', options.share, [true, false]);
   choice('restore: mask', mask, [true, false]);
   checkOptionNames('restore: overrides', overrides, ['disks', 'nics', 'console', 'entropy']);
   return options;

@@ -8,7 +8,13 @@ import { VmmError } from '../../base/errors.js';
 import type { RtcBattery } from '../../chipset/index.js';
 import { ramRanges } from '../../boot/index.js';
 import { Kvm } from '../../kvm/index.js';
-import { AddressSpace, type GuestPager, userFaultSupport } from '../../memory/index.js';
+import {
+  AddressSpace,
+  type CloneMembership,
+  type GuestPager,
+  joinClones,
+  userFaultSupport,
+} from '../../memory/index.js';
 import { Board, type BoardListener } from '../board.js';
 import { requireLinuxSupport } from '../linux-support.js';
 import { MachineDevices } from '../machine-devices.js';
@@ -42,7 +48,8 @@ export async function openRestore(dir: string, options: RestoreOptions): Promise
       throw new VmmError('ERR_SNAPSHOT_HOST', `the machine has ${config.cpus} CPUs; this KVM allows ${kvm.maxVcpus()}`);
     }
     if (plan.kind !== 'flat') await requireLinuxSupport(kvm);
-    space = new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking });
+    const clone = await membership(plan, options);
+    space = new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking, clone });
     const { name, disks, nics, consolePorts, entropy, clock, logger } = config;
     const lent = { name, disks, nics, consolePorts, entropy, clock, logger, signal: options.signal };
     const devices = await MachineDevices.open({ ...lent, memory: space });
@@ -62,6 +69,20 @@ export async function openRestore(dir: string, options: RestoreOptions): Promise
     await plan.abandon();
     throw error;
   }
+}
+
+/** @throws VmmError ERR_SNAPSHOT_HOST where memory is to be shared and this host can't. */
+async function membership({ reader, config }: RestorePlan, options: RestoreOptions): Promise<CloneMembership> {
+  const { lazy } = userFaultSupport('store');
+  const lack = config.memoryBacking === 'memfd' ? { name: 'anonymous memory', cure: 'share: false' } : lazy;
+  if (options.share === true && lack !== undefined) {
+    throw new VmmError('ERR_SNAPSHOT_HOST', `memory can not be shared: this machine lacks ${lack.name}`, {
+      cure: lack.cure,
+    });
+  }
+  const key = await reader.memoryKey();
+  const share = lack !== undefined || options.memory === 'eager' ? (options.share ?? false) : options.share;
+  return joinClones(key, { share, source: reader.source().native.source(), sizeBytes: config.memoryBytes });
 }
 
 /** Of a machine whose board was never made. */
@@ -90,23 +111,32 @@ export async function restoreOn(
   const { clock = 'step', track = true, mask = false, signal, onProgress } = options;
   const how = options.memory ?? (userFaultSupport(space.backing).lazy === undefined ? 'lazy' : 'eager');
   let pager: GuestPager | undefined;
-  if (how === 'lazy') {
+  if (how === 'lazy' || space.backing === 'store') {
     pager = memory.pager();
-    pager.serve(reader.source().native.source(), { hot: hotGroups(reader.access) });
+    // The board first: it would have to share the CPUs.
+    pager.serve(reader.source().native.source(), { hot: hotGroups(reader.access), fill: how === 'eager' });
     memory.serveLazily(pager, reader.access);
+    if (how === 'eager') await pager.complete();
   } else {
     await reader.loadAll(space, { fresh: true, signal, onProgress, clock: config.clock });
   }
   const phases = restorePhases(startNs, pager, () => reader.close());
   const { listener, battery } = machine;
   const proxies = () => devices.makeProxies();
-  const board = await Board.create(kvm, config, space, listener, { battery, proxies, blank: true, signal });
+  const board = await Board.create(kvm, config, space, listener, {
+    battery,
+    proxies,
+    blank: true,
+    logDirty: track,
+    signal,
+  });
   try {
     memory.attach(board.vm);
     // Before anything of it is written: KVM does so when it gets its clocks.
     if (track) memory.lineage().adopt(reader.id, memory.lineage().begin());
     const context = { kvm, clock: config.clock, pci: board.pci };
     const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, mask });
+    pager?.fill();
     for (const note of notes) config.logger.log('info', note);
     // It may be one of several now, whose random numbers must not be the same.
     if (plan.kind !== 'flat') board.chipset.generation.renew();

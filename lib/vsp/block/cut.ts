@@ -14,6 +14,7 @@
 import { rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { AbortError, VmmError } from '../../base/errors.js';
+import { naming } from '../../base/system-call.js';
 import { untilAborted } from '../../base/turn-queue.js';
 import type { BackendDescription } from '../contract.js';
 import { writeContents } from './contents-file.js';
@@ -207,8 +208,9 @@ function fileOf(description: BackendDescription): string | undefined {
   return typeof inner === 'object' ? fileOf(inner) : undefined;
 }
 
+/** @throws SystemError naming it */
 export async function factsOf(file: string): Promise<{ fileBytes: number; changedNs: bigint }> {
-  const { size, mtimeNs } = await stat(file, { bigint: true });
+  const { size, mtimeNs } = await naming(file, () => stat(file, { bigint: true }));
   return { fileBytes: Number(size), changedNs: mtimeNs };
 }
 
