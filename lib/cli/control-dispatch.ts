@@ -13,6 +13,7 @@ import {
   waitCommand,
   type AskContext,
 } from './control-commands.js';
+import { copyCommand, parseCopy } from './copy-command.js';
 import type { ControlWorld } from './control-world.js';
 import { execCommand, parseEnv } from './exec-command.js';
 import type { ControlRequest } from './program-control.js';
@@ -53,6 +54,8 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
       };
       return execCommand(request.name, { ...request, env: parseEnv(request.env, io.env, refuse) }, context);
     }
+    case 'cp':
+      return copyCommand(parseCopy(request.from, request.to), request, context);
     case 'snapshot': {
       const { name, dir, parent } = request;
       const inPlace = { ...request, parent: parent === undefined ? undefined : inCwd(parent) };

@@ -28,6 +28,13 @@ export type ControlRequest = { readonly json: boolean } & (
       readonly parent: string | undefined;
       readonly maxPauseMs: number | undefined;
     }
+  | {
+      readonly what: 'cp';
+      readonly from: string;
+      readonly to: string;
+      readonly quiet: boolean;
+      readonly waitMs: number;
+    }
   | { readonly what: 'rebind'; readonly name: string; readonly device: string; readonly backend: string }
 );
 
@@ -50,10 +57,12 @@ interface Raw {
   readonly paused?: boolean;
   readonly parent?: string;
   readonly maxPause?: string;
+  readonly quiet?: boolean;
 }
 
 const NAME = ['<name>', 'of the machine'] as const;
 const MAX_MS = 2 ** 31 - 1;
+const DEFAULT_WAIT_MS = 30_000;
 
 /** Adds them; `act` takes what each does, and refuses a COMMAND behind -- but for those that take one. */
 export function addControlCommands(
@@ -179,7 +188,7 @@ over; 125: vivarium failed.`,
             throw new UsageError('exec: a COMMAND is wanted, as in: vivarium exec NAME -- COMMAND');
           const { env, workdir, stdin = true } = raw;
           if (workdir?.startsWith('/') === false) throw new UsageError('--workdir: an absolute path is wanted');
-          const waitMs = milliseconds('--wait', raw.wait, 0) ?? 30_000;
+          const waitMs = milliseconds('--wait', raw.wait, 0) ?? DEFAULT_WAIT_MS;
           const timeoutMs = milliseconds('--timeout', raw.timeout);
           return actions.control({
             what: 'exec',
@@ -196,6 +205,21 @@ over; 125: vivarium failed.`,
         true,
       ),
     );
+
+  withJson(
+    add('cp', 'copy files into a machine or out of it', 'Copies a file or a folder; one of the two is NAME:PATH.', [
+      'cp box:/etc/os-release .',
+      'cp ./site box:/srv',
+    ]),
+  )
+    .argument('<from>', 'a path here, or NAME:PATH')
+    .argument('<to>', 'the other one: into a folder that is there, else under the new name')
+    .option('--wait <seconds>', 'for the agent in the guest (default: 30)')
+    .option('--quiet', 'do not say how much it was')
+    .action((from: string, to: string, raw: Raw) => {
+      const waitMs = milliseconds('--wait', raw.wait, 0) ?? DEFAULT_WAIT_MS;
+      return go({ what: 'cp', from, to, quiet: raw.quiet ?? false, waitMs, json: json(raw) });
+    });
 
   withJson(
     add('snapshot', 'save a machine while it runs', 'Saves a machine into a new folder; it goes on as it was.', [

@@ -1,5 +1,6 @@
 /** Named machines: how one is served to the user's other processes, and how they find and reach it. */
 export { carryConnections, takeCarried, type Carrier } from './carried.js';
+export { copyIn, copyOut, type CopyMachine, type CopyOptions } from './copy.js';
 export { listEndedMachines, listMachines, type ListedMachine, type ListOptions } from './list.js';
 export {
   checkMachineName,
@@ -31,4 +32,5 @@ export {
   type ServedMachine,
   type ServeOptions,
 } from './serve.js';
+export type { CopyReport } from './tar-files.js';
 export type { ControlledMachine } from './target.js';

@@ -1,6 +1,5 @@
 /** A command in the guest of another process's machine, on streams of this one. */
 import type { Readable, Writable } from 'node:stream';
-import type { CallOptions } from '../machine/index.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { ControlClient } from './client.js';
 import { errorOf, failureIn } from './failures.js';
@@ -15,7 +14,8 @@ import {
   StreamType,
 } from './stream-frames.js';
 
-export interface RemoteRunOptions extends Omit<ExecRequest, 'stdin'>, CallOptions {
+export interface RemoteRunOptions extends Omit<ExecRequest, 'stdin'> {
+  readonly signal?: AbortSignal | undefined;
   /** Without it the command's stdin is at its end from the start. */
   readonly stdin?: Readable;
   /** Without it the output is dropped. */

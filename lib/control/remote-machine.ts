@@ -11,8 +11,10 @@ import type { CallOptions, EndStatus, JsonValue, PauseOptions, Snapshot, StopOpt
 import type { SnapshotOptions, WaitForOptions } from '../machine/index.js';
 import type { DeviceContract, RebindReport } from '../vsp/index.js';
 import { controlClient, type ControlClient } from './client.js';
+import { copyIn, copyOut, type CopyOptions } from './copy.js';
 import { defaultPlace, type MachinePlace, type MachineRecord } from './machine-folders.js';
 import { runRemote, type RemoteRunOptions, type RemoteRunResult } from './remote-exec.js';
+import type { CopyReport } from './tar-files.js';
 import type { Backend, End, Stats, Summary } from './schemas.js';
 
 /** How the guest ended, and what the command that held it exits with. */
@@ -171,6 +173,16 @@ export class RemoteMachine {
   /** Runs a command in the guest. @throws VmmError ERR_AGENT, ERR_TIMEOUT when no agent answers; AbortError */
   run(options: RemoteRunOptions): Promise<RemoteRunResult> {
     return runRemote(this.#client, options);
+  }
+
+  /** Copies a file or folder into the guest. @throws as copyIn() of copy.ts */
+  copyIn(from: string, to: string, options: CopyOptions = {}): Promise<CopyReport> {
+    return copyIn(this, from, to, options);
+  }
+
+  /** And out of it. What the guest sends is held to the target. @throws as copyOut() of copy.ts */
+  copyOut(from: string, to: string, options: CopyOptions = {}): Promise<CopyReport> {
+    return copyOut(this, from, to, options);
   }
 
   /** A path of this process as the machine's own process reads it. */
