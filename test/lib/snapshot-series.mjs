@@ -111,7 +111,6 @@ const rounds = async (client) => {
 async function goOn(client, before, by) {
   for (let seen = before; seen.some((count, index) => count < before[index] + by); seen = await rounds(client)) {
     note(KINDS.map((kind, index) => `${kind} ${seen[index]}`).join(', '));
-    if (process.env.DIAG) { note(await run(client, 'for p in $(pidof dd) $(pidof sha256sum) $(pidof head); do echo $p $(tr "\\0" " " < /proc/$p/cmdline); cat /proc/$p/stack; done; cat /sys/block/vda/inflight /sys/block/vdb/inflight; uptime; cat /proc/loadavg; ps | grep -v "\\[" | tail -30')); note(JSON.stringify(globalThis.theVm?.inspect().pci?.functions?.filter((f) => JSON.stringify(f).includes('block') || JSON.stringify(f).includes('disk')))); }
     await delay(2000);
   }
 }
@@ -170,7 +169,7 @@ async function clone({ dir }, index) {
   const lan = networkSwitch(`lan${index}`);
   const vm = await Machine.restore(dir, { overrides: { nics: { a: lan, b: lan } } });
   try {
-    note(`restored ${dir}`); globalThis.theVm = vm; process.env.DIAG = '1';
+    note(`restored ${dir}`);
     const client = connect(vm);
     await client.readyAsClone({ wallMs: Date.now });
     const before = await rounds(client);
