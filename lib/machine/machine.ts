@@ -33,11 +33,9 @@ import { checkRestoreOptions, checkSnapshotOptions } from './snapshot/options.js
 import { SavingTurns } from './snapshot/saving-turns.js';
 import { closeRestore, openRestore, type RestoredOn, restoreOn } from './snapshot/restore-machine.js';
 import { saveMachine, type SaveMachine } from './snapshot/save-machine.js';
-import type { EndStatus } from './status.js';
+import type { EndStatus, MachineState } from './status.js';
 import { tellStopped } from './state/tell-stopped.js';
 import { TurnQueue, untilAborted } from '../base/turn-queue.js';
-
-export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
 
 /** Machines that run: they live without anybody holding them. */
 const running = new Set<Machine>();
