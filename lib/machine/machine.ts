@@ -428,6 +428,7 @@ export class Machine implements AsyncDisposable {
         if (ran) await this.#park(signal);
         if (!this.#still() || this.#resetting) throw new VmmError('ERR_STATE', `${this.name}: the guest ended`);
         if (ran) this.pit.pause('count');
+        return ran;
       },
       letGo: async () => {
         if (!ran || !this.#still() || this.#resetting) return;

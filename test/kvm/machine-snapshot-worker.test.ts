@@ -23,21 +23,17 @@ interface Report {
 }
 
 if (CAN_PAGE) {
-  it('leaves a machine whose memory still comes', { timeout: 120_000 }, async () => {
+  it('leaves a machine whose memory still comes', { timeout: 300_000 }, async () => {
     // 96 MiB.
     const guest = Buffer.from(assemble('pattern', ADDRESS, { BASE: 0x20_0000, PAGES: 24_576 })).toString('base64');
     const request = JSON.stringify({ guest, address: ADDRESS, folder: snapshotFolder() });
     const played = await playScene(request, { script: 'snapshot-worker.mjs' });
     const { before, after, report, missingGroups } = played as unknown as Report;
-    expect(report).toHaveLength(18);
+    expect(report).toHaveLength(10);
     const fails = report.filter(({ error }) => error !== null);
-    expect(fails.map(({ end, error }) => [end, error])).toEqual(
-      Array(3).fill(['left by an exception', 'the Worker ends here']),
-    );
-    for (const end of new Set(report.map((each) => each.end))) {
-      const seen = report.filter((each) => each.end === end).map(({ missing }) => missing);
-      expect(Math.max(...seen.map(Number)), end).toBeGreaterThan(0);
-    }
+    expect(fails.map(({ end, error }) => [end, error])).toEqual([['left by an exception', 'the Worker ends here']]);
+    // Memory was still coming, or this has shown nothing.
+    expect(Math.max(...report.map(({ missing }) => Number(missing)))).toBeGreaterThan(0);
     expect(missingGroups).toBe(0);
     expect(after).toEqual(before);
   });
