@@ -38,9 +38,13 @@ bool PageLoader::fillBlock(uint32_t group) {
   const uint32_t first = group / kBlockGroups * kBlockGroups;
   const uint32_t end = first + kBlockGroups;
   if (block_ == nullptr || core_.area.bytesOf(first, kBlockGroups) < kBlockBytes) return false;
+  uint32_t zeros = 0;
   for (uint32_t each = first; each < end; each++) {
     if (state(each) != GroupState::kMissing) return false;
+    zeros += source_->knownZero(each) ? 1 : 0;
   }
+  // A huge page that is mostly zero costs more memory than it saves time.
+  if (zeros > kBlockGroups / 2) return false;
   for (uint32_t each = first; each < end; each++) {
     makeWay();
     if (ending_.load(std::memory_order_acquire)) return true;
