@@ -16,6 +16,7 @@ import {
 } from '../control/index.js';
 import { FakeControlled, ownPlace } from '../control/testing.js';
 import type { ControlWorld } from './control-world.js';
+import { parseCopy } from './copy-command.js';
 import { FakeIo, type FakeIoOptions } from './fake-world.js';
 import { runMain, type Worlds } from './main-command.js';
 
@@ -268,6 +269,23 @@ describe('snapshot and rebind', () => {
   });
 });
 
+describe('cp', () => {
+  it.each([
+    ['box:/etc/x', 'here', { direction: 'out', name: 'box', from: '/etc/x', to: 'here' }],
+    ['./a:b', 'box:c:d', { direction: 'in', name: 'box', from: './a:b', to: 'c:d' }],
+    ['dir/a:b', 'box:', { direction: 'in', name: 'box', from: 'dir/a:b', to: '' }],
+  ] as const)('from %s to %s', (from, to, request) => {
+    expect(parseCopy(from, to)).toEqual(request);
+  });
+
+  it.each([
+    ['a:b', 'c:d', 'cp: one of the two has to be here; copy over here from one guest to another'],
+    ['a', 'b', "cp: neither 'a' nor 'b' is in a machine; NAME:PATH is wanted for one of them"],
+  ])('refuses %s to %s', async (from, to, message) => {
+    expect(await main('cp', from, to)).toEqual({ status: 125, out: '', err: `vivarium: ${message}\n` });
+  });
+});
+
 describe('the command line', () => {
   it.each([
     [['exec', 'box'], 'exec: a COMMAND is wanted, as in: vivarium exec NAME -- COMMAND'],
@@ -299,6 +317,7 @@ describe('the command line', () => {
       'logs',
       'console',
       'exec',
+      'cp',
       'snapshot',
       'rebind',
     ]) {
