@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { FakeProcess } from '../agent/fake-agent.js';
 import { ManualClock } from '../base/clock.js';
@@ -9,6 +10,7 @@ import {
   listEndedMachines,
   listenFor,
   listMachines,
+  listRecords,
   MachineControl,
   type ControlSocket,
   type EndToRemember,
@@ -57,6 +59,7 @@ const world: ControlWorld = {
   clock,
   connect: (name, signal) => connect(name, { place, signal }),
   list: () => listMachines({ place }),
+  names: () => listRecords(place).map(({ name }) => name),
   listEnded: () => listEndedMachines(place),
   ended: (name) => endedRecordOf(name, place),
   endedOutput: (name) => endedOutputOf(name, place),
@@ -283,6 +286,34 @@ describe('cp', () => {
     ['a', 'b', "cp: neither 'a' nor 'b' is in a machine; NAME:PATH is wanted for one of them"],
   ])('refuses %s to %s', async (from, to, message) => {
     expect(await main('cp', from, to)).toEqual({ status: 125, out: '', err: `vivarium: ${message}\n` });
+  });
+});
+
+describe('completion', () => {
+  it.each([
+    [['st'], 'stats\nstop\n'],
+    [['snapshots', 'd'], 'delete\n'],
+    [['run', '--me'], '--memory\n'],
+    [['run', '--holder'], ''],
+    [['pause', ''], 'box\n'],
+    [['pause', '--clock', ''], ''],
+    [['pause', '--clock', 'freeze', 'b'], 'box\n'],
+    [['pause', 'box', ''], ''],
+    [['cp', 'b'], 'box:\n'],
+    [['exec', 'box', '--', 'b'], ''],
+    [['comp'], 'completion\n'],
+    [['nothing', ''], ''],
+  ])('of %j', async (words, out) => {
+    expect(await main('complete', '--', ...words)).toEqual({ status: 0, out, err: '' });
+  });
+
+  it('is what a shell does with the script', async () => {
+    const { out: script } = await main('completion', 'bash');
+    const line = `${script}
+      vivarium() { local IFS=' '; echo "asked: $*"; }
+      COMP_WORDS=(vivarium exec 'b x'); COMP_CWORD=2; _vivarium; echo "\${#COMPREPLY[@]} \${COMPREPLY[0]}"`;
+    expect(execFileSync('bash', ['-c', line], { encoding: 'utf8' })).toBe('1 asked: complete -- exec b x\n');
+    expect((await main('completion', 'tcsh')).err).toBe("vivarium: completion: 'tcsh' is none of bash, zsh, fish\n");
   });
 });
 

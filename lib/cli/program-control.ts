@@ -40,6 +40,8 @@ export type ControlRequest = { readonly json: boolean } & (
 
 export interface ControlActions {
   control(request: ControlRequest): Promise<number>;
+  /** Of machines that may be there, for completion. */
+  machineNames(): Promise<readonly string[]>;
 }
 
 interface Raw {
