@@ -244,6 +244,18 @@ describe('exec', () => {
     await expect.poll(() => process.signals).toEqual([2, 9]);
   });
 
+  it('has a terminal of its own with -t, and gives this one back', async () => {
+    const { io, status } = start(['exec', '-t', 'box', '--', 'sh'], { terminal: true });
+    const process = await started();
+    expect(process.request.terminal).toEqual({ columns: 100, rows: 30 });
+    await expect.poll(() => io.rawModes).toEqual([true]);
+    process.stdout('$ ');
+    await expect.poll(() => io.collected.text).toBe('$ ');
+    process.exit(0);
+    expect(await status).toBe(0);
+    expect(io.rawModes).toEqual([true, false]);
+  });
+
   it('ends with 124 when its time is over', async () => {
     const run = main('exec', '--timeout', '0.05', 'box', '--', 'sleep', '9');
     const process = await started();
