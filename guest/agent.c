@@ -25,12 +25,12 @@
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 #ifndef AGENT_STDIO
 #include <sys/io.h>
 #include <sys/reboot.h>
-#include <termios.h>
 #endif
 
 #define AGENT_VERSION "vivarium-agent 1"
@@ -55,6 +55,7 @@ enum {
   POWEROFF = 0x08,
   SET_CLOCK = 0x09,
   RESEED = 0x0a,
+  RESIZE = 0x0b,
   HELLO = 0x81,
   STARTED = 0x82,
   STDOUT_DATA = 0x83,
@@ -64,6 +65,7 @@ enum {
   STDIN_CLOSED = 0x87,
   PONG = 0x88,
 };
+enum { FLAG_TERMINAL = 1 };
 enum { KIND_EXITED = 0, KIND_SIGNALLED = 1, KIND_NOT_STARTED = 2 };
 
 enum { NOBODY = 0 };
@@ -74,6 +76,7 @@ struct session {
   pid_t pid;
   int in_fd;     /* the write end of the child's stdin, -1 when closed */
   int out_fd[2]; /* the read ends of its stdout and stderr, -1 when closed */
+  int terminal;  /* in_fd and out_fd[0] are a pseudoterminal's master */
   uint32_t credit[2];
   int ended; /* the child was reaped; `status` is waitpid's */
   int status;
@@ -460,6 +463,7 @@ static void become(int in, int out, int err, int report, const char* cwd, char**
   ioperm(CHANNEL_BASE, CHANNEL_PORTS, 0);
 #endif
   /* The pipes' numbers are above 2: main() made sure that 0 to 2 are taken. */
+  ioctl(in, TIOCSCTTY, 0); /* of a terminal; a pipe refuses it */
   if (dup2(in, 0) >= 0 && dup2(out, 1) >= 0 && dup2(err, 2) >= 0 && chdir(cwd) == 0) {
     environ = env;
     execvp(argv[0], argv); /* searches the PATH of `env` */
@@ -468,6 +472,24 @@ static void become(int in, int out, int err, int report, const char* cwd, char**
   ssize_t ignored = write(report, &error, sizeof error);
   (void)ignored;
   _exit(127);
+}
+
+static void set_size(int master, uint32_t size) {
+  struct winsize given = {.ws_col = (unsigned short)size, .ws_row = (unsigned short)(size >> 16)};
+  ioctl(master, TIOCSWINSZ, &given);
+}
+
+/* A pseudoterminal in place of two pipes: its master twice, for what is read and written, and its slave twice. */
+static int make_terminal(int in[2], int out[2], uint32_t size) {
+  int unlock = 0;
+  out[0] = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (out[0] < 0 || ioctl(out[0], TIOCSPTLCK, &unlock) != 0) return -1;
+  in[0] = ioctl(out[0], TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+  in[1] = fcntl(out[0], F_DUPFD_CLOEXEC, 3);
+  out[1] = in[0] < 0 ? -1 : fcntl(in[0], F_DUPFD_CLOEXEC, 3);
+  if (in[1] < 0 || out[1] < 0) return -1;
+  set_size(out[0], size);
+  return 0;
 }
 
 static int make_pipe(int ends[2]) {
@@ -480,15 +502,17 @@ static int make_pipe(int ends[2]) {
 }
 
 /* 0, or the errno that kept the command from starting. */
-static int spawn(struct session* s, const char* cwd, char** argv, char** env) {
+static int spawn(struct session* s, const char* cwd, char** argv, char** env, uint32_t size) {
   int pipes[4][2] = {{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}}; /* stdin, stdout, stderr, report */
   int error = 0;
-  for (int i = 0; i < 4 && !error; i++)
+  if (s->terminal && make_terminal(pipes[0], pipes[1], size) != 0) error = errno;
+  for (int i = s->terminal ? 3 : 0; i < 4 && !error; i++)
     if (make_pipe(pipes[i]) != 0) error = errno;
   if (!error) {
     s->pid = fork();
     if (s->pid < 0) error = errno;
-    if (s->pid == 0) become(pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][1], cwd, argv, env);
+    int err = pipes[s->terminal ? 1 : 2][1];
+    if (s->pid == 0) become(pipes[0][0], pipes[1][1], err, pipes[3][1], cwd, argv, env);
   }
   if (!error) {
     close_fd(&pipes[3][1]);
@@ -529,7 +553,7 @@ static char* next_text(char** at, const char* end) {
 static int start(uint32_t id, uint8_t* payload, size_t length) {
   if (length < 16) return EPROTO;
   uint32_t flags = get32(payload), argc = get32(payload + 4), envc = get32(payload + 8);
-  if (flags != 0) return ENOTSUP;
+  if (flags > FLAG_TERMINAL) return ENOTSUP;
   /* Each text takes at least its NUL. */
   if (argc == 0 || argc > length || envc > length) return EINVAL;
   if (id == NOBODY || find_session(id)) return EEXIST;
@@ -547,12 +571,14 @@ static int start(uint32_t id, uint8_t* payload, size_t length) {
     s->id = id;
     s->in_fd = s->out_fd[0] = s->out_fd[1] = -1;
     s->credit[0] = s->credit[1] = INITIAL_WINDOW;
-    error = spawn(s, cwd, argv, env);
+    s->terminal = flags == FLAG_TERMINAL;
+    error = spawn(s, cwd, argv, env, get32(payload + 12));
   }
   if (!error) {
     s->next = sessions;
     sessions = s;
     send_word(STARTED, id, (uint32_t)s->pid);
+    if (s->terminal) send_frame(STDERR_DATA, id, NULL, 0);
     s->in_granted = STDIN_WINDOW_BYTES;
     send_word(STDIN_WINDOW, id, STDIN_WINDOW_BYTES);
   } else {
@@ -597,7 +623,10 @@ static void pump_stdin(struct session* s) {
     s->in_length -= count;
     if (s->in_length == 0) s->in_offset = 0;
   }
-  if (s->in_fd >= 0 && s->in_end && s->in_length == 0) close_fd(&s->in_fd);
+  if (s->in_fd >= 0 && s->in_end && s->in_length == 0) {
+    if (s->terminal && write(s->in_fd, "\4", 1) < 0 && errno == EAGAIN) return; /* Ctrl-D, VEOF */
+    close_fd(&s->in_fd);
+  }
 }
 
 /* -1 when the host sent more than it was granted. */
@@ -685,6 +714,7 @@ static void reap(void) {
         /* Whoever still holds the pipe may write on: what is in it now is what the child's end includes. */
         int waiting = 0;
         if (s->out_fd[which] >= 0) ioctl(s->out_fd[which], FIONREAD, &waiting);
+        if (s->terminal && which == 0) waiting = INT32_MAX; /* until there is none: it comes in the reading */
         s->drain[which] = waiting;
       }
       break;
@@ -811,6 +841,9 @@ static void handle_frame(uint32_t type, uint32_t id, uint8_t* payload, size_t le
     case SIGNAL:
       if (s && !s->ended && word >= 1 && word <= 64) kill(-s->pid, (int)word);
       break;
+    case RESIZE:
+      if (s && s->terminal && length >= 4 && s->out_fd[0] >= 0) set_size(s->out_fd[0], word);
+      break;
     case CLOSE_OUTPUT:
       if (s && word >= 1 && word <= 2 && s->out_fd[word - 1] >= 0) output_ended(s, (int)word - 1);
       break;
@@ -885,7 +918,9 @@ static void wait_for_something(void) {
   for (struct session* s = sessions; s; s = s->next) {
     ensure_polls(count + 3);
     /* Without events poll still reports that the last reader of a stdin is gone. */
-    if (s->in_fd >= 0) poll_set[count++] = (struct pollfd){s->in_fd, s->in_length > 0 ? POLLOUT : 0, 0};
+    /* Of a terminal it would be that the command has closed it, again and again. */
+    if (s->in_fd >= 0 && (!s->terminal || s->in_length > 0))
+      poll_set[count++] = (struct pollfd){s->in_fd, s->in_length > 0 ? POLLOUT : 0, 0};
     for (int which = 0; which < 2; which++)
       if (s->out_fd[which] >= 0 && s->credit[which] > 0)
         poll_set[count++] = (struct pollfd){s->out_fd[which], POLLIN, 0};

@@ -10,6 +10,7 @@ import { FrameReader } from './frame-reader.js';
 import {
   decodeHello,
   encodeFrame,
+  encodeResize,
   encodeSetClock,
   encodeStart,
   encodeWords,
@@ -22,6 +23,7 @@ import {
   type Frame,
   type GuestHello,
   type StartRequest,
+  type TerminalSize,
 } from './protocol.js';
 import { AgentSession, type RunResult, type SessionStreams } from './session.js';
 
@@ -32,6 +34,8 @@ export interface AgentRunOptions extends SessionStreams {
   readonly env?: Readonly<Record<string, string>>;
   /** Default '/'. */
   readonly cwd?: string;
+  /** A terminal of that size in place of three pipes: all output is stdout's. */
+  readonly terminal?: TerminalSize;
   /** Kills the command with SIGKILL. */
   readonly signal?: AbortSignal;
 }
@@ -42,6 +46,8 @@ export interface AgentProcess {
   readonly result: Promise<RunResult>;
   /** Sends a signal, by number, to its process group. */
   kill(signal: number): void;
+  /** Tells it of another size of its terminal. @throws RangeError */
+  resize(size: TerminalSize): void;
 }
 
 /** The environment of a command that was given none. */
@@ -130,6 +136,7 @@ export class AgentClient {
       argv: options.argv,
       env: options.env ?? DEFAULT_GUEST_ENV,
       cwd: options.cwd ?? '/',
+      terminal: options.terminal,
     };
     const frame = encodeStart(id, request);
     this.#nextSession = id === 0xffffffff ? 1 : id + 1;
@@ -139,7 +146,11 @@ export class AgentClient {
     });
     this.#sessions.set(id, session);
     session.begin();
-    return { result: session.result, kill: (signal) => session.kill(signal) };
+    return {
+      result: session.result,
+      kill: (signal) => session.kill(signal),
+      resize: (size) => void this.#send(encodeResize(id, size)),
+    };
   }
 
   /** Starts a command and waits for its end. */

@@ -183,5 +183,8 @@ function decodeStart(frame: Frame): StartRequest {
   const envc = wordAt(frame, 2);
   const texts = Buffer.from(frame.payload.subarray(16)).toString().split('\0');
   const env = texts.slice(1 + argc, 1 + argc + envc).map((text) => text.split(/=(.*)/s, 2) as [string, string]);
-  return { cwd: texts[0] ?? '', argv: texts.slice(1, 1 + argc), env: Object.fromEntries(env) };
+  const size = wordAt(frame, 3);
+  const terminal = { columns: size & 0xffff, rows: size >>> 16 };
+  const request = { cwd: texts[0] ?? '', argv: texts.slice(1, 1 + argc), env: Object.fromEntries(env) };
+  return wordAt(frame, 0) === 1 ? { ...request, terminal } : request;
 }

@@ -4,7 +4,7 @@
  */
 import { execFileSync, spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
@@ -13,7 +13,7 @@ import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { AgentClient, type AgentRunOptions } from './client.js';
 import { FakeChannel } from './fake-agent.js';
-import { encodeFrame, encodeStart, encodeWords, FrameType, HEADER_BYTES } from './protocol.js';
+import { encodeFrame, encodeResize, encodeStart, encodeWords, FrameType, HEADER_BYTES } from './protocol.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'vivarium-agent-'));
 const program = join(folder, 'agent');
@@ -322,5 +322,64 @@ describe('a host that breaks the rules', () => {
       channel.onGuestBytes?.(encodeFrame(FrameType.STDIN, 9, new Uint8Array(400_000)));
     expect(await ended).toBe(3);
     expect(complaints()).toContain('more stdin than was granted');
+  });
+});
+
+describe('a terminal', () => {
+  it('is what the command has in place of pipes, with its size, its echo and its Ctrl-C', async () => {
+    const { client } = boot();
+    await client.ready();
+    const [stdin, stdout, stderr] = [new PassThrough(), new Sink(), new Sink()];
+    const script = `tty; stty size; trap 'stty size' WINCH; trap 'echo cut; exit 3' INT; echo ready
+      while read -r line; do echo "got $line"; done; echo end`;
+    const process = client.start({
+      argv: ['/bin/bash', '-c', script],
+      terminal: { columns: 100, rows: 30 },
+      stdin,
+      stdout,
+      stderr,
+    });
+    await expect.poll(() => stdout.text).toContain('ready\r\n');
+    expect(stdout.text).toMatch(/^\/dev\/pts\/\d+\r\n30 100\r\n/);
+    stdin.write('hello\r');
+    await expect.poll(() => stdout.text).toContain('hello\r\ngot hello\r\n');
+    process.resize({ columns: 80, rows: 25 });
+    stdin.write('x\r');
+    await expect.poll(() => stdout.text).toContain('25 80\r\n');
+    stdin.write('\x03');
+    expect(await process.result).toMatchObject({ status: { kind: 'exited', code: 3 } });
+    expect(stdout.text).toMatch(/\^C.*cut\r\n$/s);
+    expect(stderr.text).toBe('');
+  });
+
+  it('has the end of stdin typed, and its last words are not lost', async () => {
+    const { client } = boot();
+    await client.ready();
+    const stdin = new PassThrough();
+    stdin.end('one\n');
+    const script = 'stty -echo; cat; head -c 100000 /dev/zero | tr "\\\\0" x; echo; echo last';
+    const { status, out } = await sh(client, script, { stdin, terminal: { columns: 80, rows: 24 } });
+    expect(status).toEqual({ kind: 'exited', code: 0 });
+    expect(out).toContain('one\r\n');
+    expect(out.slice(-10)).toBe('xx\r\nlast\r\n');
+    expect(out.replaceAll(/[^x]/g, '').length).toBe(100_000);
+  });
+
+  it('that its command has closed is not hung up: the command goes on', async () => {
+    const { client } = boot();
+    await client.ready();
+    const [stdin, stdout, mark] = [new PassThrough(), new Sink(), join(folder, 'went-on')];
+    const argv = ['/bin/sh', '-c', `echo on; exec < /dev/null > /dev/null 2>&1; sleep 0.2; : > ${mark}; sleep 100`];
+    const process = client.start({ argv, stdin, stdout, terminal: { columns: 80, rows: 24 } });
+    await expect.poll(() => existsSync(mark), { timeout: 10_000 }).toBe(true);
+    expect(stdout.text).toBe('on\r\n');
+    process.kill(9);
+    expect(await process.result).toMatchObject({ status: { kind: 'signalled', signal: 9 } });
+  });
+
+  it('is refused in a size that no terminal has', () => {
+    const { client } = boot();
+    expect(() => encodeResize(1, { columns: 70_000, rows: 1 })).toThrow(RangeError);
+    expect(client.guest).toBeUndefined();
   });
 });

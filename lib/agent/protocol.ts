@@ -25,6 +25,7 @@
  * | 0x08 | guest | poweroff      | u32 0 power off, 1 reboot, 2 halt; after a sync                              |
  * | 0x09 | guest | set clock     | u64 nanoseconds since 1970, UTC                                              |
  * | 0x0a | guest | reseed        | 1 to 64 bytes of randomness, for a guest that was cloned                      |
+ * | 0x0b | guest | resize        | u32 size of the terminal: columns, and from bit 16 on rows                   |
  * | 0x81 | host  | hello         | u32 version, u32 online CPUs, u64 memory in bytes; NUL-terminated: agent, sysname, release, version, machine, notice (may be missing) |
  * | 0x82 | host  | started       | u32 pid                                                                      |
  * | 0x83 | host  | stdout        | bytes; an empty frame is the end of the stream                               |
@@ -36,8 +37,9 @@
  *
  * Each stream of a session starts with a window of 0 towards the guest's stdin (the agent grants it after `started`) and
  * of INITIAL_WINDOW towards the host. A sender never exceeds its window. `exit` is a session's last frame: everything
- * that was in the child's pipes when it ended comes before it. The flag bits of `start` are 0; bit 0 is reserved for a
- * terminal, whose size then stands in the last word; an agent refuses a flag that it doesn't know with errno ENOTSUP.
+ * that was in the child's pipes when it ended comes before it. Bit 0 of the flags of `start` asks for a terminal
+ * in place of three pipes, whose size (as in `resize`) then stands in the last word: what it shows is stdout, stderr ends at once, and the
+ * end of stdin is typed as Ctrl-D. An agent refuses a flag that it doesn't know with errno ENOTSUP.
  */
 
 export const PROTOCOL_VERSION = 1;
@@ -63,6 +65,7 @@ export const FrameType = {
   POWEROFF: 0x08,
   SET_CLOCK: 0x09,
   RESEED: 0x0a,
+  RESIZE: 0x0b,
   HELLO: 0x81,
   STARTED: 0x82,
   STDOUT: 0x83,
@@ -111,10 +114,35 @@ export interface GuestHello {
   readonly notice: string;
 }
 
+/** Of a terminal, in characters. */
+export interface TerminalSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+const FLAG_TERMINAL = 1;
+const MAX_CELLS = 0xffff;
+
+/** One word for both. @throws RangeError */
+function sizeWord({ columns, rows }: TerminalSize): number {
+  for (const cells of [columns, rows]) {
+    if (!Number.isInteger(cells) || cells < 0 || cells > MAX_CELLS)
+      throw new RangeError(`a terminal of ${columns}x${rows}`);
+  }
+  return rows * 0x10000 + columns;
+}
+
+/** The `resize` frame. @throws RangeError */
+export function encodeResize(session: number, size: TerminalSize): Uint8Array {
+  return encodeWords(FrameType.RESIZE, session, sizeWord(size));
+}
+
 export interface StartRequest {
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
+  /** A terminal of that size in place of three pipes. */
+  readonly terminal?: TerminalSize | undefined;
 }
 
 const encoder = new TextEncoder();
@@ -161,6 +189,10 @@ export function encodeStart(session: number, request: StartRequest): Uint8Array 
   const view = new DataView(payload.buffer);
   view.setUint32(4, request.argv.length, true);
   view.setUint32(8, env.length, true);
+  if (request.terminal !== undefined) {
+    view.setUint32(0, FLAG_TERMINAL, true);
+    view.setUint32(12, sizeWord(request.terminal), true);
+  }
   payload.set(strings, 16);
   return encodeFrame(FrameType.START, session, payload);
 }

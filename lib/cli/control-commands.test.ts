@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { FakeProcess } from '../agent/fake-agent.js';
 import { ManualClock } from '../base/clock.js';
@@ -9,6 +10,7 @@ import {
   listEndedMachines,
   listenFor,
   listMachines,
+  listRecords,
   MachineControl,
   type ControlSocket,
   type EndToRemember,
@@ -16,6 +18,7 @@ import {
 } from '../control/index.js';
 import { FakeControlled, ownPlace } from '../control/testing.js';
 import type { ControlWorld } from './control-world.js';
+import { parseCopy } from './copy-command.js';
 import { FakeIo, type FakeIoOptions } from './fake-world.js';
 import { runMain, type Worlds } from './main-command.js';
 
@@ -56,6 +59,7 @@ const world: ControlWorld = {
   clock,
   connect: (name, signal) => connect(name, { place, signal }),
   list: () => listMachines({ place }),
+  names: () => listRecords(place).map(({ name }) => name),
   listEnded: () => listEndedMachines(place),
   ended: (name) => endedRecordOf(name, place),
   endedOutput: (name) => endedOutputOf(name, place),
@@ -240,6 +244,18 @@ describe('exec', () => {
     await expect.poll(() => process.signals).toEqual([2, 9]);
   });
 
+  it('has a terminal of its own with -t, and gives this one back', async () => {
+    const { io, status } = start(['exec', '-t', 'box', '--', 'sh'], { terminal: true });
+    const process = await started();
+    expect(process.request.terminal).toEqual({ columns: 100, rows: 30 });
+    await expect.poll(() => io.rawModes).toEqual([true]);
+    process.stdout('$ ');
+    await expect.poll(() => io.collected.text).toBe('$ ');
+    process.exit(0);
+    expect(await status).toBe(0);
+    expect(io.rawModes).toEqual([true, false]);
+  });
+
   it('ends with 124 when its time is over', async () => {
     const run = main('exec', '--timeout', '0.05', 'box', '--', 'sleep', '9');
     const process = await started();
@@ -265,6 +281,51 @@ describe('snapshot and rebind', () => {
     expect(await rebound).toBe(0);
     expect(second.collected.text).toMatch(/^box root: 0 requests were held/);
     expect(machine.calls.at(-1)).toContain('/home/me/b.qcow2');
+  });
+});
+
+describe('cp', () => {
+  it.each([
+    ['box:/etc/x', 'here', { direction: 'out', name: 'box', from: '/etc/x', to: 'here' }],
+    ['./a:b', 'box:c:d', { direction: 'in', name: 'box', from: './a:b', to: 'c:d' }],
+    ['dir/a:b', 'box:', { direction: 'in', name: 'box', from: 'dir/a:b', to: '' }],
+  ] as const)('from %s to %s', (from, to, request) => {
+    expect(parseCopy(from, to)).toEqual(request);
+  });
+
+  it.each([
+    ['a:b', 'c:d', 'cp: one of the two has to be here; copy over here from one guest to another'],
+    ['a', 'b', "cp: neither 'a' nor 'b' is in a machine; NAME:PATH is wanted for one of them"],
+  ])('refuses %s to %s', async (from, to, message) => {
+    expect(await main('cp', from, to)).toEqual({ status: 125, out: '', err: `vivarium: ${message}\n` });
+  });
+});
+
+describe('completion', () => {
+  it.each([
+    [['st'], 'stats\nstop\n'],
+    [['snapshots', 'd'], 'delete\n'],
+    [['run', '--me'], '--memory\n'],
+    [['run', '--holder'], ''],
+    [['pause', ''], 'box\n'],
+    [['pause', '--clock', ''], ''],
+    [['pause', '--clock', 'freeze', 'b'], 'box\n'],
+    [['pause', 'box', ''], ''],
+    [['cp', 'b'], 'box:\n'],
+    [['exec', 'box', '--', 'b'], ''],
+    [['comp'], 'completion\n'],
+    [['nothing', ''], ''],
+  ])('of %j', async (words, out) => {
+    expect(await main('complete', '--', ...words)).toEqual({ status: 0, out, err: '' });
+  });
+
+  it('is what a shell does with the script', async () => {
+    const { out: script } = await main('completion', 'bash');
+    const line = `${script}
+      vivarium() { local IFS=' '; echo "asked: $*"; }
+      COMP_WORDS=(vivarium exec 'b x'); COMP_CWORD=2; _vivarium; echo "\${#COMPREPLY[@]} \${COMPREPLY[0]}"`;
+    expect(execFileSync('bash', ['-c', line], { encoding: 'utf8' })).toBe('1 asked: complete -- exec b x\n');
+    expect((await main('completion', 'tcsh')).err).toBe("vivarium: completion: 'tcsh' is none of bash, zsh, fish\n");
   });
 });
 
@@ -299,6 +360,7 @@ describe('the command line', () => {
       'logs',
       'console',
       'exec',
+      'cp',
       'snapshot',
       'rebind',
     ]) {

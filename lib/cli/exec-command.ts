@@ -14,6 +14,8 @@ export interface ExecCommandOptions {
   readonly waitMs: number;
   readonly timeoutMs: number | undefined;
   readonly stdin: boolean;
+  /** In a terminal of its own, of this one's size. */
+  readonly terminal: boolean;
 }
 
 /** A signal goes to the command in the guest; when it comes once more, the command is killed. */
@@ -24,13 +26,19 @@ export async function execCommand(
 ): Promise<number> {
   const aborting = new AbortController();
   let last: CommandSignal | undefined;
-  let kill: ((signal: number) => void) | undefined;
+  let tell: ((message: { signal?: number; resize?: { columns: number; rows: number } }) => void) | undefined;
   const stopListening = io.onSignal((signal) => {
-    if (kill === undefined || last === signal) aborting.abort();
-    else kill(constants.signals[signal]);
+    if (tell === undefined || last === signal) aborting.abort();
+    else tell({ signal: constants.signals[signal] });
     last = signal;
   });
   const { argv, env, cwd, waitMs, timeoutMs, stdin } = options;
+  const size = options.terminal ? (io.terminalSize() ?? { columns: 80, rows: 24 }) : undefined;
+  const stopResizing = io.onResize(() => {
+    const now = io.terminalSize();
+    if (size !== undefined && now !== undefined) tell?.({ resize: now });
+  });
+  const isRaw = size !== undefined && stdin && io.stdinIsTerminal;
   try {
     const machine = await world.connect(name, aborting.signal);
     const { status, timedOut, outputError } = await machine.run({
@@ -43,7 +51,11 @@ export async function execCommand(
       stdout: io.stdout,
       stderr: io.stderr,
       signal: aborting.signal,
-      onStart: (send) => (kill = send),
+      ...(size && { terminal: size }),
+      onStart: (send) => {
+        tell = send;
+        if (isRaw) io.setRawMode(true);
+      },
     });
     if (timedOut) {
       io.stderr.write(`vivarium: ${argv[0] ?? ''}: the time is over\n`);
@@ -60,6 +72,8 @@ export async function execCommand(
     if (error instanceof AbortError && last !== undefined) return statusOfSignal(last);
     throw error;
   } finally {
+    if (isRaw) io.setRawMode(false);
+    stopResizing();
     stopListening();
   }
 }

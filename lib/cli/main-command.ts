@@ -53,6 +53,7 @@ export async function runMain(argv: readonly string[], io: CommandIo, worlds: Wo
         const [{ controlCommand }, world] = await Promise.all([import('./control-dispatch.js'), worlds.control(io)]);
         return controlCommand(request, io, world);
       },
+      machineNames: async () => (await worlds.control(io)).names(),
     });
   } catch (error) {
     const json = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : undefined).includes('--json');

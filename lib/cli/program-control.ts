@@ -19,6 +19,7 @@ export type ControlRequest = { readonly json: boolean } & (
       readonly waitMs: number;
       readonly timeoutMs: number | undefined;
       readonly stdin: boolean;
+      readonly terminal: boolean;
     }
   | {
       readonly what: 'snapshot';
@@ -40,6 +41,8 @@ export type ControlRequest = { readonly json: boolean } & (
 
 export interface ControlActions {
   control(request: ControlRequest): Promise<number>;
+  /** Of machines that may be there, for completion. */
+  machineNames(): Promise<readonly string[]>;
 }
 
 interface Raw {
@@ -52,6 +55,7 @@ interface Raw {
   readonly env: readonly string[];
   readonly workdir?: string;
   readonly stdin?: boolean;
+  readonly tty?: boolean;
   readonly live?: boolean;
   readonly instant?: boolean;
   readonly paused?: boolean;
@@ -173,6 +177,7 @@ export function addControlCommands(
     .option('-w, --workdir <path>', 'its working folder (default: /)')
     .option('--wait <seconds>', 'for the agent in the guest (default: 30)')
     .option('--timeout <seconds>', 'kills it after this time, with status 124')
+    .option('-t, --tty', 'in a terminal of its own: for shells and editors')
     .option('-n, --no-stdin', 'its stdin is at its end from the start')
     .addHelpText(
       'after',
@@ -186,7 +191,7 @@ over; 125: vivarium failed.`,
         (argv) => {
           if (argv.length === 0)
             throw new UsageError('exec: a COMMAND is wanted, as in: vivarium exec NAME -- COMMAND');
-          const { env, workdir, stdin = true } = raw;
+          const { env, workdir, stdin = true, tty: terminal = false } = raw;
           if (workdir?.startsWith('/') === false) throw new UsageError('--workdir: an absolute path is wanted');
           const waitMs = milliseconds('--wait', raw.wait, 0) ?? DEFAULT_WAIT_MS;
           const timeoutMs = milliseconds('--timeout', raw.timeout);
@@ -199,6 +204,7 @@ over; 125: vivarium failed.`,
             waitMs,
             timeoutMs,
             stdin,
+            terminal,
             json: false,
           });
         },

@@ -5,6 +5,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import type { CommandIo } from '../base/command-io.js';
 import { nearest } from '../base/options.js';
+import { completions, completionScript, SHELLS } from './completion.js';
 import { addControlCommands, type ControlActions } from './program-control.js';
 import { addSnapshotCommands, type SnapshotActions } from './program-snapshots.js';
 import { DEFAULT_STALL_SECONDS, type RawRunOptions } from './run-options.js';
@@ -144,6 +145,7 @@ crashed, or never showed a sign of life. 128+n: ended by signal n.`,
   };
   addSnapshotCommands(program, actions, act);
   addControlCommands(program, actions, act);
+  addCompletion(program, io, actions, act);
 
   if (ours.length === 0) {
     throw new UsageError('a command is wanted, such as run, ps or doctor; vivarium --help tells which there are');
@@ -156,6 +158,45 @@ crashed, or never showed a sign of life. 128+n: ended by signal n.`,
     if (error.exitCode === 0) return 0;
     throw new UsageError(explain(error, ours, program));
   }
+}
+
+/** `completion SHELL`, and what the scripts that it prints ask. */
+function addCompletion(
+  program: Command,
+  io: CommandIo,
+  actions: Actions,
+  act: (name: string, work: (words: readonly string[]) => Promise<number>, takesCommand?: boolean) => Promise<void>,
+): void {
+  program
+    .command('completion')
+    .summary('a script with which your shell completes this command')
+    .description(`Prints a script for ${SHELLS.join(', ')}.`)
+    .argument('<shell>', SHELLS.join(', '))
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', '\nExamples:\n  source <(vivarium completion bash)\n  vivarium completion fish | source\n')
+    .action((name: string) =>
+      act('completion', () => {
+        const shell = SHELLS.find((known) => known === name);
+        if (shell === undefined) throw new UsageError(`completion: '${name}' is none of ${SHELLS.join(', ')}`);
+        io.stdout.write(completionScript(shell));
+        return Promise.resolve(0);
+      }),
+    );
+  program.command('complete', { hidden: true }).action(() =>
+    act(
+      'complete',
+      async (words) => {
+        const machines = await actions.machineNames();
+        io.stdout.write(
+          completions(program, words, () => machines)
+            .map((text) => `${text}\n`)
+            .join(''),
+        );
+        return 0;
+      },
+      true,
+    ),
+  );
 }
 
 /** For an option that may come more than once. */

@@ -50,12 +50,12 @@ export async function copyOut(
     .run({ ...limits(options), argv, stdout: archive, stderr: words, signal: either(options.signal, stop.signal) })
     .finally(() => archive.end());
   let lost: Error | undefined;
-  packed.catch((reason: Error) => (lost = reason));
+  packed.catch((reason: unknown) => (lost = reason as Error));
   try {
     await unpackFiles(archive, root, target, report);
   } catch (error) {
     // An archive that is cut has its reason where it comes from.
-    if (lost !== undefined) throw lost as Error;
+    if (lost !== undefined) throw lost;
     stop.abort();
     archive.resume();
     await packed.catch(() => undefined);

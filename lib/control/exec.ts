@@ -70,7 +70,7 @@ export class Exec {
   #timedOut = false;
 
   constructor(request: ExecRequest, frames: AsyncIterator<StreamFrame>, context: ExecContext, output: Writable) {
-    const { argv, env, cwd, timeoutMs, stdin = true } = request;
+    const { argv, env, cwd, timeoutMs, terminal, stdin = true } = request;
     this.#context = context;
     this.#frames = frames;
     this.#output = output;
@@ -85,6 +85,7 @@ export class Exec {
       ...(env && { env }),
       ...(cwd !== undefined && { cwd }),
       ...(this.#stdin && { stdin: this.#stdin }),
+      ...(terminal && { terminal }),
       stdout,
       stderr,
       signal: context.signal,
@@ -121,7 +122,9 @@ export class Exec {
       if (next.done === true) break;
       const frame = next.value;
       if (frame.type === StreamType.MESSAGE) {
-        this.#process.kill(checked(ExecControl, messageIn(frame), 'exec').signal);
+        const { signal, resize } = checked(ExecControl, messageIn(frame), 'exec');
+        if (signal !== undefined) this.#process.kill(signal);
+        if (resize !== undefined) this.#process.resize(resize);
       } else if (frame.type === StreamType.STDIN && this.#stdin?.writable === true) {
         if (frame.payload.length === 0) this.#stdin.end();
         else if (!this.#stdin.write(frame.payload)) await untilDrained(this.#stdin);

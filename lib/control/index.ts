@@ -7,6 +7,7 @@ export {
   claimName,
   endedOutputOf,
   endedRecordOf,
+  listRecords,
   type EndedRecord,
   type EndToRemember,
   type MachineClaim,

@@ -3,7 +3,7 @@ import type { Readable, Writable } from 'node:stream';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { ControlClient } from './client.js';
 import { errorOf, failureIn } from './failures.js';
-import type { ExecEnd, ExecRequest } from './schemas.js';
+import type { ExecControl, ExecEnd, ExecRequest } from './schemas.js';
 import {
   encodeMessage,
   FramedOutput,
@@ -21,8 +21,8 @@ export interface RemoteRunOptions extends Omit<ExecRequest, 'stdin'> {
   /** Without it the output is dropped. */
   readonly stdout?: Writable;
   readonly stderr?: Writable;
-  /** Takes what sends signals, by number, once the command was asked for. */
-  readonly onStart?: (kill: (signal: number) => void) => void;
+  /** Takes what sends signals, by number, and sizes of its terminal, once the command was asked for. */
+  readonly onStart?: (tell: (message: ExecControl) => void) => void;
 }
 
 export interface RemoteRunResult extends ExecEnd {
@@ -37,8 +37,8 @@ export async function runRemote(client: ControlClient, options: RemoteRunOptions
   // It breaks with the connection, of which the answer tells.
   socket.on('error', () => undefined);
   socket.write(encodeMessage({ ...request, stdin: stdin !== undefined }));
-  onStart?.((number) => {
-    if (socket.writable) socket.write(encodeMessage({ signal: number }));
+  onStart?.((message) => {
+    if (socket.writable) socket.write(encodeMessage(message));
   });
   const input = stdin === undefined ? undefined : new FramedOutput(StreamType.STDIN, socket);
   input?.on('error', () => undefined);

@@ -156,6 +156,11 @@ export type Backend = Static<typeof Backend>;
 export const Rebind = Type.Object({ backend: Backend }, strict);
 export const DeviceParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: 20 }) }, strict);
 
+const TerminalSize = Type.Object(
+  { columns: Type.Integer({ minimum: 0, maximum: 65535 }), rows: Type.Integer({ minimum: 0, maximum: 65535 }) },
+  strict,
+);
+
 /** The first message of a request to `exec`. */
 export const ExecRequest = Type.Object(
   {
@@ -168,6 +173,7 @@ export const ExecRequest = Type.Object(
     timeoutMs: Type.Optional(
       Type.Integer({ minimum: 1, maximum: MAX_MS, description: 'after which it is killed; default never' }),
     ),
+    terminal: Type.Optional(TerminalSize),
     stdin: Type.Optional(Type.Boolean({ description: 'false: at its end from the start; default true' })),
   },
   strict,
@@ -175,7 +181,11 @@ export const ExecRequest = Type.Object(
 export type ExecRequest = Static<typeof ExecRequest>;
 
 /** Messages to a command that runs. */
-export const ExecControl = Type.Object({ signal: Type.Integer({ minimum: 1, maximum: 64 }) }, strict);
+export const ExecControl = Type.Object(
+  { signal: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })), resize: Type.Optional(TerminalSize) },
+  strict,
+);
+export type ExecControl = Static<typeof ExecControl>;
 
 export const ExecStatus = Type.Union([
   Type.Object({ kind: Type.Literal('exited'), code: Type.Integer() }),

@@ -1,6 +1,9 @@
 /** A stock guest in a process of its own: reached by its name from others, until it is stopped. */
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { onTerminal, vivarium } from '../lib/command.js';
 
 const NAME = `named-${process.pid}`;
@@ -44,6 +47,24 @@ describe('run -d', () => {
     expect(told.stdout.toString()).toBe('/tmp\nfrom here\n');
     expect((await vivarium(['exec', NAME, '--', 'no-such-command'])).status).toBe(127);
     expect((await vivarium(['exec', '--timeout', '1', NAME, '--', 'sleep', '100'])).status).toBe(124);
+  });
+
+  it('takes files in and gives them out', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'vivarium-named-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const [from, to] = [join(folder, 'from'), join(folder, 'to')];
+    mkdirSync(from);
+    writeFileSync(join(from, 'data'), randomBytes(300_000));
+    writeFileSync(join(from, 'run'), '#!/bin/sh\necho ran', { mode: 0o755 });
+    symlinkSync('data', join(from, 'link'));
+    expect(await vivarium(['cp', '--quiet', from, `${NAME}:/root/files`])).toMatchObject({ status: 0, stderr: '' });
+    expect((await vivarium(['exec', NAME, '--', '/root/files/run'])).stdout.toString()).toBe('ran\n');
+    expect(await vivarium(['cp', '--quiet', `${NAME}:/root/files`, to])).toMatchObject({ status: 0, stderr: '' });
+    expect(readFileSync(join(to, 'data')).equals(readFileSync(join(from, 'data')))).toBe(true);
+    expect(readlinkSync(join(to, 'link'))).toBe('data');
+    const missing = await vivarium(['cp', `${NAME}:/no/such/file`, folder]);
+    expect(missing.status).toBe(125);
+    expect(missing.stderr).toContain(`cp ${NAME}:/no/such/file: `);
   });
 
   it('carries binary both ways', async () => {
