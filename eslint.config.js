@@ -114,6 +114,9 @@ export default tseslint.config(
             commander: ['lib/cli/'],
             // Kernels packed with zstd, for a Node without zstd of its own.
             fzstd: ['lib/boot/payload.ts'],
+            // The control socket's server, and the schemas that check its requests and describe them.
+            fastify: ['lib/control/server.ts', 'lib/control/routes/', '*.test.ts'],
+            '@sinclair/typebox': ['lib/control/'],
             // Schemas of saved state and of snapshot manifests.
             valibot: ['lib/'],
             vitest: ['*.test.ts'],

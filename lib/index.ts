@@ -121,5 +121,19 @@ export { defaultKernel, type KernelImage } from './images/kernel.js';
 export type { ImageOptions } from './images/options.js';
 export { embeddedHost as host, type HostStatus, type ScriptOptions, type ScriptResult } from './host/index.js';
 
+export { connect, listMachines, RemoteMachine, serveMachine } from './control/index.js';
+export type {
+  ConnectOptions,
+  ListedMachine,
+  MachineRecord,
+  RemoteConsole,
+  RemoteEnd,
+  RemoteRunOptions,
+  RemoteRunResult,
+  ServedMachine,
+  ServeOptions,
+  ViewOutputOptions,
+} from './control/index.js';
+
 // The machine room can't import the host room, which stands after it; here the two are introduced.
 setLinuxProbe(linuxSupport);

@@ -60,7 +60,7 @@ if (failures.length > 0) finish();
 
 const { Cache } = await import('../dist/images/cache.js');
 const { DebianPackages } = await import('../dist/images/debian-packages.js');
-const { CURL, debianPrograms, FIO, NETWORK_PROGRAMS } = await import('../dist/images/debian-programs.js');
+const { COMPILER, CURL, debianPrograms, FIO, NETWORK_PROGRAMS } = await import('../dist/images/debian-programs.js');
 const { debianRoot } = await import('../dist/images/debian-root.js');
 const { defaultKernel, genericKernel, hostKernel } = await import('../dist/images/kernel.js');
 const { defaultInitramfs } = await import('../dist/images/initramfs.js');
@@ -113,7 +113,7 @@ async function prepare() {
   }
   if (!forRun) {
     await step('tests', false, async () => `kernel ${(await genericKernel(options)).release}`);
-    for (const programs of [NETWORK_PROGRAMS, CURL, FIO]) {
+    for (const programs of [NETWORK_PROGRAMS, CURL, FIO, COMPILER]) {
       const names = programs.packages.join(', ');
       await step('tests', false, async () => `${names} for guests (${await debianPrograms(programs, options)})`);
     }

@@ -37,7 +37,10 @@ export type VmmErrorCode =
   | 'ERR_SNAPSHOT_PARENT' // a parent of a snapshot is missing, or is not the one it was made from
   | 'ERR_SNAPSHOT_HOST' // this host lacks what the snapshot's machine was given
   | 'ERR_SNAPSHOT_REFUSED' // a device refused to be saved, or a promise (maxPauseMs) can't be kept
-  | 'ERR_PAGER'; // guest memory that is still in a snapshot can't be had
+  | 'ERR_PAGER' // guest memory that is still in a snapshot can't be had
+  | 'ERR_NO_MACHINE' // no machine of this user that runs has that name
+  | 'ERR_NAME_TAKEN' // a machine of this user that runs has that name already
+  | 'ERR_CONTROL'; // the process that holds a machine went away in the middle of a call, or answered what is no answer
 
 /** Base of all failures that are not the caller's mistake. */
 export class VmmError extends Error {

@@ -7,6 +7,7 @@ import type { RunResult } from '../agent/session.js';
 import { VmmError } from '../base/errors.js';
 import type { CommandIo } from '../base/command-io.js';
 import type { EndStatus } from '../machine/status.js';
+import { guestEnvironment } from './guest-environment.js';
 import type { ProgressWatch } from './progress-watch.js';
 import type { Reporter } from './reporter.js';
 import type { RunMachine } from './world.js';
@@ -31,12 +32,14 @@ export interface CommandSessionOptions {
   readonly signal: AbortSignal;
   /** Hears of every console byte and frame, and of the agent's hello. */
   readonly watch: ProgressWatch;
+  /** Of somebody who has the guest's channel already, and tells the watch. */
+  readonly agent?: AgentClient | undefined;
 }
 
 /** Takes the channel at once, so it must be called before the guest runs. */
 export function openCommand(options: CommandSessionOptions): CommandSession {
   const { machine, command, io, report, signal, watch } = options;
-  const client = new AgentClient(machine.channel, { onActivity: () => watch.progress() });
+  const client = options.agent ?? new AgentClient(machine.channel, { onActivity: () => watch.progress() });
   void followConsole(machine, watch);
 
   const guestEnd = machine.wait().then((end): CommandEnd => {
@@ -83,14 +86,4 @@ export function openCommand(options: CommandSessionOptions): CommandSession {
 /** Nobody reads the console of a command, but what comes on it is progress. */
 async function followConsole(machine: RunMachine, watch: ProgressWatch): Promise<void> {
   for await (const _ of machine.console.output) watch.progress();
-}
-
-/** Nothing of this machine's environment but what its terminal is. */
-function guestEnvironment(io: CommandIo): Record<string, string> {
-  const term = io.stdoutIsTerminal ? io.env['TERM'] : undefined;
-  return {
-    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-    HOME: '/root',
-    TERM: term !== undefined && /^[\w.+-]{1,64}$/.test(term) ? term : 'dumb',
-  };
 }

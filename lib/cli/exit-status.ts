@@ -19,6 +19,7 @@ export const ExitStatus = {
 
 /** Added to a signal's number. */
 const SIGNAL_BASE = 128;
+const SIGKILL = 9;
 const ENOENT = 2;
 const ENOTDIR = 20;
 
@@ -55,8 +56,9 @@ export function statusOfMachine(end: EndStatus): number {
     case 'crash':
     case 'panic':
       return ExitStatus.CRASH;
-    case 'debug-exit':
     case 'killed':
+      return SIGNAL_BASE + SIGKILL;
+    case 'debug-exit':
     case 'failed':
       return ExitStatus.FAILURE;
   }

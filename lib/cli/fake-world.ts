@@ -2,15 +2,18 @@
  * A machine, a world and the streams of a command without any of them being real, for tests of the commands: the test
  * plays the guest. Console and channel behave as the real ones do, as far as a command can see.
  */
-import { PassThrough, Writable } from 'node:stream';
+import { type Duplex, PassThrough, Writable } from 'node:stream';
 import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js';
 import { ManualClock } from '../base/clock.js';
-import type { CommandIo, CommandSignal } from '../base/command-io.js';
+import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { SessionEnd } from '../host/index.js';
 import type { RestoreOptions } from '../machine/index.js';
 import type { EndStatus } from '../machine/status.js';
+import type { EndToRemember } from '../control/index.js';
+import type { HolderProcess } from './detach-command.js';
 import type { NicChoice } from './nic-option.js';
+import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
 import type { HostChoice, LentNics, RunMachine, RunMachineOptions, RunWorld } from './world.js';
 
@@ -247,6 +250,68 @@ export class FakeWorld implements RunWorld {
   restoreMachine(dir: string, options: RestoreOptions): Promise<RunMachine> {
     this.restored.push({ dir, options });
     return this.createMachine({} as RunMachineOptions);
+  }
+
+  /** Names that are taken, with how the machine of each ended once it has. */
+  readonly names = new Map<string, EndToRemember | undefined>();
+  /** Ends of controls that were closed. */
+  readonly controlled: { status: number; outcome: string }[] = [];
+  /** Command lines that were given processes of their own. */
+  readonly started: string[][] = [];
+  /** How the next such process starts. */
+  onHolder: () => HolderProcess = () => ({
+    ready: Promise.resolve(JSON.stringify({ name: 'box', id: 'abc', pid: 7 })),
+    ended: new Promise(() => undefined),
+    kill: () => undefined,
+    letGo: () => undefined,
+  });
+  accept: ((stream: Duplex) => void) | undefined;
+  carriedFrom: Channel | undefined;
+
+  claimName(name: string, host: 'native' | 'embedded'): Promise<NameClaim> {
+    if (this.names.has(name)) return Promise.reject(new VmmError('ERR_NAME_TAKEN', `${name} is there already`));
+    this.names.set(name, undefined);
+    return Promise.resolve({
+      record: { name, id: 'abc', pid: 7, host, since: 'now' },
+      logPath: '/nowhere',
+      listen: (accept) => {
+        this.accept = accept;
+        return Promise.resolve();
+      },
+      release: (end) => {
+        this.names.set(name, end);
+        return Promise.resolve();
+      },
+    });
+  }
+
+  openControl(): Promise<OpenControl> {
+    return Promise.resolve({
+      accept: () => undefined,
+      close: (end) => {
+        this.controlled.push(end);
+        return Promise.resolve();
+      },
+    });
+  }
+
+  carryConnections(): Promise<() => void> {
+    return Promise.resolve(() => undefined);
+  }
+
+  takeCarried(channel: Channel, accept: (stream: Duplex) => void): Promise<void> {
+    this.carriedFrom = channel;
+    this.accept = accept;
+    return Promise.resolve();
+  }
+
+  untilReached(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  startHolder(argv: readonly string[]): HolderProcess {
+    this.started.push([...argv]);
+    return this.onHolder();
   }
 
   innerPath(path: string): string {

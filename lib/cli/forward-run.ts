@@ -2,7 +2,8 @@
  * `run` where this machine's KVM can't run Linux: the same command inside the embedded host. Images are found outside,
  * where the network and the user's cache are; signals are the inner process's, the time stays ours.
  */
-import type { CommandIo, CommandSignal } from '../base/command-io.js';
+import type { Duplex } from 'node:stream';
+import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError } from '../base/errors.js';
 import { checkDisk } from './disk-option.js';
 import { statusOfSignal } from './exit-status.js';
@@ -11,6 +12,7 @@ import type { Images, Outcome } from './outcome.js';
 import { formatLimits } from './limit-option.js';
 import { formatNic } from './nic-option.js';
 import type { Reporter } from './reporter.js';
+import type { NameClaim } from './run-control.js';
 import type { RunOptions } from './run-options.js';
 import type { SessionEnd } from '../host/index.js';
 import type { LentNics, RunWorld } from './world.js';
@@ -27,8 +29,14 @@ export interface ForwardContext {
   readonly interruption: Interruption;
 }
 
-export async function forward(options: RunOptions, images: Images, context: ForwardContext): Promise<Outcome> {
-  const { io, world, report, interruption } = context;
+/** A run that others reach by name: its name, and what is to be done once it is reached. */
+export interface ForwardNamed extends ForwardContext {
+  readonly claim?: NameClaim | undefined;
+  readonly started?: () => Promise<void>;
+}
+
+export async function forward(options: RunOptions, images: Images, context: ForwardNamed): Promise<Outcome> {
+  const { io, world, report, interruption, claim, started } = context;
   const disks = options.disks.map((disk) => ({ ...disk, path: checkDisk(disk, io.cwd, false) }));
   const held: (() => Promise<void>)[] = [];
   const letGo = async (): Promise<void> => {
@@ -42,18 +50,23 @@ export async function forward(options: RunOptions, images: Images, context: Forw
     held.push(() => lent.close());
     // What came while these were opened has found nobody inside to tell.
     if (interruption.signal.aborted) throw new AbortError(interruption.signal);
-    const argv = innerArguments({ ...options, disks, nics: lent.nics }, images, (path) =>
+    const hasAgent = options.initrd === undefined;
+    const control = claim && { channel: lent.join.length, hasAgent, record: claim.record };
+    const argv = innerArguments({ ...options, disks, nics: lent.nics, control }, images, (path) =>
       world.innerPath(path, io.cwd),
     );
+    const join = [...lent.join, ...(claim ? [await carryFor(claim, world)] : [])];
     const told = withTimeoutSignal(io, interruption.signal, (signal) => (quit ||= signal === 'SIGQUIT'));
     const given = graceful(interruption, world.clock);
-    running = world.forward(argv, told, { log: report.logger(), signal: given, join: lent.join }).finally(letGo);
+    running = world.forward(argv, told, { log: report.logger(), signal: given, join }).finally(letGo);
   } catch (error) {
     await letGo();
     throw error;
   }
   // Only now, so that there is no moment at which nobody takes them.
   interruption.dropSignals();
+  // One that is never reached ends, which says why.
+  started?.().catch(() => undefined);
   const end = await running;
   if (interruption.cause !== undefined) throw new AbortError(interruption.signal);
   // A process inside can't tell a SIGQUIT of the user's from the one for the time that is over, and leaves the end to us.
@@ -61,6 +74,16 @@ export async function forward(options: RunOptions, images: Images, context: Forw
   if (quitInside) return { status: end.status, reason: 'signal', fields: { signal: 'SIGQUIT' } };
   if (end.by === 'process') return { status: end.status, reason: FORWARDED };
   return { status: statusOfSignal(end.signal), reason: 'signal', fields: { signal: end.signal } };
+}
+
+/** Listens, and gives what takes the channel over which the connections go; those that come before wait for it. */
+async function carryFor(claim: NameClaim, world: RunWorld): Promise<(channel: Channel) => void> {
+  let take: (carry: Promise<(stream: Duplex) => void>) => void = () => undefined;
+  const carrier = new Promise<(stream: Duplex) => void>((resolve) => (take = resolve));
+  await claim.listen((stream) => {
+    void carrier.then((carry) => carry(stream));
+  });
+  return (channel) => take(world.carryConnections(channel));
 }
 
 async function lendNics({ nics }: RunOptions, { world, report, interruption }: ForwardContext): Promise<LentNics> {
@@ -80,6 +103,7 @@ function innerArguments(options: RunOptions, images: Images, inner: (path: strin
   argv.push('--stall-timeout', String(options.stallTimeoutMs / 1000));
   if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
   if (options.append !== undefined) argv.push(`--append=${options.append}`);
+  if (options.control !== undefined) argv.push(`--control=${JSON.stringify(options.control)}`);
   if (options.quiet) argv.push('--quiet');
   if (options.json) argv.push('--json');
   if (options.command !== undefined) argv.push('--', ...options.command);

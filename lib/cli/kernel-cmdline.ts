@@ -7,6 +7,8 @@ export interface CmdlineOptions {
   readonly cmdline: string | undefined;
   readonly append: string | undefined;
   readonly command: readonly string[] | undefined;
+  /** Others may want to run commands in it. */
+  readonly isNamed?: boolean;
 }
 
 /**
@@ -17,7 +19,8 @@ export const DEFAULT_CMDLINE = 'console=ttyS0 panic=-1 quiet';
 
 /**
  * With a COMMAND `vivarium.agent` makes the default initramfs start the guest agent; it stands there also when the rest
- * was replaced, since without it there is nobody to run the COMMAND.
+ * was replaced, since without it there is nobody to run the COMMAND. In a guest that others reach by name the agent stands
+ * beside the shell on the console.
  */
 export function kernelCommandLine(
   options: CmdlineOptions,
@@ -25,7 +28,8 @@ export function kernelCommandLine(
 ): string {
   const parts = [options.cmdline ?? DEFAULT_CMDLINE];
   if (options.command !== undefined) parts.push('vivarium.agent');
-  else if (options.cmdline === undefined && size !== undefined)
+  else if (options.isNamed === true) parts.push('vivarium.agent=beside');
+  if (options.command === undefined && options.cmdline === undefined && size !== undefined)
     parts.push(`vivarium.size=${size.columns}x${size.rows}`);
   if (options.append !== undefined) parts.push(options.append);
   return parts

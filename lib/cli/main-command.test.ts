@@ -35,6 +35,7 @@ async function main(argv: string[], options: { world?: FakeWorld; doctor?: Docto
     run: () => Promise.resolve(world),
     doctor: () => Promise.resolve(options.doctor ?? doctorWorld()),
     snapshots: () => Promise.resolve({ clock: new ManualClock(), store: snapshots }),
+    control: () => Promise.reject(new Error('not asked for')),
   });
   return { status, out: io.collected.text, err: io.stderr.text, world };
 }
@@ -56,7 +57,7 @@ describe('the command line', () => {
   });
 
   it.each([
-    ['no command', [], 'a command is wanted: run, doctor, restore or snapshots; vivarium --help tells more'],
+    ['no command', [], 'a command is wanted, such as run, ps or doctor; vivarium --help tells which there are'],
     ['an unknown command', ['rnu'], "unknown command 'rnu'; did you mean 'run'?; vivarium --help tells more"],
     ['an unknown option', ['run', '--frobnicate'], "unknown option '--frobnicate'; vivarium run --help tells more"],
     [

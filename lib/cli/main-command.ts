@@ -5,6 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { hostClock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
+import { freshName } from '../base/machine-name.js';
+import type { ControlWorld } from './control-world.js';
 import type { DoctorWorld } from './doctor.js';
 import { ExitStatus } from './exit-status.js';
 import type { SnapshotsWorld } from './snapshots-command.js';
@@ -19,6 +21,7 @@ export interface Worlds {
   run(io: CommandIo): Promise<RunWorld>;
   doctor(io: CommandIo): Promise<DoctorWorld>;
   snapshots(io: CommandIo): Promise<SnapshotsWorld>;
+  control(io: CommandIo): Promise<ControlWorld>;
 }
 
 /** Runs the command line (without the program's name); resolves to the exit status. */
@@ -28,7 +31,7 @@ export async function runMain(argv: readonly string[], io: CommandIo, worlds: Wo
       run: async (raw, command) => {
         const options = parseRunOptions(raw, command);
         const [{ runCommand }, world] = await Promise.all([import('./run-command.js'), worlds.run(io)]);
-        return runCommand(options, io, world);
+        return runCommand(options, io, world, holderArguments(argv, options.name));
       },
       doctor: async (options) => {
         const [{ doctorCommand }, world] = await Promise.all([import('./doctor.js'), worlds.doctor(io)]);
@@ -46,6 +49,10 @@ export async function runMain(argv: readonly string[], io: CommandIo, worlds: Wo
         ]);
         return snapshotsCommand(request, io, world);
       },
+      control: async (request) => {
+        const [{ controlCommand }, world] = await Promise.all([import('./control-dispatch.js'), worlds.control(io)]);
+        return controlCommand(request, io, world);
+      },
     });
   } catch (error) {
     const json = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : undefined).includes('--json');
@@ -56,6 +63,11 @@ export async function runMain(argv: readonly string[], io: CommandIo, worlds: Wo
   } finally {
     await Promise.all([flushed(io.stdout), flushed(io.stderr)]);
   }
+}
+
+/** The same command line for a process of its own, which has a name whatever was said. */
+function holderArguments([command = '', ...more]: readonly string[], name: string | undefined): string[] {
+  return [command, '--holder', '--name', name ?? freshName(), ...more];
 }
 
 /** The version of the package that this file belongs to, seen from lib/cli or dist/cli alike. */

@@ -2,14 +2,15 @@
  * The grammar of the command line: commands, options, help, and what is said of a mistake in them. It parses only;
  * what the commands do is given to it as functions.
  */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import type { CommandIo } from '../base/command-io.js';
 import { nearest } from '../base/options.js';
+import { addControlCommands, type ControlActions } from './program-control.js';
 import { addSnapshotCommands, type SnapshotActions } from './program-snapshots.js';
 import { DEFAULT_STALL_SECONDS, type RawRunOptions } from './run-options.js';
 import { UsageError } from './usage-error.js';
 
-export interface Actions extends SnapshotActions {
+export interface Actions extends SnapshotActions, ControlActions {
   run(options: RawRunOptions, command: readonly string[] | undefined): Promise<number>;
   doctor(options: { json: boolean }): Promise<number>;
 }
@@ -86,6 +87,14 @@ export async function runProgram(
       'catch-up',
     )
     .option('--kvm <host>', 'auto, native or embedded', 'auto')
+    .option(
+      '--name <name>',
+      'what you reach the machine by, from other terminals: vivarium ps, console, exec, stop, ...',
+    )
+    .option('-d, --detach', 'in a process of its own, without this terminal; prints the name, and waits until it runs')
+    // Of this command's own processes.
+    .addOption(new Option('--holder').hideHelp())
+    .addOption(new Option('--control <json>').hideHelp())
     .option('--timeout <seconds>', 'ends the run after this time, everything included, with status 124')
     .option(
       '--stall-timeout <seconds>',
@@ -99,6 +108,12 @@ export async function runProgram(
     .addHelpText(
       'after',
       `
+Examples:
+  vivarium run -- uname -a
+  vivarium run --memory 1G --disk root.img
+  vivarium run -d --name box --nic passt:8080:80
+  vivarium exec box -- cat /proc/cpuinfo
+
 Exit status: the COMMAND's own, 127 when it is not found in the guest; without one 0 when the guest powered off,
 rebooted or halted. 124: the time of --timeout is over. 125: vivarium failed, or an option is wrong. 126: the guest
 crashed, or never showed a sign of life. 128+n: ended by signal n.`,
@@ -119,13 +134,19 @@ crashed, or never showed a sign of life. 128+n: ended by signal n.`,
       status = await actions.doctor({ json: options.json ?? false });
     });
 
-  addSnapshotCommands(program, actions, async (name, work) => {
-    if (command !== undefined) throw new UsageError(`${name}: there is nothing to put after --`);
-    status = await work();
-  });
+  const act = async (
+    name: string,
+    work: (command: readonly string[]) => Promise<number>,
+    takesCommand = false,
+  ): Promise<void> => {
+    if (command !== undefined && !takesCommand) throw new UsageError(`${name}: there is nothing to put after --`);
+    status = await work(command ?? []);
+  };
+  addSnapshotCommands(program, actions, act);
+  addControlCommands(program, actions, act);
 
   if (ours.length === 0) {
-    throw new UsageError('a command is wanted: run, doctor, restore or snapshots; vivarium --help tells more');
+    throw new UsageError('a command is wanted, such as run, ps or doctor; vivarium --help tells which there are');
   }
   try {
     await program.parseAsync([...ours], { from: 'user' });
@@ -169,7 +190,9 @@ function explain(error: CommanderError, argv: readonly string[], program: Comman
   if (error.code === 'commander.excessArguments') {
     if (first === 'restore' || first === 'snapshots') return `${first}: too many arguments; ${more}`;
     const stray = strayArgument(argv.slice(1), command);
-    const hint = first === 'run' ? `; a COMMAND stands after --, as in: vivarium run -- ${stray ?? 'COMMAND'}` : '';
+    const before = first === 'exec' ? 'exec NAME' : first;
+    const takesCommand = first === 'run' || first === 'exec';
+    const hint = takesCommand ? `; a COMMAND stands after --, as in: vivarium ${before} -- ${stray ?? 'COMMAND'}` : '';
     return `${first}: ${stray === undefined ? 'too many arguments' : `what is '${stray}'?`}${hint}`;
   }
   return `${message}; ${more}`;

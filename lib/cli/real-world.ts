@@ -12,7 +12,9 @@ import { VmmError } from '../base/errors.js';
 import type * as Host from '../host/index.js';
 import type { Worlds } from './main-command.js';
 import type { KernelImage } from '../images/kernel.js';
+import { namedMachines } from './named-machines.js';
 import { networkOf } from './networks.js';
+import type { ControlWorld } from './control-world.js';
 import type { DoctorWorld, KvmFacts } from './doctor.js';
 import type { SnapshotsWorld } from './snapshots-command.js';
 import type { HostChoice, KernelChoice, RunWorld } from './world.js';
@@ -22,6 +24,7 @@ export const outerWorlds: Worlds = {
   run: (io) => Promise.resolve(runWorld(io, false)),
   doctor: (io) => Promise.resolve(doctorWorld(io)),
   snapshots: snapshotsWorld,
+  control: controlWorld,
 };
 
 /** The world of a command inside the embedded host. */
@@ -29,11 +32,24 @@ export const innerWorlds: Worlds = {
   run: (io) => Promise.resolve(runWorld(io, true)),
   doctor: (io) => Promise.resolve(doctorWorld(io)),
   snapshots: snapshotsWorld,
+  control: controlWorld,
 };
 
 async function snapshotsWorld(): Promise<SnapshotsWorld> {
   const { snapshots } = await import('../snapshot/index.js');
   return { clock: hostClock, store: snapshots };
+}
+
+async function controlWorld(): Promise<ControlWorld> {
+  const control = await import('../control/index.js');
+  return {
+    clock: hostClock,
+    connect: (name, signal) => control.connect(name, { signal }),
+    list: () => control.listMachines(),
+    listEnded: () => control.listEndedMachines(),
+    ended: (name) => control.endedRecordOf(name),
+    endedOutput: (name) => control.endedOutputOf(name),
+  };
 }
 
 function runWorld(io: CommandIo, inside: boolean): RunWorld {
@@ -60,7 +76,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
     },
     async createMachine(options, signal) {
-      const { cpus, memoryBytes, disks, nics, pit, kernel, initrd, cmdline, logger } = options;
+      const { name, cpus, memoryBytes, disks, nics, pit, kernel, initrd, cmdline, logger } = options;
       const machines = await import('../machine/index.js');
       const { Machine, fileDisk, qcow2Disk } = machines;
       const boot = {
@@ -84,12 +100,17 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         ...(nic.limits && { limits: nic.limits }),
       }));
       const devices = { disks: lent, nics: lentNics };
-      return Machine.create({ cpus, memory: memoryBytes, ...devices, pit: { policy: pit }, boot, logger }, { signal });
+      const named = name === undefined ? {} : { name };
+      return Machine.create(
+        { ...named, cpus, memory: memoryBytes, ...devices, pit: { policy: pit }, boot, logger },
+        { signal },
+      );
     },
     async restoreMachine(dir, options, signal) {
       const { Machine } = await import('../machine/index.js');
       return Machine.restore(dir, { ...options, signal });
     },
+    ...namedMachines,
     async lockDisks(disks) {
       const { lockImages } = await import('../machine/index.js');
       return lockImages(disks);

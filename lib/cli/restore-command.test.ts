@@ -11,6 +11,7 @@ function restore(world: FakeWorld, argv: string[], more: FakeIoOptions = {}) {
     run: () => Promise.resolve(world),
     doctor: () => Promise.reject(new Error('not asked for')),
     snapshots: () => Promise.reject(new Error('not asked for')),
+    control: () => Promise.reject(new Error('not asked for')),
   });
   return { io, status };
 }

@@ -11,15 +11,18 @@ import { checkDisk } from './disk-option.js';
 import type { EndStatus } from '../machine/status.js';
 import { checkImageFile } from './check-files.js';
 import { openCommand } from './command-session.js';
+import { startHolder } from './detach-command.js';
 import { openConsole, type ConsoleEvent, type ConsoleSession } from './console-session.js';
 import { ExitStatus, statusOfChild, statusOfMachine, statusOfSignal } from './exit-status.js';
 import { FORWARDED, forward, type ForwardContext } from './forward-run.js';
+import { Holder } from './holder.js';
 import { Interruption } from './interruption.js';
 import { kernelCommandLine } from './kernel-cmdline.js';
 import type { Images, Outcome } from './outcome.js';
 import { describeCpu, ProgressWatch, stalledCpus, type StalledCpu } from './progress-watch.js';
 import { flushed } from './pump-output.js';
 import { Reporter } from './reporter.js';
+import { RunControl, type ControlLink, type NameClaim } from './run-control.js';
 import type { RunOptions } from './run-options.js';
 import { UsageError } from './usage-error.js';
 import type { KernelChoice, RunMachine, RunWorld } from './world.js';
@@ -31,25 +34,44 @@ const POWER_OFF_MS = 60_000;
 /** How long the CPUs of a stalled guest may take to be stopped. */
 const STALLED_PAUSE_NS = 5_000_000_000n;
 
-export async function runCommand(options: RunOptions, io: CommandIo, world: RunWorld): Promise<number> {
+/** `argv` is the command line as it was given, for a process of its own. */
+export async function runCommand(
+  options: RunOptions,
+  outerIo: CommandIo,
+  world: RunWorld,
+  argv: readonly string[] = [],
+): Promise<number> {
+  const holder = options.isHolder ? new Holder(outerIo, { hasCommand: options.command !== undefined }) : undefined;
+  const io = holder?.io ?? outerIo;
   const report = new Reporter(io, world.clock, options);
   const { interruption, choose } = begin(options, io, world, report);
+  const { signal } = interruption;
+  const context = { io, world, report, interruption };
+  let claim: NameClaim | undefined;
   let outcome: Outcome;
   try {
     outcome = await choose(async (host) => {
-      if (host === 'native') return runHere(options, io, world, report, interruption);
-      return forward(options, await findImages(options, io, world, report, interruption.signal), {
-        io,
-        world,
-        report,
-        interruption,
-      });
+      if (options.detach && !options.isHolder) {
+        await findImages(options, io, world, report, signal);
+        return startHolder(argv, context);
+      }
+      if (options.name !== undefined) claim = await world.claimName(options.name, host);
+      if (claim !== undefined) holder?.logTo(claim.logPath);
+      const started = async (): Promise<void> => {
+        if (claim === undefined || holder === undefined) return;
+        await world.untilReached(claim.record.name, signal);
+        holder.ready(claim.record);
+      };
+      if (host === 'native') return runHere(options, context, claim ?? innerLink(options, io, world), started);
+      return forward(options, await findImages(options, io, world, report, signal), { ...context, claim, started });
     });
   } catch (error) {
     outcome = outcomeOfFailure(error, interruption, options, report);
   } finally {
     interruption.dispose();
   }
+  const reason = outcome.reason === FORWARDED ? 'ended' : outcome.reason;
+  await claim?.release({ status: outcome.status, reason, ...(holder && { output: holder.output.kept() }) });
   // The process inside has told its own end; a time that is over is told outside.
   const silent = outcome.reason === FORWARDED || (world.inside && interruption.timeIsOver);
   if (!silent) report.event('exit', { status: outcome.status, reason: outcome.reason, ...outcome.fields });
@@ -130,34 +152,56 @@ async function findImages(
   return { kernel: path, initrd };
 }
 
+/** Inside the embedded host: the channel over which the process outside carries connections. */
+function innerLink({ control }: RunOptions, io: CommandIo, world: RunWorld): ControlLink | undefined {
+  if (control === undefined) return undefined;
+  const { record, channel } = control;
+  return { record, listen: (accept) => world.takeCarried(io.channels![channel]!, accept) };
+}
+
 async function runHere(
   options: RunOptions,
-  io: CommandIo,
-  world: RunWorld,
-  report: Reporter,
-  interruption: Interruption,
+  { io, world, report, interruption }: ForwardContext,
+  link: ControlLink | undefined,
+  onReached: () => Promise<void>,
 ): Promise<Outcome> {
   const { signal } = interruption;
   const images = await findImages(options, io, world, report, signal);
-  const cmdline = kernelCommandLine(options, options.command === undefined ? io.terminalSize() : undefined);
+  const isNamed = options.control?.hasAgent ?? (link !== undefined && options.initrd === undefined);
+  const size = options.command === undefined ? io.terminalSize() : undefined;
+  const cmdline = kernelCommandLine({ ...options, isNamed }, size);
   const { cpus, memoryBytes, nics, pit } = options;
   const disks = options.disks.map((disk) => ({ ...disk, path: checkDisk(disk, io.cwd, !world.inside) }));
   const machine = await world.createMachine(
-    { cpus, memoryBytes, disks, nics, pit, ...images, cmdline, logger: report.logger() },
+    { name: link?.record.name, cpus, memoryBytes, disks, nics, pit, ...images, cmdline, logger: report.logger() },
     signal,
   );
   const watch = new ProgressWatch(world.clock, options.stallTimeoutMs, () => {
     void endStalled(machine, interruption, world.clock);
   });
+  const hasCommand = options.command !== undefined;
+  const control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand }));
+  const started = async (): Promise<void> => {
+    watch.start();
+    await control?.started();
+    await onReached();
+  };
+  let outcome: Outcome | undefined;
   try {
     if (signal.aborted) throw new AbortError(signal);
     report.event('boot', { host: world.inside ? 'embedded' : 'native', cmdline });
-    return options.command === undefined
-      ? await onConsole(machine, io, report, interruption, watch)
-      : await withCommand(machine, options.command, { io, world, report, interruption, watch });
+    outcome =
+      options.command === undefined
+        ? await onConsole(machine, io, report, interruption, watch, started)
+        : await withCommand(machine, options.command, { io, world, report, interruption, watch, control, started });
+    return outcome;
+  } catch (error) {
+    outcome = outcomeOfFailure(error, interruption, options, report);
+    return outcome;
   } finally {
     watch.stop();
     await machine.close();
+    await control?.close(outcome ?? { status: ExitStatus.FAILURE, reason: 'failure' });
   }
 }
 
@@ -168,6 +212,7 @@ export async function onConsole(
   report: Reporter,
   interruption: Interruption,
   watch: ProgressWatch,
+  started: () => Promise<void> = () => Promise.resolve(watch.start()),
 ): Promise<Outcome> {
   let console: ConsoleSession | undefined;
   try {
@@ -183,7 +228,7 @@ export async function onConsole(
     console = openConsole(machine, io, onEvent, () => watch.alive());
     askBySignal(interruption, report, () => powerButton(machine, interruption));
     await machine.start();
-    watch.start();
+    await started();
     const end = await untilEnd(machine, interruption);
     // A reader that takes its time gets the rest; an interrupted run waits for nobody.
     if (!interruption.signal.aborted) await Promise.race([console.outputDone, aborted(interruption.signal)]);
@@ -201,12 +246,17 @@ export async function onConsole(
 async function withCommand(
   machine: RunMachine,
   command: readonly string[],
-  context: ForwardContext & { readonly watch: ProgressWatch },
+  context: ForwardContext & {
+    readonly watch: ProgressWatch;
+    readonly control: RunControl | undefined;
+    readonly started: () => Promise<void>;
+  },
 ): Promise<Outcome> {
-  const { io, world, report, interruption, watch } = context;
+  const { world, report, interruption, watch, control, started } = context;
   const { signal } = interruption;
   const wallMs = (): number => world.clock.wallMs();
-  const session = openCommand({ machine, command, io, report, wallMs, signal, watch });
+  const io = control?.io ?? context.io;
+  const session = openCommand({ machine, command, io, report, wallMs, signal, watch, agent: control?.agent });
   session.end.catch(() => undefined);
   askBySignal(interruption, report, () => {
     session.askToEnd();
@@ -214,7 +264,7 @@ async function withCommand(
   });
   try {
     await machine.start();
-    watch.start();
+    await started();
     const end = await session.end;
     if (end.by === 'guest') {
       return outcomeOfGuest(end.end, machine, report, interruption, { consoleWasShown: false });
@@ -296,7 +346,9 @@ function outcomeOfGuest(
 ): Outcome {
   const detail = end.detail === undefined ? {} : { detail: end.detail };
   const status = statusOfMachine(end);
-  if (status !== ExitStatus.OK) {
+  if (end.reason === 'killed') {
+    report.event('guest-killed', {}, { notice: 'the guest was killed' });
+  } else if (status !== ExitStatus.OK) {
     const what = { crash: 'the guest crashed', panic: "the guest's kernel panicked", failed: 'the machine failed' };
     const title = what[end.reason as keyof typeof what] ?? `the machine ended: ${end.reason}`;
     if (!consoleWasShown) quoteConsole(machine, report);

@@ -2,7 +2,9 @@
  * The options of `run`, from the texts of the command line to checked values. Only what can be known without looking
  * at this machine is checked here; every error names the option.
  */
+import { isMachineName, MACHINE_NAME_RULE } from '../base/machine-name.js';
 import { parseSize } from '../base/units.js';
+import type { MachineRecord } from '../control/index.js';
 import { parseDisks, type DiskChoice } from './disk-option.js';
 import { parseNics, type NicChoice } from './nic-option.js';
 import type { PolicyName } from '../time/index.js';
@@ -27,8 +29,23 @@ export interface RunOptions {
   readonly stallTimeoutMs: number;
   readonly quiet: boolean;
   readonly json: boolean;
+  /** What others of the user reach it by; undefined for nobody's. */
+  readonly name: string | undefined;
+  /** In a process of its own, without a terminal. */
+  readonly detach: boolean;
+  /** This is that process. */
+  readonly isHolder: boolean;
+  /** Inside the embedded host: who the machine is outside, and the channel over which it is reached. */
+  readonly control: InnerControl | undefined;
   /** What runs in the guest; undefined for the console. */
   readonly command: readonly string[] | undefined;
+}
+
+export interface InnerControl {
+  readonly channel: number;
+  /** The initramfs is the default one, so it can be asked to start the agent. */
+  readonly hasAgent: boolean;
+  readonly record: MachineRecord;
 }
 
 /** As the option parser gives them. */
@@ -48,6 +65,10 @@ export interface RawRunOptions {
   readonly stallTimeout?: string;
   readonly quiet?: boolean;
   readonly json?: boolean;
+  readonly name?: string;
+  readonly detach?: boolean;
+  readonly holder?: boolean;
+  readonly control?: string;
 }
 
 const POLICIES: readonly PolicyName[] = ['catch-up', 'reinject', 'discard'];
@@ -78,8 +99,17 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
     stallTimeoutMs: seconds('--stall-timeout', raw.stallTimeout ?? DEFAULT_STALL_SECONDS, 'or 0 for never'),
     quiet: raw.quiet ?? false,
     json: raw.json ?? false,
+    name: machineName(raw.name),
+    detach: raw.detach ?? false,
+    isHolder: raw.holder ?? false,
+    control: raw.control === undefined ? undefined : (JSON.parse(raw.control) as InnerControl),
     command,
   };
+}
+
+function machineName(name: string | undefined): string | undefined {
+  if (name === undefined || isMachineName(name)) return name;
+  throw new UsageError(`--name: '${String(name)}' is no name; ${MACHINE_NAME_RULE}`);
 }
 
 function path(option: string, value: string | undefined): string | undefined {

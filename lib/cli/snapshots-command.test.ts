@@ -64,6 +64,7 @@ async function main(argv: string[], options: { store?: FakeStore } & FakeIoOptio
     run: () => Promise.resolve(new FakeWorld()),
     doctor: () => Promise.reject(new Error('not asked for')),
     snapshots: () => Promise.resolve(world),
+    control: () => Promise.reject(new Error('not asked for')),
   });
   return { io, store, running };
 }

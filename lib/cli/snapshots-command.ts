@@ -12,6 +12,7 @@ import { ExitStatus, statusOfSignal } from './exit-status.js';
 import { Interruption } from './interruption.js';
 import { ProgressBar } from './progress-bar.js';
 import { plainText } from './reporter.js';
+import { table } from './table.js';
 
 export interface SnapshotsRequest {
   readonly what: 'list' | 'tree' | 'verify' | 'delete';
@@ -137,17 +138,4 @@ function cells({ name, createdMs, fileBytes, memoryBytes }: SnapshotInfo): strin
     .replace(/\.\d+Z$/, '')
     .replace('T', ' ');
   return [shown(name), date, formatSize(fileBytes), formatSize(memoryBytes)];
-}
-
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows
-    .map(
-      (row) =>
-        `${row
-          .map((cell, at) => cell.padEnd(widths[at]!))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('');
 }

@@ -2,12 +2,17 @@
  * What `run` and `doctor` need of the rest of vivarium, as interfaces: commands see these, tests give fakes, and
  * real-world.ts joins them to the other rooms, loading each only when it is used.
  */
+import type { Duplex } from 'node:stream';
+import type { AgentClient } from '../agent/client.js';
+import type { MachineRecord, OutputHub } from '../control/index.js';
 import type { PolicyName } from '../time/index.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { Clock } from '../base/clock.js';
 import type { Channel, CommandIo } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
 import type { SessionEnd } from '../host/index.js';
+import type { HolderProcess } from './detach-command.js';
+import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
 import type { NicChoice } from './nic-option.js';
 import type { EndStatus } from '../machine/status.js';
@@ -36,6 +41,8 @@ export interface RunMachine {
 }
 
 export interface RunMachineOptions {
+  /** Undefined: the default. */
+  readonly name: string | undefined;
   readonly cpus: number;
   readonly memoryBytes: number;
   /** Paths absolute. */
@@ -71,6 +78,21 @@ export interface LentNics {
 }
 
 export interface RunWorld {
+  /** Takes a name for this process. @throws VmmError ERR_NAME_TAKEN, ERR_SETUP */
+  claimName(name: string, host: 'native' | 'embedded'): Promise<NameClaim>;
+  /** The control of a machine, to be opened before its guest runs. */
+  openControl(
+    machine: RunMachine,
+    options: { readonly record: MachineRecord; readonly agent: AgentClient; readonly logs?: OutputHub },
+  ): Promise<OpenControl>;
+  /** The outer end of a channel that carries control connections. */
+  carryConnections(channel: Channel): Promise<(stream: Duplex) => void>;
+  /** The inner one. */
+  takeCarried(channel: Channel, accept: (stream: Duplex) => void): Promise<void>;
+  /** Resolves when the machine of that name answers. */
+  untilReached(name: string, signal: AbortSignal): Promise<void>;
+  /** Starts this command in a process of its own. */
+  startHolder(argv: readonly string[]): HolderProcess;
   readonly clock: Clock;
   /** True in a process inside the embedded host: there is nothing to choose, and the outer process has checked. */
   readonly inside: boolean;

@@ -18,8 +18,11 @@ import { toInnerPath } from './paths.js';
 
 const ENTRY = 'host-bundle';
 const LAYOUT = 1;
-/** Packages that are only needed to build the addon. */
-const BUILD_ONLY = new Set(['cmake-js', 'node-addon-api']);
+/**
+ * Packages that are only needed to build the addon, or by serveMachine(), whose sockets nobody outside would reach; the command, which
+ * serves over a channel, has them packed in. They are 10 MB, which take seconds to unpack inside.
+ */
+const LEFT_OUT = new Set(['cmake-js', 'node-addon-api', 'fastify', '@sinclair/typebox']);
 
 interface PackedFile {
   /** Its path in the archive. */
@@ -96,7 +99,7 @@ export function runtimePackages(root: string): Map<string, string> {
       dependencies?: Record<string, string>;
     };
     for (const name of Object.keys(manifest.dependencies ?? {}).sort()) {
-      if (BUILD_ONLY.has(name) || found.has(name)) continue;
+      if (LEFT_OUT.has(name) || found.has(name)) continue;
       const folder = findPackage(name, from);
       found.set(name, folder);
       visit(folder);

@@ -46,6 +46,8 @@ export const NETWORK_PROGRAMS: DebianProgramsWanted = {
 };
 export const CURL: DebianProgramsWanted = { packages: ['curl'], programs: ['usr/bin/curl'] };
 export const IPERF3: DebianProgramsWanted = { packages: ['iperf3'], programs: ['usr/bin/iperf3'] };
+/** A small C compiler, as load. */
+export const COMPILER: DebianProgramsWanted = { packages: ['tcc'], programs: ['usr/bin/tcc'] };
 /** Load and verification of disks. The libraries of storage clusters are 80 MB. */
 export const FIO: DebianProgramsWanted = {
   packages: ['fio'],

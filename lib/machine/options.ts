@@ -3,6 +3,7 @@
  * descriptor is opened. A mistake here is a TypeError or a RangeError that names the option.
  */
 import { totalmem } from 'node:os';
+import { isMachineName, MACHINE_NAME_RULE } from '../base/machine-name.js';
 import { checkInteger, checkOptionNames } from '../base/options.js';
 import { silentLogger, type Logger } from '../base/logger.js';
 import { formatSize, MiB, PAGE_SIZE, parseSize } from '../base/units.js';
@@ -95,9 +96,7 @@ export function checkMachineOptions(options: MachineOptions): MachineConfig {
     throw new TypeError('Machine.create: an options object is wanted');
   checkOptionNames('Machine.create', options, NAMES);
   const name = options.name ?? 'vm';
-  if (typeof name !== 'string' || !/^[A-Za-z0-9][\w.-]{0,62}$/.test(name)) {
-    throw new TypeError(`name: ${JSON.stringify(name)} is no name; letters, digits, '.', '_' and '-', at most 63`);
-  }
+  if (!isMachineName(name)) throw new TypeError(`name: ${JSON.stringify(name)} is no name; ${MACHINE_NAME_RULE}`);
   const boot = checkBoot(options.boot);
   return {
     name,

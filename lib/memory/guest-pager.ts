@@ -150,7 +150,9 @@ export class GuestPager implements PageGuard {
     if (this.#closed) return { intercept: 'off', isClosed: true };
     const { intercept, load } = this.#native.status();
     const missing = load && { missingGroups: load.missing, faults: load.faults, faultMaxNs: load.faultMaxNs };
-    return { intercept: intercept.phase, ...missing, failure: this.failure?.message ?? null };
+    const { phase, saved, stalls, bufferHighWater } = intercept;
+    const saving = phase === 'active' && { savedGroups: saved, stalls, bufferHighWater };
+    return { intercept: phase, ...saving, ...missing, failure: this.failure?.message ?? null };
   }
 
   /** The vCPUs must have been stopped. Groups that are still missing can't be had any more. Idempotent. */

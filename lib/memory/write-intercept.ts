@@ -76,8 +76,7 @@ export class WriteIntercept {
       throw new RangeError(`bufferGroups: ${bufferGroups} is not a whole number from 0 to ${MAX_BUFFER_GROUPS}`);
     }
     requireIntercept(this.#pager.memory.backing);
-    this.#throwIfBroken();
-    this.#pager.native.prepare(bufferGroups);
+    this.#ask(() => this.#pager.native.prepare(bufferGroups));
   }
 
   /**
@@ -88,8 +87,7 @@ export class WriteIntercept {
    */
   async arm(runs: Uint32Array = this.#all()): Promise<void> {
     for (const piece of pieces(runs, ARM_GROUPS)) {
-      this.#throwIfBroken();
-      this.#pager.native.arm(piece);
+      this.#ask(() => this.#pager.native.arm(piece));
       await setImmediate();
       if (this.stats.phase !== 'armed') throw new VmmError('ERR_ABORTED', 'the write intercept was released');
     }
@@ -97,8 +95,7 @@ export class WriteIntercept {
 
   /** The instant. From here on every group of the runs goes to the sink once, with the bytes that it has now. */
   begin(sink: NativeGroupSink, runs: Uint32Array = this.#all()): void {
-    this.#throwIfBroken();
-    this.#pager.native.begin(runs, sink);
+    this.#ask(() => this.#pager.native.begin(runs, sink));
   }
 
   /** The background walk starts; the vCPUs should run again by now. */
@@ -144,7 +141,13 @@ export class WriteIntercept {
     return allGroups(this.#pager.memory.sizeBytes);
   }
 
-  #throwIfBroken(): void {
+  /** What the addon says to a memory that is not whole says less than why it is not. */
+  #ask(call: () => void): void {
     if (this.#pager.failure !== undefined) throw this.#pager.failure;
+    try {
+      call();
+    } catch (error) {
+      throw this.#pager.failure ?? error;
+    }
   }
 }

@@ -8,8 +8,9 @@ import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { AbortError } from '../base/errors.js';
 import type { SavedPart } from '../base/saved-state.js';
+import { naming } from '../base/system-call.js';
 import { diskReferenceState } from '../vsp/block/disk-reference.js';
-import { naming, OpenFolder, readExactly } from './files.js';
+import { OpenFolder, readExactly } from './files.js';
 import { damaged } from './format.js';
 
 const PIECE_BYTES = 1 << 20;

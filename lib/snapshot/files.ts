@@ -4,29 +4,11 @@
  */
 import { constants } from 'node:fs';
 import { mkdir, open, rm, type FileHandle } from 'node:fs/promises';
-import { constants as os } from 'node:os';
 import path from 'node:path';
-import { SystemError } from '../base/errors.js';
+import { naming, systemError, writeAt } from '../base/system-call.js';
 import { damaged, FileName } from './format.js';
 
 const READ_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-
-/** Node's error of a system call as ours, naming the file. Others are as they were. */
-export function systemError(error: unknown, file: string): unknown {
-  const { code, syscall } = error as NodeJS.ErrnoException;
-  if (!(error instanceof Error) || typeof code !== 'string' || typeof syscall !== 'string') return error;
-  const number = (os.errno as Record<string, number>)[code];
-  return number === undefined ? error : new SystemError(syscall, code, number, file);
-}
-
-/** @throws SystemError naming `file` for what a system call refused in `work`. */
-export async function naming<T>(file: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw systemError(error, file);
-  }
-}
 
 /**
  * Waits for all of them, since none may be under way when what they use is closed. @throws the error of the first in the list that failed
@@ -132,14 +114,6 @@ export async function readExactly(
     done += bytesRead;
   }
   return bytes;
-}
-
-/** All of these bytes, however many calls it takes. @throws what the write fails with */
-export async function writeAt(handle: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
-  let done = 0;
-  while (done < bytes.length) {
-    done += (await handle.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
-  }
 }
 
 /** A new file with these bytes, synced. @throws SystemError naming it. */

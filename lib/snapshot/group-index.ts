@@ -5,6 +5,7 @@
  *
  *   0 magic 'VIVGROUP'   8 u32 version   12 u32 bytes of a group   16 u64 groups   24 u64 bytes of the file `memory`
  */
+import { VmmError } from '../base/errors.js';
 import { crc32c } from '../memory/index.js';
 import { GroupCodec, GroupRow } from '../kvm/native-snapshot.js';
 import { damaged, FORMAT_VERSION, GROUP_BYTES, groupCount } from './format.js';
@@ -244,9 +245,14 @@ export interface IndexExpectation {
   readonly hasParent: boolean;
 }
 
-/** @throws VmmError ERR_SNAPSHOT naming `file` and the group. */
+/** @throws VmmError ERR_SNAPSHOT naming `file` and the group, ERR_SNAPSHOT_VERSION for an index of another version. */
 export function decodeIndex(bytes: Uint8Array, expected: IndexExpectation, file: string): GroupTable {
   if (bytes.length !== indexBytes(expected.memoryBytes)) throw damaged(file, 'its length is wrong');
+  const version = new DataView(bytes.buffer, bytes.byteOffset).getUint32(8, true);
+  if (MAGIC.equals(bytes.subarray(0, MAGIC.length)) && version !== FORMAT_VERSION) {
+    const known = `this vivarium reads ${FORMAT_VERSION}`;
+    throw new VmmError('ERR_SNAPSHOT_VERSION', `${file}: version ${version} of an index; ${known}`);
+  }
   const header = encodeIndex(new GroupTable(0), expected.memoryFileBytes);
   new DataView(header.buffer).setBigUint64(16, BigInt(groupCount(expected.memoryBytes)), true);
   if (Buffer.compare(bytes.subarray(0, HEADER_BYTES), header) !== 0) throw damaged(file, 'its header is wrong');

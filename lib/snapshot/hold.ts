@@ -5,8 +5,8 @@
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { VmmError } from '../base/errors.js';
+import { naming } from '../base/system-call.js';
 import { lockFile } from '../memory/index.js';
-import { naming } from './files.js';
 import { FileName } from './format.js';
 
 /**

@@ -7,12 +7,13 @@ import { copyFile, open, type FileHandle } from 'node:fs/promises';
 import { constants } from 'node:fs';
 import path from 'node:path';
 import { AbortError } from '../base/errors.js';
+import { naming, writeAt } from '../base/system-call.js';
 import { crc32c, lockFile, renameExchange } from '../memory/index.js';
 import { GroupCodec } from '../kvm/native-snapshot.js';
 import { closeChain, locate, openChain, readPart, type Link } from './chain.js';
 import { copyDiskFile, diskFilesOf } from './disk-files.js';
 import { Draft } from './draft.js';
-import { naming, OpenFolder, readExactly, removeFolder, syncFolder, writeAt, writeNew } from './files.js';
+import { OpenFolder, readExactly, removeFolder, syncFolder, writeNew } from './files.js';
 import { damaged, FileName } from './format.js';
 import { encodeIndex, GroupTable, type Row } from './group-index.js';
 import { holdAlone } from './hold.js';
@@ -21,7 +22,7 @@ import { decodeState } from './state-file.js';
 
 /**
  * @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_PARENT; ERR_SNAPSHOT_REFUSED while a child of the child is being saved; SystemError;
- *   AbortError: then the child is as it was.
+ *   AbortError. The child is as it was then.
  */
 export async function mergeParent(childDir: string, signal?: AbortSignal): Promise<void> {
   const folder = await OpenFolder.open(childDir);
@@ -67,7 +68,13 @@ export async function mergeParent(childDir: string, signal?: AbortSignal): Promi
     await syncFolder(draft.folder);
     if (signal?.aborted === true) throw new AbortError(signal);
     renameExchange(draft.folder, childDir);
-    await syncFolder(path.dirname(childDir));
+    try {
+      await syncFolder(path.dirname(childDir));
+    } catch (error) {
+      // What is deleted below must not be what a crash could bring back.
+      renameExchange(draft.folder, childDir);
+      throw error;
+    }
   } finally {
     await alone?.close();
     await memory?.close();

@@ -5,10 +5,12 @@
 import { lstat, readdir, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { VmmError } from '../base/errors.js';
+import { naming } from '../base/system-call.js';
+import { renameNoReplace } from '../memory/index.js';
 import { readManifest } from './chain.js';
 import { DISK_FILE } from './disk-files.js';
 import { Draft, sweep } from './draft.js';
-import { naming, OpenFolder, removeFolder, syncFolder } from './files.js';
+import { OpenFolder, removeFolder, syncFolder } from './files.js';
 import { FileName } from './format.js';
 import { holdAlone } from './hold.js';
 import type { Manifest } from './manifest.js';
@@ -151,7 +153,13 @@ async function deleteHeld(dir: string, id: string, options: DeleteOptions): Prom
   await sweep(dir);
   const away = Draft.pathFor(dir);
   await naming(dir, () => rename(dir, away));
-  await syncFolder(path.dirname(dir));
+  try {
+    await syncFolder(path.dirname(dir));
+  } catch (error) {
+    // A crash could bring it back by halves.
+    renameNoReplace(away, dir);
+    throw error;
+  }
   await removeFolder(away);
   return { merged: names };
 }

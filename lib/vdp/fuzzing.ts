@@ -124,6 +124,10 @@ export class WatchedQueue implements Virtqueue {
     this.#queue.push(head, writtenBytes);
   }
 
+  expose(): void {
+    this.#queue.expose();
+  }
+
   publish(): boolean {
     return this.#queue.publish();
   }

@@ -1,9 +1,11 @@
 /**
  * Frames out of a guest (virtio 1.2, 5.1.6.2), for net.ts: each is copied once, with its header, and what the header says
  * is held against that copy. What does not fit is dropped and counted, as a network would; buffers of another shape
- * break the rules. Chains are given back when they are copied, in batches.
+ * break the rules. Chains are given back when they are copied, in batches; the driver is interrupted for them at the end of
+ * the turn, behind what the network answered at once: a vCPU that is woken in between runs twice, and wants the CPU first.
  */
 import { VirtioNetFeature as F, VirtioNetGso, VirtioNetHdr, VirtioNetHdrFlag } from '../abi/virtio.js';
+import { atEndOfTurn } from '../base/turn.js';
 import type { NetFrame } from '../vsp/net/contract.js';
 import type { NetContext } from './net.js';
 import type { DescriptorChain, Virtqueue } from './virtqueue.js';
@@ -31,6 +33,11 @@ export class NetTransmit {
   /** Others of the event loop have their turn. */
   #isYielding = false;
   #isRunning = false;
+  #isTelling = false;
+  readonly #turnEnds = (): void => {
+    this.#isTelling = false;
+    this.#tell();
+  };
 
   constructor(queue: Virtqueue, context: NetContext) {
     this.#queue = queue;
@@ -67,7 +74,7 @@ export class NetTransmit {
   /** Sends what there is, at most a batch. False when the queue is empty, or the session has ended. */
   #batch(): boolean {
     const queue = this.#queue;
-    const { service, activation, counts, fail } = this.#context;
+    const { service, counts, fail } = this.#context;
     const frames: NetFrame[] = [];
     this.#roomAt = 0;
     let popped = 0;
@@ -82,18 +89,31 @@ export class NetTransmit {
       else frames.push(frame);
       queue.push(chain.head, 0);
     }
-    if (queue.publish()) activation.interrupt(queue.index);
+    queue.expose();
     counts.sent += frames.length;
     const more = frames.length === 0 || service.send(frames);
+    if (popped === BATCH) this.#tell();
+    else this.#tellLater();
     // Whoever got the frames may have reset the device.
     if (this.#isStopped) return false;
     wrong ??= queue.broken;
     if (wrong !== undefined) {
+      this.#tell();
       fail(wrong);
       return false;
     }
     if (!more) this.#isBlocked = true;
     return popped > 0 || queue.enableNotifications();
+  }
+
+  #tellLater(): void {
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    atEndOfTurn(this.#turnEnds);
+  }
+
+  #tell(): void {
+    if (!this.#isStopped && this.#queue.publish()) this.#context.activation.interrupt(this.#queue.index);
   }
 
   /** The frame; undefined when its header does not fit it, and a text when the buffers break the rules. */

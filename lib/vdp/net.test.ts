@@ -145,8 +145,9 @@ describe('frames of the guest', () => {
     expect(network.sent.map(({ bytes, unfinished: left, segmentBytes }) => [bytes, left, segmentBytes])).toEqual(
       wanted.map(({ bytes, unfinished: left, segmentBytes }) => [bytes, left, segmentBytes]),
     );
-    expect(activation.interrupts).toEqual([1]);
     expect(transmit.collect().length).toBe(3);
+    await turn();
+    expect(activation.interrupts).toEqual([1]);
   });
 
   it('are dropped when they are not what their headers say, and the device goes on', async () => {
@@ -162,6 +163,26 @@ describe('frames of the guest', () => {
     expect(network.sent.map(({ bytes }) => bytes)).toEqual([tcp(9)]);
     expect(device.inspect()).toMatchObject({ sent: 1, badHeaders: 6 });
     expect(activation.resetReasons).toEqual([]);
+  });
+
+  it('are told of behind what the network answered in the same turn', async () => {
+    const made = await rig();
+    made.buffers(2000);
+    made.send(header(), tcp(1));
+    made.network.host.receive([{ bytes: tcp(2) }]);
+    expect(made.activation.interrupts).toEqual([0]);
+    await turn();
+    expect(made.activation.interrupts).toEqual([0, 1]);
+  });
+
+  it('are told of within a turn where there are many', async () => {
+    const { device, transmit, activation } = await rig();
+    for (let index = 0; index < 65; index++) transmit.add([{ gpa: 0x200000, length: HEADER + 60 }]);
+    transmit.publish();
+    device.notify(1);
+    expect(activation.interrupts).toEqual([1]);
+    await turn();
+    expect(activation.interrupts).toEqual([1, 1]);
   });
 
   it('wait in their queue while the network takes no more', async () => {

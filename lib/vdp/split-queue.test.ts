@@ -353,6 +353,23 @@ describe('notifications', () => {
     expect(queue.publish()).toBe(true);
   });
 
+  it('are not wanted for what a driver found by itself after it was exposed', () => {
+    const { driver, queue } = rig({ eventIndex: true });
+    const ok = { gpa: 0x4000, length: 1 };
+    driver.add([ok]);
+    driver.add([ok]);
+    driver.publish();
+    queue.push(queue.pop()!.head, 0);
+    queue.expose();
+    expect(driver.collect().length).toBe(1);
+    expect(driver.enableInterrupts()).toBe(false);
+    expect(queue.publish()).toBe(false);
+    queue.push(queue.pop()!.head, 0);
+    queue.expose();
+    expect(queue.publish()).toBe(true);
+    expect(queue.publish()).toBe(false);
+  });
+
   it('passesEvent is the arithmetic of 16 bits', () => {
     for (const event of [0, 1, 5, 32767, 32768, 65534, 65535]) {
       for (let step = 1; step <= 4; step++) {

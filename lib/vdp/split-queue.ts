@@ -89,8 +89,9 @@ export class SplitQueue implements Virtqueue {
   /** The next entry to pop, and the driver's index as last seen. */
   #next: number;
   #seen: number;
-  /** The next used entry to write, and the index as last published. */
+  /** The next used entry to write, the index as the driver sees it, and up to where it was asked for an interrupt. */
   #pushed: number;
+  #exposed: number;
   #published: number;
 
   /** A queue whose size or addresses can't be is born broken. */
@@ -122,7 +123,7 @@ export class SplitQueue implements Virtqueue {
       indirect: options.indirect,
     });
     this.#next = this.#seen = (options.state?.availableIndex ?? 0) & 0xffff;
-    this.#pushed = this.#published = (options.state?.usedIndex ?? 0) & 0xffff;
+    this.#pushed = this.#exposed = this.#published = (options.state?.usedIndex ?? 0) & 0xffff;
     this.#again = [...(options.state?.inFlight ?? [])];
   }
 
@@ -155,13 +156,19 @@ export class SplitQueue implements Virtqueue {
     this.#pushed = (this.#pushed + 1) & 0xffff;
   }
 
-  publish(): boolean {
-    if (this.#broken !== undefined || this.#pushed === this.#published) return false;
-    const before = this.#published;
-    const now = (this.#published = this.#pushed);
-    Atomics.store(this.#used, IDX, now);
+  expose(): void {
+    if (this.#broken !== undefined || this.#pushed === this.#exposed) return;
+    this.#exposed = this.#pushed;
+    Atomics.store(this.#used, IDX, this.#exposed);
     // Once for entries and index: nothing of ours is written to the ring behind this.
     this.#memory.markDirty(this.#usedGpa, this.#usedBytes);
+  }
+
+  publish(): boolean {
+    this.expose();
+    if (this.#broken !== undefined || this.#exposed === this.#published) return false;
+    const before = this.#published;
+    const now = (this.#published = this.#exposed);
     if (this.#eventIndex) return passesEvent(Atomics.load(this.#available, this.#usedEventAt), now, before);
     return (Atomics.load(this.#available, FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
   }

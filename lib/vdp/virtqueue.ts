@@ -40,12 +40,17 @@ export interface Virtqueue {
    */
   pop(): DescriptorChain | undefined;
   /**
-   * Gives a chain back, with the bytes written to its writable part. Seen by the driver at the next `publish`.
+   * Gives a chain back, with the bytes written to its writable part. Seen by the driver at the next `expose` or `publish`.
    *
    * @throws RangeError when no chain of that head was popped: a bug of the device.
    */
   push(head: number, writtenBytes: number): void;
-  /** Publishes what was pushed: the used index, with release order. True when the driver wants an interrupt for it. */
+  /**
+   * The driver sees what was pushed: the used index, with release order. Whether it wants an interrupt is asked by the
+   * `publish` that has to follow in the same turn: a driver that has looked in the meantime wants none (with an event index).
+   */
+  expose(): void;
+  /** `expose`, and true when the driver wants an interrupt for what was exposed since the last `publish`. */
   publish(): boolean;
   /** Asks the driver for notifications again; true when chains came in the meantime (then go on popping). */
   enableNotifications(): boolean;

@@ -46,6 +46,13 @@ function packedPackages(chunks) {
 
 function licenceOf(folder) {
   const file = readdirSync(folder).find((name) => /^licen[cs]e/i.test(name));
-  if (file === undefined) throw new Error(`packing the command: ${folder} has no licence to take along`);
+  if (file === undefined) return declaredLicenceOf(folder);
   return `${basename(folder)}\n\n${readFileSync(join(folder, file), 'utf8')}`;
+}
+
+/** Of a package that has no file with it: what its manifest says. */
+function declaredLicenceOf(folder) {
+  const { license, author } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+  if (license === undefined) throw new Error(`packing the command: ${folder} has no licence to take along`);
+  return `${basename(folder)}\n\n${license}${author === undefined ? '' : `, by ${author.name ?? author}`}\n`;
 }

@@ -23,6 +23,7 @@ export const ROOMS = [
   'machine',
   'images',
   'host',
+  'control',
   'api',
   'cli',
 ];

@@ -33,6 +33,82 @@
         jne     bad
         .endm
 
+# For drivers that only look: memory access and bus mastering on; r14 common configuration, r13 notify, r12 its multiplier. 0xe1 where
+# one is missing.
+        .macro  find_structures
+        # The list of capabilities: ebx is at one of them.
+        movl    $0x34, %ecx
+        call    config
+        movzbl  %al, %ebx
+1:      testl   %ebx, %ebx
+        jz      3f
+        movl    %ebx, %ecx
+        call    config
+        movl    %eax, %edi
+        cmpb    $0x09, %al
+        jne     2f
+        call    place
+        shrl    $24, %edi
+        cmpb    $1, %dil
+        cmoveq  %rax, %r14
+        cmpb    $2, %dil
+        jne     2f
+        movq    %rax, %r13
+        leal    16(%ebx), %ecx
+        call    config
+        movl    %eax, %r12d
+2:      movl    %ebx, %ecx
+        call    config
+        movzbl  %ah, %ebx
+        jmp     1b
+3:      movb    $0xe1, %al
+        testq   %r14, %r14
+        jz      bad
+        testq   %r13, %r13
+        jz      bad
+        movl    $6, %esi
+        call    command
+        .endm
+
+# Where queues of such drivers stand, one after the other: descriptors, then the driver's ring, then the device's.
+        .set    QUEUES, 0x40000
+        .set    DRIVER, 0x1000
+        .set    DEVICE, 0x2000
+        .set    QUEUE_BYTES, 0x3000
+
+        .macro  queue_routines
+        # Queue eax of 8 entries at edi; its one descriptor has address ecx and, in edx, length and flags (16 bits each).
+queue:  movw    %ax, 0x16(%r14)
+        movw    $8, 0x18(%r14)
+        movw    $0xffff, 0x1a(%r14)
+        movl    %edi, 0x20(%r14)
+        movl    $0, 0x24(%r14)
+        leal    DRIVER(%rdi), %eax
+        movl    %eax, 0x28(%r14)
+        movl    $0, 0x2c(%r14)
+        leal    DEVICE(%rdi), %eax
+        movl    %eax, 0x30(%r14)
+        movl    $0, 0x34(%r14)
+        movq    %rcx, (%rdi)
+        movzwl  %dx, %eax
+        movl    %eax, 8(%rdi)
+        shrl    $16, %edx
+        movl    %edx, 12(%rdi)
+        # No interrupts, please (VIRTQ_AVAIL_F_NO_INTERRUPT).
+        movw    $1, DRIVER(%rdi)
+        movw    $1, 0x1c(%r14)
+        ret
+        # Descriptor 0 of queue eax is the device's once more.
+give:   movl    %eax, %esi
+        imull   $QUEUE_BYTES, %eax, %edi
+        incw    QUEUES + DRIVER + 2(%rdi)
+        movw    %si, 0x16(%r14)
+        movzwl  0x1e(%r14), %eax
+        imull   %r12d, %eax
+        movw    %si, (%r13,%rax)
+        ret
+        .endm
+
         .macro  pci_routines
         # eax: the word of configuration space at ecx; dx is left at the port of data.
 config: movw    $0xcf8, %dx

@@ -3,65 +3,29 @@
  * over a switch and to networks of the test's own, rebinds, link, resets, and addresses that nobody has twice.
  */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { EtherType } from '../../lib/abi/inet.js';
 import type { Machine } from '../../lib/machine/index.js';
 import { networkSwitch, type NetSource } from '../../lib/vsp/index.js';
 import { FakeNetwork } from '../../lib/vsp/net/testing.js';
 import { makeGuest, startGuest, until } from '../lib/machine.js';
+import {
+  BACK,
+  echoesOf,
+  FRAME,
+  HEADER,
+  isDriven,
+  nicGuest,
+  OWN,
+  ownRuntimeFolder,
+  RX,
+  TestNetwork,
+  TX,
+  typeOf,
+} from '../lib/nic-guest.js';
 
-const RX = 0x60000;
-const TX = 0x68000;
-const TAKEN = 0x70000;
-const HEADER = 12;
-const FRAME = Uint8Array.from({ length: 60 }, (_, at) => [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5][at] ?? at);
-const BACK = Uint8Array.from([...FRAME.slice(6, 12), ...FRAME.slice(0, 6), ...FRAME.slice(12)]);
-const typeOf = (frame: Uint8Array) => (frame[12]! << 8) | frame[13]!;
-const OWN = '02:00:00:00:00:01';
-
-let runtime: string;
-let before: string | undefined;
-beforeAll(() => {
-  before = process.env['XDG_RUNTIME_DIR'];
-  runtime = mkdtempSync(path.join(tmpdir(), 'vivarium-nics-'));
-  process.env['XDG_RUNTIME_DIR'] = runtime;
-});
-afterAll(() => {
-  if (before === undefined) delete process.env['XDG_RUNTIME_DIR'];
-  else process.env['XDG_RUNTIME_DIR'] = before;
-  rmSync(runtime, { recursive: true });
-});
-
-/** What the guest has sent back. */
-const echoesOf = (network: TestNetwork) =>
-  network.last.sent.map(({ bytes }) => bytes).filter((bytes) => typeOf(bytes) === 0x88b5);
-const options = (backend: NetSource, more: { sends?: boolean; resets?: boolean; mac?: string } = {}) => ({
-  mode: 'long64' as const,
-  defines: {
-    ...{ RX, TX, TAKEN, RX_BYTES: 2048, FRAME_BYTES: FRAME.length },
-    ...{ SENDS: Number(more.sends ?? false), RESETS: Number(more.resets ?? false) },
-  },
-  nics: [{ id: 'net0', backend, mac: more.mac ?? OWN }],
-  ...(more.resets === true ? { onReset: 'restart' as const } : {}),
-});
-
-/** A network of the test's. */
-class TestNetwork implements NetSource {
-  readonly class = 'network' as const;
-  readonly opened: FakeNetwork[] = [];
-  readonly describe = () => ({ kind: 'test' });
-  readonly open = () => {
-    this.opened.push(new FakeNetwork());
-    return Promise.resolve(this.opened.at(-1)!);
-  };
-  get last(): FakeNetwork {
-    return this.opened.at(-1)!;
-  }
-}
+ownRuntimeFolder();
 
 interface Nic {
   readonly linkUp: boolean;
@@ -72,22 +36,12 @@ interface Nic {
 const nic = (vm: Machine, id = 'net0') =>
   (vm.inspect() as unknown as { lent: { devices: Record<string, Nic> } }).lent.devices[id]!;
 
-/** The proxy of the nic, alone on the bus beside the bridge. */
-const proxy = (vm: Machine) =>
-  (
-    vm.inspect() as unknown as {
-      pci: { functions: { device: { counts: Record<string, number>; virtio?: unknown } }[] };
-    }
-  ).pci.functions[1]!.device;
-
-const isDriven = (vm: Machine) => proxy(vm).counts['activations']! > 0;
-
 describe('nics of a machine', () => {
   it('carry frames between two guests over a switch', async () => {
-    const echo = await startGuest('virtio-net', options(networkSwitch('lan')));
+    const echo = await startGuest('virtio-net', nicGuest(networkSwitch('lan')));
     const sender = await makeGuest(
       'virtio-net',
-      options(networkSwitch('lan'), { sends: true, mac: '02:00:00:00:00:02' }),
+      nicGuest(networkSwitch('lan'), { sends: true, mac: '02:00:00:00:00:02' }),
     );
     sender.memory.write(TX + HEADER, FRAME);
     await until(() => isDriven(echo));
@@ -104,7 +58,7 @@ describe('nics of a machine', () => {
 
   it('go on over another network, and pass nothing while the link is down', async () => {
     const [one, two] = [new TestNetwork(), new TestNetwork()];
-    const vm = await startGuest('virtio-net', options(one));
+    const vm = await startGuest('virtio-net', nicGuest(one));
     await until(() => isDriven(vm));
     one.last.host.receive([{ bytes: FRAME }]);
     await until(() => one.last.sent.length === 1);
@@ -132,7 +86,7 @@ describe('nics of a machine', () => {
 
   it('keep their network over a reset of the guest', async () => {
     const network = new TestNetwork();
-    const vm = await startGuest('virtio-net', options(network, { resets: true }));
+    const vm = await startGuest('virtio-net', nicGuest(network, { resets: true }));
     for (let echoes = 1; echoes <= 3; echoes++) {
       await until(() => isDriven(vm));
       network.last.host.receive([{ bytes: FRAME }]);
@@ -145,7 +99,7 @@ describe('nics of a machine', () => {
 
   it('refuse what they are not, and leave the old network serving', async () => {
     const network = new TestNetwork();
-    const vm = await makeGuest('virtio-net', options(network));
+    const vm = await makeGuest('virtio-net', nicGuest(network));
     const net0 = vm.device('net0');
     await expect(net0.rebind({ class: 'disk' } as never)).rejects.toThrow(/a network is wanted/);
     expect(() => net0.resize({ columns: 1, rows: 1 })).toThrow(/only a console port/);
@@ -156,9 +110,9 @@ describe('nics of a machine', () => {
     await expect(narrow).rejects.toMatchObject({ code: 'ERR_DEVICE' });
     expect([opened.closed, network.last.closed, net0.contract.rebinds]).toEqual([true, false, 0]);
     const missing = { ...source, open: () => Promise.reject(new TypeError('no such network')) };
-    await expect(makeGuest('virtio-net', options(missing, { mac: '02:00:00:00:00:09' }))).rejects.toThrow(/no such/);
+    await expect(makeGuest('virtio-net', nicGuest(missing, { mac: '02:00:00:00:00:09' }))).rejects.toThrow(/no such/);
     // What failed has left nothing behind.
-    await makeGuest('virtio-net', options(network, { mac: '02:00:00:00:00:09' }));
+    await makeGuest('virtio-net', nicGuest(network, { mac: '02:00:00:00:00:09' }));
   });
 });
 

@@ -115,6 +115,15 @@ if (CAN_PAGE) {
       await expect(machine.start()).rejects.toMatchObject({ code: 'ERR_STATE' });
     });
 
+    it('fails in the middle of a snapshot, of which nothing is left', async () => {
+      const machine = await restoreWhile(() => harm(0.95)).catch((error: unknown) => error as Error);
+      if (machine instanceof Error) return expect(machine).toEqual(pagerError(why));
+      const saving = machine.snapshot(path.join(folder, 'never'), { mode: 'instant' });
+      await expect(saving).rejects.toEqual(pagerError(why));
+      expect(await machine.wait()).toMatchObject({ reason: 'failed', error: pagerError(why) });
+      expect(readdirSync(folder)).toEqual(['snap']);
+    });
+
     it('is not made when that is met before it runs', async () => {
       const ended = await restoreWhile(() => harm(0)).then(
         (machine) => machine.wait().then(({ error }) => error),

@@ -43,7 +43,17 @@ export async function runGuestScript(
       return [key, paths.includes(key) ? toInnerPath(value as string, cwd) : value];
     }),
   );
-  return embeddedHost.run(script, { args: [JSON.stringify(inner)], signal: AbortSignal.timeout(limitS * 1000) });
+  const signal = AbortSignal.timeout(limitS * 1000);
+  const said: Uint8Array[] = [];
+  try {
+    return await embeddedHost.run(script, {
+      ...{ args: [JSON.stringify(inner)], signal },
+      onStderr: (bytes) => void said.push(bytes),
+    });
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    throw new Error(`${name} had not ended after ${limitS} s:\n${Buffer.concat(said).toString()}`, { cause: error });
+  }
 }
 
 /** The same for a script whose stdout is one JSON value. @throws Error with stderr when it fails. */

@@ -4,46 +4,40 @@
  *
  *   one  net0 -- the switch `lan`, or a recorder around it, or tap `vva` --+-- net0  two      The kernel routes between the taps, each of
  *        net1 -- passt, or another switch                                                   which has the other guest's address.
+ * At the end both are on tap `vvc`, which they share and the host takes back for a while.
  *
  * It makes taps and routes: it must run where the network is its own.
  */
-import { execFileSync } from 'node:child_process';
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Machine, networkSwitch, passt, recordedNetwork, tap } from 'vivarium';
+import { Machine, networkSwitch, passt, recordedNetwork, sharedNetwork, tap } from 'vivarium';
 import { GuestShell } from './guest-shell.mjs';
+import { makePasstHost, onHost, unmakeTaps } from './own-passt.mjs';
 
 /** Frames that reach the other guest over each network of those that follow one another. */
 const FRAMES_EACH = 20;
 const MACS = ['02:00:00:00:00:0a', '02:00:00:00:00:0b'];
 const ADDRESSES = ['10.9.0.1', '10.9.0.2'];
+/** On the tap that they share: the guest `one`, and the host. */
+const SHARED_ADDRESSES = ['10.8.0.1', '10.8.0.254'];
+const SHARED_PINGS = 5;
 const { kernel, initrd, tools, busybox, folder, rounds, iperfBytes, pings, isEmbedded } = JSON.parse(process.argv[2]);
-const onHost = (script) =>
-  execFileSync('sh', ['-ec', `ip() { '${busybox}' ip "$@"; }\n${script}`], { encoding: 'utf8' });
+const TAPS = ['vva', 'vvb', 'vvc'];
 
-const unmakeHost = () => onHost(`for tap in vva vvb; do '${busybox}' tunctl -d $tap > /dev/null; done`);
-
-/** passt wants an address, a default route, a user to become, and a root that is a mount, which that of an initramfs is not. */
 function makeHost() {
   // A run that was broken off leaves its own.
-  unmakeHost();
-  onHost(`for tap in vva vvb; do '${busybox}' tunctl -t $tap > /dev/null; done
+  unmakeTaps(busybox, TAPS);
+  makePasstHost({ busybox, tap: 'vva', isEmbedded });
+  onHost(
+    busybox,
+    `for tap in vvb vvc; do '${busybox}' tunctl -t $tap > /dev/null; ip link set $tap up; done
     ip link set vva address ${MACS[1]}; ip link set vvb address ${MACS[0]}
-    ip link set lo up; ip link set vva up; ip link set vvb up
-    ip addr add 192.0.2.1/24 dev vva; ip route add default via 192.0.2.2 dev vva
     ip route add ${ADDRESSES[0]} dev vva; ip route add ${ADDRESSES[1]} dev vvb
+    ip addr add ${SHARED_ADDRESSES[1]}/24 dev vvc
     echo 1 > /proc/sys/net/ipv4/ip_forward
-    for tap in all vva vvb; do echo 0 > /proc/sys/net/ipv4/conf/$tap/rp_filter; done
-    for tap in vva vvb; do echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp; done`);
-  if (!isEmbedded) return;
-  if (!readFileSync('/etc/passwd', 'utf8').includes('nobody:'))
-    appendFileSync('/etc/passwd', 'nobody:x:65534:65534::/:\n');
-  mkdirSync('/run/root', { recursive: true });
-  mkdirSync('/run/bin', { recursive: true });
-  const inRoot = 'mount -o rbind / /run/root && cd /run/root && mount -o move . / && exec chroot . /usr/bin/passt "$@"';
-  writeFileSync('/run/bin/passt', `#!/bin/sh\nexec unshare -m sh -c '${inRoot}' sh "$@"\n`, { mode: 0o755 });
-  process.env.PATH = `/run/bin:${process.env.PATH}`;
+    for tap in all vva vvb vvc; do echo 0 > /proc/sys/net/ipv4/conf/$tap/rp_filter; done
+    for tap in vva vvb; do echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp; done`,
+  );
 }
 
 const [lan, other] = [networkSwitch('lan'), networkSwitch('other')];
@@ -142,6 +136,26 @@ try {
   }
 
   at('the networks have changed');
+  const shared = sharedNetwork(tap('vvc'));
+  await Promise.all([one, two].map((vm) => vm.device('net0').rebind(shared.guest())));
+  await shells[0].run(`ip addr add ${SHARED_ADDRESSES[0]}/24 dev eth0`);
+  /** Echoes of the host, while the connection between the guests goes on over the same port. */
+  const answers = async (count) => {
+    const said = await shells[0].run(`/bin/ping -q -c ${count} -i 0.2 ${SHARED_ADDRESSES[1]}; true`);
+    return Number(/(\d+) received/.exec(said)?.[1]);
+  };
+  const sentMeanwhile = async (action) => {
+    const before = calls(two, 'receive');
+    const result = await action();
+    while (calls(two, 'receive') < before + FRAMES_EACH) await delay(20);
+    return result;
+  };
+  report.hostAnswers = { before: await sentMeanwhile(() => answers(SHARED_PINGS)) };
+  await shared.takeBack();
+  report.hostAnswers.takenBack = await sentMeanwhile(() => answers(SHARED_PINGS));
+  await shared.giveBack();
+  report.hostAnswers.after = await sentMeanwhile(() => answers(SHARED_PINGS));
+  at('the host has had its tap back');
   const sent = await shells[0].run('rm /tmp/go; while pidof nc > /dev/null; do usleep 50000; done; cat /tmp/sum');
   report.arrived = hashOf(await shells[1].run('killall sleep; wait; cat /tmp/sum')) === hashOf(sent);
   at('all has arrived');
@@ -152,5 +166,5 @@ try {
   console.log(JSON.stringify(report));
 } finally {
   await Promise.all(machines.map((vm) => vm.close()));
-  unmakeHost();
+  unmakeTaps(busybox, TAPS);
 }

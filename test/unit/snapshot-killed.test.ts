@@ -15,6 +15,8 @@ import { gpa } from '../../lib/base/address.js';
 
 const GROUP_BYTES = 65_536;
 const GROUPS = 256;
+/** `npm run test:soak` has more of them. */
+const KILLS = process.env['VIVARIUM_SOAK'] === undefined ? { saves: 20, deletes: 8 } : { saves: 100, deletes: 50 };
 const SCRIPT = path.join(import.meta.dirname, '../lib/snapshot-child.mjs');
 
 function scratch(): string {
@@ -68,7 +70,7 @@ it('a save that is killed leaves a snapshot or none', { timeout: 300_000 }, asyn
   await expectWhole(path.join(folder, 'snap'));
   rmSync(path.join(folder, 'snap'), { recursive: true });
   let left = 0;
-  for (let round = 0; round < 20; round++) {
+  for (let round = 0; round < KILLS.saves; round++) {
     await play('save', folder, Math.random() * wholeMs * 1.1);
     const dir = path.join(folder, 'snap');
     if (existsSync(dir)) {
@@ -89,7 +91,7 @@ it('a delete that is killed leaves children that are whole', { timeout: 300_000 
   const wholeMs = await play('delete', folder);
   expect(readdirSync(folder)).toEqual(['child']);
   await expectWhole(path.join(folder, 'child'));
-  for (let round = 0; round < 8; round++) {
+  for (let round = 0; round < KILLS.deletes; round++) {
     rmSync(folder, { recursive: true });
     mkdirSync(folder);
     await play('prepare', folder);

@@ -138,7 +138,7 @@ export async function restoreOn(
     // Before anything of it is written: KVM does so when it gets its clocks.
     if (track) memory.lineage().adopt(reader.id, memory.lineage().begin());
     const context = { kvm, clock: config.clock, pci: board.pci };
-    const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, mask });
+    const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, memory: space, mask });
     pager?.fill();
     for (const note of notes) config.logger.log('info', note);
     // It may be one of several now, whose random numbers must not be the same.

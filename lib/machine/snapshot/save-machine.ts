@@ -4,6 +4,7 @@
  */
 import { AbortError, VmmError } from '../../base/errors.js';
 import type { Clock, Timer } from '../../base/clock.js';
+import { untilAborted } from '../../base/turn-queue.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import {
   type AddressSpace,
@@ -27,6 +28,7 @@ import {
 import { type DirtyLineage, type Epoch, groupsOf } from './dirty-lineage.js';
 import type { Snapshot, SnapshotOptions } from './options.js';
 import { MachineSubject, requireSavable, type SubjectMachine } from './subject.js';
+import { MachineThrottle } from './throttle.js';
 
 export interface SaveMachine extends SubjectMachine {
   /** Fires when the machine ends. */
@@ -35,6 +37,8 @@ export interface SaveMachine extends SubjectMachine {
   lineage(): DirtyLineage;
   /** Made when it is first needed. @throws VmmError ERR_SNAPSHOT_HOST */
   pager(): GuestPager;
+  /** Resolves when all memory is there: at once but during a lazy restore. @throws VmmError ERR_PAGER */
+  whole(): Promise<void>;
   /** For each group how often it was used; undefined where nobody counted. */
   access(): Uint16Array | undefined;
 }
@@ -47,6 +51,8 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
   const startNs = clock.nowNs();
   const space = machine.space();
   if (mode === 'instant') requireIntercept(space.backing);
+  // The intercept brings in what is missing; the other ways read all of memory themselves.
+  else await untilAborted(machine.whole(), signal);
   const lineage = machine.lineage();
   const parentId = options.parent === undefined ? undefined : await parentOf(options.parent, lineage);
   const parentDir = options.parent;
@@ -71,9 +77,12 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
     let writes: MachineIntercept | undefined;
     if (mode === 'paused') saved = await savePaused({ ...common, signal: untilEnd });
     else if (mode === 'live') {
-      saved = await saveLive({ ...common, signal: untilEnd, dirty: dirtyGroups(lineage, writer.groups) });
+      const throttle = options.throttle === true ? new MachineThrottle(machine, clock, maxPauseMs) : undefined;
+      saved = await saveLive({ ...common, signal: untilEnd, dirty: dirtyGroups(lineage, writer.groups), throttle });
     } else {
-      writes = intercept(machine, writer, onProgress);
+      // What has changed since a parent is there.
+      const whole = parentId === undefined ? () => machine.whole() : () => Promise.resolve();
+      writes = intercept(machine, writer, whole, onProgress);
       saved = await saveInstant({ ...common, signal, intercept: writes });
     }
 
@@ -92,6 +101,7 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
         zeroPages: Math.min(space.sizeBytes, zeroGroups * GROUP_BYTES) / PAGE_SIZE,
         bytesWritten: bytes,
         rounds: saved.rounds,
+        ...(saved.throttled === undefined ? {} : { throttled: saved.throttled }),
         ...(writes?.stats ? { intercept: writes.stats } : {}),
       },
     };
@@ -116,14 +126,14 @@ function groupWriter(writer: SnapshotWriter, onProgress: SnapshotOptions['onProg
   return {
     groups: writer.groups,
     bufferGroups: writer.bufferGroups,
+    // A disk that does not answer is left to the writer's end: the guest must not stand still for it.
     write: async (groups, signal) => {
       throwIfAborted(signal);
-      await writer.writeGroups(groups, onProgress);
-      throwIfAborted(signal);
+      await untilAborted(writer.writeGroups(groups, onProgress), signal);
     },
     copy: (groups) => writer.copyGroups(groups),
-    drained: async () => {
-      await writer.drained();
+    drained: async (signal) => {
+      await untilAborted(writer.drained(), signal);
     },
   };
 }
@@ -141,6 +151,7 @@ interface MachineIntercept extends GroupIntercept {
 function intercept(
   machine: SaveMachine,
   writer: SnapshotWriter,
+  whole: () => Promise<void>,
   onProgress: SnapshotOptions['onProgress'],
 ): MachineIntercept {
   const writes = new WriteIntercept(machine.pager());
@@ -164,6 +175,8 @@ function intercept(
       const stopReporting = report(clock, writes, onProgress);
       try {
         throwIfAborted(signal);
+        // A restore in the background comes in larger pieces than the walk would ask for, which would also count as use.
+        await untilAborted(whole(), signal);
         writes.walk();
         stats = await writes.ended();
       } catch (error) {

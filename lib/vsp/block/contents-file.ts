@@ -10,6 +10,7 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { AbortError, VmmError } from '../../base/errors.js';
+import { naming, writeAt } from '../../base/system-call.js';
 import { MiB } from '../../base/units.js';
 import { ZERO_UNIT, type FrozenUnits } from './unit-store.js';
 
@@ -24,8 +25,17 @@ export interface WrittenContents {
   readonly sha256: string;
 }
 
-/** Writes a new file of mode 0600, durable when this resolves. @throws what the file system refused; AbortError. */
-export async function writeContents(
+/** Writes a new file of mode 0600, durable when this resolves. @throws SystemError naming it; AbortError. */
+export function writeContents(
+  file: string,
+  contents: FrozenUnits,
+  sizeBytes: number,
+  signal?: AbortSignal,
+): Promise<WrittenContents> {
+  return naming(file, () => write(file, contents, sizeBytes, signal));
+}
+
+async function write(
   file: string,
   { unitBytes, units }: FrozenUnits,
   sizeBytes: number,
@@ -49,10 +59,7 @@ export async function writeContents(
       if (signal?.aborted === true) throw new AbortError(signal);
       const piece = Buffer.concat(parts);
       hash.update(piece);
-      for (let done = 0; done < piece.length;) {
-        const { bytesWritten } = await handle.write(piece, done, piece.length - done, fileBytes + done);
-        done += bytesWritten;
-      }
+      await writeAt(handle, piece, fileBytes);
       fileBytes += piece.length;
     };
     await put([new Uint8Array(head.buffer)]);

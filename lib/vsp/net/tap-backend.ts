@@ -7,6 +7,7 @@ import { constants } from 'node:os';
 import { InterfaceFlag, TUN_DEFAULT_HEADER_BYTES, TunOffload } from '../../abi/tun.js';
 import { VirtioNetHdr } from '../../abi/virtio.js';
 import { SystemError } from '../../base/errors.js';
+import { atEndOfTurn } from '../../base/turn.js';
 import type { TapDevice } from '../../kvm/index.js';
 import type { BackendDescription } from '../contract.js';
 import type { NetAbilities, NetBackend, NetFrame, NetHostEnd } from './contract.js';
@@ -53,6 +54,10 @@ export class TapBackend implements NetBackend {
   #lost = 0;
   #badFrames = 0;
   #failure: string | undefined;
+  readonly #turnEnds = (): void => {
+    this.#looksLater = false;
+    if (!this.#isPaused && !this.#isClosed && this.#failure === undefined) this.#read();
+  };
 
   /** @throws SystemError when the tap is not what it has to be; it is the caller's to close then. */
   constructor(tap: TapPort) {
@@ -143,10 +148,7 @@ export class TapBackend implements NetBackend {
   #lookForAnswers(): void {
     if (this.#looksLater) return;
     this.#looksLater = true;
-    queueMicrotask(() => {
-      this.#looksLater = false;
-      if (!this.#isPaused && !this.#isClosed && this.#failure === undefined) this.#read();
-    });
+    atEndOfTurn(this.#turnEnds);
   }
 
   #read(): void {

@@ -4,8 +4,9 @@
  */
 import { open, realpath, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { VmmError } from '../../../base/errors.js';
+import { SystemError, VmmError } from '../../../base/errors.js';
 import { checkInteger, checkOptionNames } from '../../../base/options.js';
+import { systemError, writeAt } from '../../../base/system-call.js';
 import { QCOW2_ENTRY_BYTES, QCOW2_MAX_L1_BYTES, Qcow2Header } from '../../../abi/qcow2.js';
 import { encodeHeader, isQcow2 } from './header.js';
 import { setRefcount } from './refcount-block.js';
@@ -111,14 +112,14 @@ async function writeNew(
 ): Promise<void> {
   const handle = await open(file, 'wx', mode).catch((error: unknown) => {
     const { code } = error as NodeJS.ErrnoException;
-    const message = code === 'EEXIST' ? 'exists already' : `can't be made: ${code ?? 'unknown error'}`;
+    const message = code === 'EEXIST' ? 'exists already' : `can't be made: ${reasonOf(error, file)}`;
     throw new VmmError('ERR_DISK_IMAGE', `${file} ${message}`, { cause: error });
   });
   try {
     await handle.truncate(sizeBytes);
-    await handle.write(counts, 0, counts.length, header.length);
+    await writeAt(handle, counts, header.length);
     // The header last: a file without it is no image.
-    await handle.write(header, 0, header.length, 0);
+    await writeAt(handle, header, 0);
     await handle.sync();
     await handle.close();
     const folder = await open(path.dirname(path.resolve(file)), 'r');
@@ -126,8 +127,13 @@ async function writeNew(
   } catch (error) {
     await handle.close().catch(() => undefined);
     await rm(file, { force: true });
-    throw new VmmError('ERR_DISK_IMAGE', `${file} can't be written: ${(error as Error).message}`, { cause: error });
+    throw new VmmError('ERR_DISK_IMAGE', `${file} can't be written: ${reasonOf(error, file)}`, { cause: error });
   }
+}
+
+function reasonOf(error: unknown, file: string): string {
+  const known = systemError(error, file);
+  return known instanceof SystemError ? `${known.syscall}: ${known.errno}` : String(error);
 }
 
 async function inspect(

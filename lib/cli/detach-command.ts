@@ -1,0 +1,52 @@
+/**
+ * `run -d`, `restore -d`: prepares what takes long in front of the user, then starts the process that holds the machine and
+ * waits until it runs, or for why it does not. The machine's name is the only thing on stdout.
+ */
+import { AbortError } from '../base/errors.js';
+import type { CommandIo } from '../base/command-io.js';
+import { statusOfSignal } from './exit-status.js';
+import type { Interruption } from './interruption.js';
+import type { Outcome } from './outcome.js';
+import type { Reporter } from './reporter.js';
+import type { RunWorld } from './world.js';
+
+/** A process that was started to hold a machine. */
+export interface HolderProcess {
+  /** Its one line on descriptor 3; undefined when it ended before. */
+  readonly ready: Promise<string | undefined>;
+  /** Its status and what it wrote on stderr. */
+  readonly ended: Promise<{ readonly status: number; readonly stderr: string }>;
+  kill(): void;
+  /** It lives on by itself. */
+  letGo(): void;
+}
+
+export async function startHolder(
+  argv: readonly string[],
+  context: { io: CommandIo; world: RunWorld; report: Reporter; interruption: Interruption },
+): Promise<Outcome> {
+  const { io, world, report, interruption } = context;
+  const { signal } = interruption;
+  if (signal.aborted) throw new AbortError(signal);
+  const holder = world.startHolder(argv);
+  const aborted = new Promise<'aborted'>((resolve) => {
+    signal.addEventListener('abort', () => resolve('aborted'), { once: true });
+  });
+  report.event('starting', {}, { progress: 'starting the machine' });
+  const first = await Promise.race([holder.ready, aborted]);
+  if (first === 'aborted') {
+    holder.kill();
+    await holder.ended;
+    throw new AbortError(signal);
+  }
+  if (first !== undefined) {
+    holder.letGo();
+    const told = JSON.parse(first) as { name: string; id: string; pid: number };
+    report.event('detached', told);
+    io.stdout.write(`${told.name}\n`);
+    return { status: 0, reason: 'detached' };
+  }
+  const { status, stderr } = await holder.ended;
+  io.stderr.write(stderr);
+  return { status: status === 0 ? statusOfSignal('SIGHUP') : status, reason: 'failure' };
+}

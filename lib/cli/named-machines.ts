@@ -1,0 +1,103 @@
+/** The names of runs joined to the control room and to processes: the part of the commands' world that is about them. */
+import { spawn } from 'node:child_process';
+import type { Socket } from 'node:net';
+import type { Readable } from 'node:stream';
+import type { ControlledMachine } from '../control/index.js';
+import type { HolderProcess } from './detach-command.js';
+import type { RunMachine, RunWorld } from './world.js';
+
+/** What connections have to come to their end once the machine has. */
+const LEAVING_MS = 1000;
+
+export const namedMachines: Pick<
+  RunWorld,
+  'claimName' | 'openControl' | 'carryConnections' | 'takeCarried' | 'untilReached' | 'startHolder'
+> = {
+  async claimName(name, host) {
+    const { claimName, listenFor } = await import('../control/index.js');
+    const claim = await claimName(name, { host });
+    const sockets = new Set<Socket>();
+    let stop: () => Promise<void> = () => Promise.resolve();
+    return {
+      record: claim.record,
+      logPath: claim.logPath,
+      async listen(accept) {
+        const socket = await listenFor(claim, (stream) => {
+          sockets.add(stream);
+          stream.once('close', () => sockets.delete(stream));
+          accept(stream);
+        });
+        stop = () => socket.close();
+      },
+      async release(end) {
+        const late = setTimeout(() => {
+          for (const socket of sockets) socket.destroy();
+        }, LEAVING_MS);
+        await stop();
+        clearTimeout(late);
+        claim.release(end);
+      },
+    };
+  },
+
+  async openControl(machine, options) {
+    const { MachineControl } = await import('../control/index.js');
+    // A Machine, of which a run needs less.
+    const real = machine as RunMachine & ControlledMachine;
+    const control = new MachineControl(real, options);
+    // Loaded while the guest boots; who connects before waits.
+    control.serve().catch(() => undefined);
+    return {
+      accept: (stream) => control.accept(stream),
+      close: async (end) => control.close({ ...(await real.wait()), ...end }),
+    };
+  },
+
+  async carryConnections(channel) {
+    const { carryConnections } = await import('../control/index.js');
+    const carrier = carryConnections(channel);
+    return (stream) => carrier.carry(stream);
+  },
+
+  async takeCarried(channel, accept) {
+    const { takeCarried } = await import('../control/index.js');
+    takeCarried(channel, accept);
+  },
+
+  async untilReached(name, signal) {
+    const { connect } = await import('../control/index.js');
+    await connect(name, { signal });
+  },
+
+  startHolder,
+};
+
+function startHolder(argv: readonly string[]): HolderProcess {
+  const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...argv], {
+    detached: true,
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+  });
+  let stderr = '';
+  const report = child.stderr as Readable;
+  report.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  const line = child.stdio[3] as Readable;
+  let told = '';
+  line.on('data', (chunk: Buffer) => (told += chunk.toString()));
+  const ended = new Promise<{ status: number; stderr: string }>((resolve) => {
+    child.once('error', (error) => resolve({ status: 125, stderr: `${error.message}\n` }));
+    child.once('close', (code) => resolve({ status: code ?? 125, stderr }));
+  });
+  const ready = new Promise<string | undefined>((resolve) => {
+    line.once('close', () => resolve(told === '' ? undefined : told));
+  });
+  return {
+    ready,
+    ended,
+    kill: () => void child.kill('SIGTERM'),
+    letGo: () => {
+      report.destroy();
+      line.destroy();
+      child.unref();
+    },
+  };
+}

@@ -1,0 +1,196 @@
+/** `run --name` and `run -d`: who has the name, what is told of the end, what a process of its own is started with. */
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { afterAll, describe, expect, it } from 'vitest';
+import { FakeIo, FakeWorld } from './fake-world.js';
+import { Holder } from './holder.js';
+import { runMain } from './main-command.js';
+import { run } from './testing-run.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'vivarium-holder-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('run --name', () => {
+  it('has the name while it runs, asks for the agent, and tells its end', async () => {
+    let had: string[] = [];
+    const world = new FakeWorld((machine) => {
+      had = [...world.names.keys()];
+      machine.end({ reason: 'poweroff' });
+    });
+    const { status } = run(world, { name: 'box' });
+    expect(await status).toBe(0);
+    expect(had).toEqual(['box']);
+    expect(world.names.get('box')).toEqual({ status: 0, reason: 'poweroff' });
+    expect(world.controlled).toEqual([{ status: 0, outcome: 'poweroff' }]);
+    expect(world.machine?.options).toMatchObject({ name: 'box' });
+    expect(world.machine?.options.cmdline).toMatch(/ vivarium\.agent=beside$/);
+    expect(world.accept).toBeTypeOf('function');
+  });
+
+  it('does not ask for an agent in an initramfs of the user, nor without a name', async () => {
+    const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
+    await run(world).status;
+    expect(world.machine?.options.cmdline).not.toContain('agent');
+    expect(world.machine?.options.name).toBeUndefined();
+    expect(world.names.size).toBe(0);
+  });
+
+  it('shares the agent with its COMMAND, whose status it tells', async () => {
+    const world = new FakeWorld((machine) => machine.agent.boot());
+    world.onProcess = (process) =>
+      queueMicrotask(() => {
+        process.stdout('out');
+        process.exit(3);
+      });
+    const { io, status } = run(world, { name: 'job' }, { command: ['work'] });
+    expect(await status).toBe(3);
+    expect(io.collected.text).toBe('out');
+    expect(world.controlled).toEqual([{ status: 3, outcome: 'command' }]);
+    expect(world.names.get('job')).toEqual({ status: 3, reason: 'command' });
+  });
+
+  it('is refused before anything is made when the name is taken', async () => {
+    const world = new FakeWorld();
+    world.names.set('box', undefined);
+    const { io, status } = run(world, { name: 'box' });
+    expect(await status).toBe(125);
+    expect(io.stderr.text).toBe('vivarium: box is there already\n');
+    expect(world.machine).toBeUndefined();
+  });
+
+  it('that somebody kills ends with 137, which is no failure', async () => {
+    const world = new FakeWorld((machine) => void machine.kill());
+    const { io, status } = run(world, { name: 'box' });
+    expect(await status).toBe(137);
+    expect(io.stderr.text).toBe('vivarium: the guest was killed\n');
+  });
+
+  it('in the embedded host keeps the name here, and gives the process inside a channel', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    let had: string[] = [];
+    world.onForward = () => {
+      had = [...world.names.keys()];
+      return Promise.resolve({ by: 'process', status: 7 });
+    };
+    const { status } = run(world, { name: 'box', nic: ['switch:lan'] });
+    expect(await status).toBe(7);
+    expect(had).toEqual(['box']);
+    expect(world.names.get('box')).toEqual({ status: 7, reason: 'ended' });
+    const control = world.forwarded[0]!.find((text) => text.startsWith('--control='))!;
+    const record = { name: 'box', id: 'abc', pid: 7, host: 'embedded', since: 'now' };
+    expect(JSON.parse(control.slice('--control='.length))).toEqual({ channel: 1, hasAgent: true, record });
+    expect(world.forwarded[0]).not.toContain('--name');
+  });
+
+  it('inside takes its connections from that channel', async () => {
+    const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
+    world.inside = true;
+    const record = { name: 'box', id: 'abc', pid: 7, host: 'embedded', since: 'now' };
+    const control = JSON.stringify({ channel: 0, hasAgent: true, record });
+    const channel = { input: new PassThrough(), output: new PassThrough() };
+    const io = Object.assign(new FakeIo(), { channels: [channel] });
+    const kernel = join(folder, 'vmlinuz');
+    writeFileSync(kernel, 'MZ');
+    const argv = ['run', '--kernel', kernel, '--initrd', kernel, `--control=${control}`];
+    const none = (): Promise<never> => Promise.reject(new Error('not asked for'));
+    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none };
+    expect(await runMain(argv, io, worlds)).toBe(0);
+    expect(world.carriedFrom).toBe(channel);
+    expect(world.machine?.options).toMatchObject({ name: 'box' });
+    expect(world.machine?.options.cmdline).toMatch(/ vivarium\.agent=beside$/);
+    expect(world.names.size).toBe(0);
+  });
+});
+
+describe('run -d', () => {
+  const main = async (world: FakeWorld, ...argv: string[]) => {
+    const io = new FakeIo();
+    const none = (): Promise<never> => Promise.reject(new Error('not asked for'));
+    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none };
+    return { status: await runMain(argv, io, worlds), out: io.collected.text, err: io.stderr.text };
+  };
+
+  it('prints the name when the machine runs', async () => {
+    const world = new FakeWorld();
+    expect(await main(world, 'run', '-d', '--name', 'box', '--cpus', '2')).toEqual({
+      status: 0,
+      out: 'box\n',
+      err: '',
+    });
+    expect(world.started).toEqual([['run', '--holder', '--name', 'box', '-d', '--name', 'box', '--cpus', '2']]);
+    expect(world.names.size).toBe(0);
+    await main(world, 'run', '--detach', '--', 'sleep', '9');
+    expect(world.started[1]).toEqual([
+      'run',
+      '--holder',
+      '--name',
+      expect.stringMatching(/^vm-[0-9a-f]{8}$/),
+      '--detach',
+      '--',
+      'sleep',
+      '9',
+    ]);
+  });
+
+  it('says why it does not run', async () => {
+    const world = new FakeWorld();
+    world.onHolder = () => ({
+      ready: Promise.resolve(undefined),
+      ended: Promise.resolve({ status: 126, stderr: 'vivarium: the guest crashed\n' }),
+      kill: () => undefined,
+      letGo: () => undefined,
+    });
+    expect(await main(world, 'run', '-d')).toEqual({ status: 126, out: '', err: 'vivarium: the guest crashed\n' });
+  });
+
+  it('ends what it has started when it is interrupted', async () => {
+    const world = new FakeWorld();
+    let killed = 0;
+    let onEnded: () => void = () => undefined;
+    const ended = new Promise<{ status: number; stderr: string }>((resolve) => {
+      onEnded = () => resolve({ status: 143, stderr: '' });
+    });
+    world.onHolder = () => ({
+      ready: new Promise(() => undefined),
+      ended,
+      kill: () => {
+        killed++;
+        onEnded();
+      },
+      letGo: () => undefined,
+    });
+    const { io, status } = run(world, { detach: true });
+    await expect.poll(() => world.started.length).toBe(1);
+    io.signal('SIGTERM');
+    expect(await status).toBe(143);
+    expect(killed).toBe(1);
+  });
+});
+
+describe('Holder', () => {
+  it('keeps output, logs to a bounded file, and tells that it is ready', async () => {
+    const io = new FakeIo({ terminal: true });
+    const [ready, log] = [join(folder, 'ready'), join(folder, 'log')];
+    const readyFd = openSync(ready, 'w');
+    const holder = new Holder(io, { hasCommand: true, readyFd });
+    expect(holder.io.stdinIsTerminal || holder.io.stdoutIsTerminal || holder.io.stderrIsTerminal).toBe(false);
+    holder.io.stderr.write('early\n');
+    holder.logTo(log);
+    holder.io.stdout.write('out\n');
+    holder.ready({ name: 'box', id: 'abc', pid: 7 });
+    expect(() => closeSync(readyFd)).toThrow();
+    expect(JSON.parse(readFileSync(ready, 'utf8'))).toEqual({ name: 'box', id: 'abc', pid: 7 });
+    holder.io.stderr.write('late\n');
+    for (let at = 0; at < 40; at++) holder.io.stderr.write(Buffer.alloc(64 * 1024));
+    await new Promise((resolve) => holder.io.stderr.write('', resolve));
+    expect(io.stderr.text).toBe('early\n');
+    expect(readFileSync(log, 'latin1')).toMatch(/^late\n/);
+    expect(statSync(log).size).toBeLessThanOrEqual(1024 * 1024);
+    const kept = Buffer.concat(holder.output.kept()).toString('latin1');
+    expect(kept.length).toBe(1024 * 1024);
+    expect(io.collected.text).toBe('');
+  });
+});

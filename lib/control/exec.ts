@@ -1,0 +1,142 @@
+/**
+ * A command in the guest over one request of the control socket: frames in (first a message that says what to run, then its
+ * stdin and signals), frames out (its output, last a message with its end). It ends with the request: a client that goes takes
+ * its command along.
+ */
+import { PassThrough, type Readable, type Writable } from 'node:stream';
+import type { AgentClient, AgentProcess } from '../agent/client.js';
+import type { Clock, Timer } from '../base/clock.js';
+import { VmmError } from '../base/errors.js';
+import { checked } from './check.js';
+import { failureOf } from './failures.js';
+import { ExecControl, type ExecEnd, ExecRequest } from './schemas.js';
+import {
+  encodeMessage,
+  FramedOutput,
+  messageIn,
+  type StreamFrame,
+  StreamFrameReader,
+  StreamType,
+} from './stream-frames.js';
+
+const DEFAULT_WAIT_MS = 30_000;
+const FIRST_MESSAGE_NS = 30_000_000_000n;
+const SIGKILL = 9;
+const STDIN_WAITING_BYTES = 256 * 1024;
+
+export interface ExecContext {
+  readonly agent: AgentClient;
+  readonly clock: Clock;
+  /** Fires when the client has gone. */
+  readonly signal: AbortSignal;
+}
+
+/** A command that was asked for: what of its request has been read. */
+export interface ExecStart {
+  readonly request: ExecRequest;
+  readonly frames: AsyncIterator<StreamFrame>;
+}
+
+/** Reads the first message. @throws TypeError for one that is no request; VmmError ERR_CONTROL, ERR_TIMEOUT when none comes */
+export async function readExecRequest(body: Readable, clock: Clock): Promise<ExecStart> {
+  const reader = new StreamFrameReader();
+  body.on('error', (error) => reader.destroy(error));
+  const late = clock.setTimer(FIRST_MESSAGE_NS, () => {
+    reader.destroy(new VmmError('ERR_TIMEOUT', 'exec: nobody said what to run'));
+  });
+  const frames = body.pipe(reader)[Symbol.asyncIterator]() as AsyncIterator<StreamFrame>;
+  const first = await frames.next().finally(() => late.cancel());
+  if (first.done === true || first.value.type !== StreamType.MESSAGE) {
+    throw new TypeError('exec: the first frame is to be a message with what to run');
+  }
+  return { request: checked(ExecRequest, messageIn(first.value), 'exec'), frames };
+}
+
+/** Waits for the agent, so that what is wrong can still be an answer by itself. @throws VmmError ERR_AGENT, ERR_TIMEOUT, ERR_STATE */
+export async function startExec({ request, frames }: ExecStart, context: ExecContext, output: Writable): Promise<Exec> {
+  const { agent, signal } = context;
+  await agent.ready({ timeoutMs: request.waitMs ?? DEFAULT_WAIT_MS, signal });
+  return new Exec(request, frames, context, output);
+}
+
+export class Exec {
+  readonly #process: AgentProcess;
+  readonly #context: ExecContext;
+  readonly #frames: AsyncIterator<StreamFrame>;
+  readonly #output: Writable;
+  readonly #stdin: PassThrough | undefined;
+  readonly #streams: readonly FramedOutput[];
+  readonly #timer: Timer | undefined;
+  #timedOut = false;
+
+  constructor(request: ExecRequest, frames: AsyncIterator<StreamFrame>, context: ExecContext, output: Writable) {
+    const { argv, env, cwd, timeoutMs, stdin = true } = request;
+    this.#context = context;
+    this.#frames = frames;
+    this.#output = output;
+    this.#stdin = stdin ? new PassThrough({ highWaterMark: STDIN_WAITING_BYTES }) : undefined;
+    const [stdout, stderr] = [
+      new FramedOutput(StreamType.STDOUT, output),
+      new FramedOutput(StreamType.STDERR, output),
+    ] as const;
+    this.#streams = [stdout, stderr];
+    this.#process = context.agent.start({
+      argv,
+      ...(env && { env }),
+      ...(cwd !== undefined && { cwd }),
+      ...(this.#stdin && { stdin: this.#stdin }),
+      stdout,
+      stderr,
+      signal: context.signal,
+    });
+    if (timeoutMs !== undefined) {
+      this.#timer = context.clock.setTimer(BigInt(timeoutMs) * 1_000_000n, () => {
+        this.#timedOut = true;
+        this.#process.kill(SIGKILL);
+      });
+    }
+  }
+
+  /** Until the command has ended, and that was told; never rejects. */
+  async run(): Promise<void> {
+    // The command need not read what still comes.
+    void this.#readInput().catch(() => this.#stdin?.end());
+    let last: unknown;
+    try {
+      const { status } = await this.#process.result;
+      for (const stream of this.#streams) stream.end();
+      last = { end: { status, timedOut: this.#timedOut } satisfies ExecEnd };
+    } catch (error) {
+      last = { error: failureOf(error) };
+    } finally {
+      this.#timer?.cancel();
+    }
+    if (!this.#context.signal.aborted) this.#output.write(encodeMessage(last));
+    this.#output.end();
+  }
+
+  async #readInput(): Promise<void> {
+    for (;;) {
+      const next = await this.#frames.next();
+      if (next.done === true) break;
+      const frame = next.value;
+      if (frame.type === StreamType.MESSAGE) {
+        this.#process.kill(checked(ExecControl, messageIn(frame), 'exec').signal);
+      } else if (frame.type === StreamType.STDIN && this.#stdin?.writable === true) {
+        if (frame.payload.length === 0) this.#stdin.end();
+        else if (!this.#stdin.write(frame.payload)) await untilDrained(this.#stdin);
+      }
+    }
+    this.#stdin?.end();
+  }
+}
+
+function untilDrained(stream: PassThrough): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      for (const event of ['drain', 'close', 'error'] as const) stream.off(event, done);
+      resolve();
+    };
+    for (const event of ['drain', 'close', 'error'] as const) stream.on(event, done);
+  });
+}

@@ -1,0 +1,54 @@
+/**
+ * Errors on their way over the control socket: as `{ error: { code, message, cure } }` with a status of HTTP, and made errors
+ * of the same classes again. What nobody foresaw is ERR_CONTROL and keeps its stack to itself.
+ */
+import { VmmError, type VmmErrorCode } from '../base/errors.js';
+
+/** A mistake of the caller's: TypeError and RangeError have no code of their own. */
+export const ARGUMENT_CODE = 'ERR_ARGUMENT';
+
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+  readonly cure?: string;
+}
+
+/** Statuses of HTTP (RFC 9110, 15) by code; anything else that was foreseen is a 422. */
+const STATUSES: Readonly<Record<string, number>> = {
+  [ARGUMENT_CODE]: 400,
+  ERR_NO_MACHINE: 404,
+  ERR_STATE: 409,
+  ERR_NAME_TAKEN: 409,
+  ERR_DISK_LOCKED: 409,
+  ERR_CLOSED: 410,
+  ERR_ABORTED: 499,
+  ERR_CONTROL: 500,
+  ERR_AGENT: 502,
+  ERR_TIMEOUT: 504,
+};
+
+export function failureOf(error: unknown): Failure {
+  if (error instanceof VmmError) {
+    const { code, message, cure } = error;
+    return { code, message, ...(cure === undefined ? {} : { cure }) };
+  }
+  if (error instanceof TypeError || error instanceof RangeError) return { code: ARGUMENT_CODE, message: error.message };
+  return { code: 'ERR_CONTROL', message: error instanceof Error ? error.message : String(error) };
+}
+
+export function httpStatusOf({ code }: Failure): number {
+  return STATUSES[code] ?? 422;
+}
+
+export function errorOf({ code, message, cure }: Failure): Error {
+  if (code === ARGUMENT_CODE) return new TypeError(message);
+  return new VmmError(code as VmmErrorCode, message, cure === undefined ? {} : { cure });
+}
+
+/** The failure in the body of an answer; undefined when it is none of ours. */
+export function failureIn(body: unknown): Failure | undefined {
+  const { error } = (typeof body === 'object' && body !== null ? body : {}) as { error?: Partial<Failure> };
+  if (typeof error?.code !== 'string' || typeof error.message !== 'string') return undefined;
+  const { code, message, cure } = error;
+  return { code, message, ...(typeof cure === 'string' ? { cure } : {}) };
+}

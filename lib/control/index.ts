@@ -1,0 +1,36 @@
+/** Named machines: how one is served to the user's other processes, and how they find and reach it. */
+export { carryConnections, takeCarried, type Carrier } from './carried.js';
+export { copyIn, copyOut, type CopyMachine, type CopyOptions } from './copy.js';
+export { listEndedMachines, listMachines, type ListedMachine, type ListOptions } from './list.js';
+export {
+  checkMachineName,
+  claimName,
+  endedOutputOf,
+  endedRecordOf,
+  type EndedRecord,
+  type EndToRemember,
+  type MachineClaim,
+  type MachinePlace,
+  type MachineRecord,
+} from './machine-folders.js';
+export { OutputHub } from './output-hub.js';
+export {
+  connect,
+  RemoteMachine,
+  type ConnectOptions,
+  type RemoteConsole,
+  type RemoteEnd,
+  type ViewOutputOptions,
+} from './remote-machine.js';
+export type { RemoteRunOptions, RemoteRunResult } from './remote-exec.js';
+export type { Backend, Stats, Summary } from './schemas.js';
+export {
+  listenFor,
+  MachineControl,
+  serveMachine,
+  type ControlSocket,
+  type ServedMachine,
+  type ServeOptions,
+} from './serve.js';
+export type { CopyReport } from './tar-files.js';
+export type { ControlledMachine } from './target.js';

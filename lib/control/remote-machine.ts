@@ -1,0 +1,260 @@
+/**
+ * A machine of another process of this user, by its name: what Machine offers, over its control socket. What a Machine answers at
+ * once comes as a promise here. Paths are this process's; those for the embedded host are put in its words.
+ */
+import { resolve } from 'node:path';
+import type { Readable } from 'node:stream';
+import { AbortError, VmmError } from '../base/errors.js';
+import { checkOptionNames } from '../base/options.js';
+import { toInnerPath } from '../host/index.js';
+import type { CallOptions, EndStatus, JsonValue, PauseOptions, Snapshot, StopOptions } from '../machine/index.js';
+import type { SnapshotOptions, WaitForOptions } from '../machine/index.js';
+import type { DeviceContract, RebindReport } from '../vsp/index.js';
+import { controlClient, type ControlClient } from './client.js';
+import { copyIn, copyOut, type CopyOptions } from './copy.js';
+import { defaultPlace, type MachinePlace, type MachineRecord } from './machine-folders.js';
+import { runRemote, type RemoteRunOptions, type RemoteRunResult } from './remote-exec.js';
+import type { CopyReport } from './tar-files.js';
+import type { Backend, End, Stats, Summary } from './schemas.js';
+
+/** How the guest ended, and what the command that held it exits with. */
+export type RemoteEnd = End;
+
+export interface ViewOutputOptions extends CallOptions {
+  /** At most so much of what was shown before. */
+  readonly tailBytes?: number;
+  /** Go on until the guest ends. */
+  readonly follow?: boolean;
+}
+
+export interface RemoteConsole {
+  /** Types at the console; resolves when it was handed over. */
+  write(data: Uint8Array | string, call?: CallOptions): Promise<void>;
+  /** What it shows, from what was kept on, until the guest ends. Who is slow loses the oldest, and is told so in it. */
+  readonly output: AsyncIterable<Uint8Array>;
+  /** Waits until what was kept, or comes, matches. @throws VmmError ERR_TIMEOUT, ERR_STATE when the guest ended first; AbortError */
+  waitFor(pattern: RegExp, options?: WaitForOptions): Promise<RegExpExecArray>;
+}
+
+/** How far back a text may begin that `waitFor` finds across chunks. */
+const WATCH_WINDOW = 8 * 1024;
+
+export class RemoteMachine {
+  readonly record: MachineRecord;
+  readonly #client: ControlClient;
+  #state: Summary['state'];
+
+  constructor(client: ControlClient, { state }: Pick<Summary, 'state'>) {
+    this.record = client.record;
+    this.#client = client;
+    this.#state = state;
+  }
+
+  get name(): string {
+    return this.record.name;
+  }
+
+  /** As of the last answer; `summary()` asks. */
+  get state(): Summary['state'] {
+    return this.#state;
+  }
+
+  async summary(call: CallOptions = {}): Promise<Summary> {
+    return this.#known(await this.#client.request<Summary>('GET', '/v1/machine', call));
+  }
+
+  /** @throws as Machine.start; VmmError ERR_NO_MACHINE, ERR_CONTROL */
+  async start(call: CallOptions = {}): Promise<void> {
+    this.#known(await this.#client.request<Summary>('POST', '/v1/start', { ...call, body: {} }));
+  }
+
+  async pause({ clock, signal }: PauseOptions = {}): Promise<void> {
+    const body = clock === undefined ? {} : { clock };
+    this.#known(await this.#client.request<Summary>('POST', '/v1/pause', { body, signal }));
+  }
+
+  async resume(call: CallOptions = {}): Promise<void> {
+    this.#known(await this.#client.request<Summary>('POST', '/v1/resume', { ...call, body: {} }));
+  }
+
+  /** Presses the power button; a guest that has not ended in `timeoutMs` is killed. */
+  async stop({ timeoutMs, signal }: StopOptions = {}): Promise<RemoteEnd> {
+    const body = timeoutMs === undefined ? {} : { timeoutMs };
+    return this.#over(await this.#client.request<End>('POST', '/v1/stop', { body, signal }));
+  }
+
+  async kill(call: CallOptions = {}): Promise<RemoteEnd> {
+    return this.#over(await this.#client.request<End>('POST', '/v1/kill', { ...call, body: {} }));
+  }
+
+  /** @throws VmmError ERR_TIMEOUT after `timeoutMs`; AbortError */
+  async wait({ timeoutMs, signal }: CallOptions & { readonly timeoutMs?: number } = {}): Promise<RemoteEnd> {
+    return this.#over(await this.#client.request<End>('GET', '/v1/wait', { query: { timeoutMs }, signal }));
+  }
+
+  inspect(call: CallOptions = {}): Promise<JsonValue> {
+    return this.#client.request('GET', '/v1/inspect', call);
+  }
+
+  stats(call: CallOptions = {}): Promise<Stats> {
+    return this.#client.request('GET', '/v1/stats', call);
+  }
+
+  readonly pit = {
+    status: (call: CallOptions = {}): Promise<JsonValue> => this.#client.request('GET', '/v1/pit', call),
+  };
+
+  readonly memory = {
+    /** A copy. @throws VmmError ERR_GUEST_MEMORY, TypeError for more than 16 MiB */
+    read: async (gpa: number, length: number, call: CallOptions = {}): Promise<Uint8Array> =>
+      this.#client.bytes('GET', '/v1/memory', { ...call, query: { gpa, lengthBytes: length } }),
+    write: async (gpa: number, bytes: Uint8Array, call: CallOptions = {}): Promise<void> => {
+      await this.#client.bytes('PUT', '/v1/memory', { ...call, query: { gpa }, bytes });
+    },
+  };
+
+  /** @throws as Machine.snapshot */
+  snapshot(dir: string, options: Omit<SnapshotOptions, 'onProgress'> = {}): Promise<Snapshot> {
+    const { signal, parent, ...more } = options;
+    const body = { ...more, dir: this.path(dir), ...(parent !== undefined && { parent: this.path(parent) }) };
+    return this.#client.request('POST', '/v1/snapshots', { body, signal });
+  }
+
+  device(id: string): {
+    contract(call?: CallOptions): Promise<DeviceContract>;
+    rebind(backend: Backend, call?: CallOptions): Promise<RebindReport>;
+  } {
+    const at = `/v1/devices/${encodeURIComponent(id)}`;
+    return {
+      contract: (call = {}) => this.#client.request('GET', at, call),
+      rebind: (backend, call = {}) => {
+        const inside = 'path' in backend ? { ...backend, path: this.path(backend.path) } : backend;
+        return this.#client.request('POST', `${at}/rebind`, { ...call, body: { backend: inside } });
+      },
+    };
+  }
+
+  /** What `vivarium logs` shows. */
+  async logs({ tailBytes, follow = false, signal }: ViewOutputOptions = {}): Promise<Readable> {
+    const { request, answer } = this.#client.open('GET', '/v1/logs', { query: { follow, tailBytes }, signal });
+    request.end();
+    return answer;
+  }
+
+  /** The console both ways, for whoever has a terminal. */
+  async attach({ scrollbackBytes, signal }: CallOptions & { readonly scrollbackBytes?: number } = {}): Promise<{
+    readonly input: NodeJS.WritableStream;
+    readonly output: Readable;
+    readonly close: () => void;
+  }> {
+    const { request, answer } = this.#client.open('POST', '/v1/console', {
+      query: { scrollbackBytes },
+      signal,
+      contentType: 'application/octet-stream',
+    });
+    request.flushHeaders();
+    return { input: request, output: await answer, close: () => void request.destroy() };
+  }
+
+  readonly console: RemoteConsole = {
+    write: async (data, call = {}) => {
+      const { input, output, close } = await this.attach({ ...call, scrollbackBytes: 0 });
+      output.on('error', () => undefined).resume();
+      await new Promise<void>((resolve, reject) => {
+        input.once('error', reject);
+        input.end(data, () => resolve());
+      });
+      close();
+    },
+    output: { [Symbol.asyncIterator]: () => this.#outputOf() },
+    waitFor: (pattern, options = {}) => this.#waitFor(pattern, options),
+  };
+
+  /** Runs a command in the guest. @throws VmmError ERR_AGENT, ERR_TIMEOUT when no agent answers; AbortError */
+  run(options: RemoteRunOptions): Promise<RemoteRunResult> {
+    return runRemote(this.#client, options);
+  }
+
+  /** Copies a file or folder into the guest. @throws as copyIn() of copy.ts */
+  copyIn(from: string, to: string, options: CopyOptions = {}): Promise<CopyReport> {
+    return copyIn(this, from, to, options);
+  }
+
+  /** And out of it. What the guest sends is held to the target. @throws as copyOut() of copy.ts */
+  copyOut(from: string, to: string, options: CopyOptions = {}): Promise<CopyReport> {
+    return copyOut(this, from, to, options);
+  }
+
+  /** A path of this process as the machine's own process reads it. */
+  path(path: string): string {
+    return this.record.host === 'embedded' ? toInnerPath(path) : resolve(path);
+  }
+
+  async *#outputOf(signal?: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {
+    const { output, close } = await this.attach(signal === undefined ? {} : { signal });
+    try {
+      yield* output as AsyncIterable<Uint8Array>;
+    } finally {
+      close();
+    }
+  }
+
+  async #waitFor(pattern: RegExp, options: WaitForOptions): Promise<RegExpExecArray> {
+    checkOptionNames('waitFor', options, ['timeoutMs', 'signal']);
+    const { timeoutMs = 30_000, signal } = options;
+    const search = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, ''));
+    const limit = AbortSignal.timeout(timeoutMs);
+    const decoder = new TextDecoder();
+    let window = '';
+    try {
+      for await (const bytes of this.#outputOf(signal ? AbortSignal.any([signal, limit]) : limit)) {
+        window += decoder.decode(bytes, { stream: true });
+        const match = search.exec(window);
+        if (match) return match;
+        window = window.slice(-WATCH_WINDOW);
+      }
+    } catch (error) {
+      if (signal?.aborted === true) throw new AbortError(signal);
+      if (!limit.aborted) throw error;
+      throw new VmmError('ERR_TIMEOUT', `no ${pattern} on the console in ${timeoutMs} ms: ${lastLines(window)}`);
+    }
+    throw new VmmError('ERR_STATE', `the machine ended before its console showed ${pattern}: ${lastLines(window)}`);
+  }
+
+  #known(summary: Summary): Summary {
+    this.#state = summary.state;
+    return summary;
+  }
+
+  #over(end: End): RemoteEnd {
+    this.#state = end.reason === 'failed' ? 'failed' : 'stopped';
+    return end;
+  }
+}
+
+function lastLines(text: string): string {
+  return JSON.stringify(text.split('\n').slice(-8).join('\n').slice(-800));
+}
+
+export interface ConnectOptions extends CallOptions {
+  readonly place?: MachinePlace;
+}
+
+/**
+ * A machine of this user by its name, wherever its process is.
+ *
+ * @throws TypeError for what is no name; VmmError ERR_NO_MACHINE when there is none, ERR_STATE while it is being started; AbortError
+ * @example
+ * const vm = await connect('box');
+ * await vm.pause();
+ */
+export async function connect(
+  name: string,
+  { place = defaultPlace(), signal }: ConnectOptions = {},
+): Promise<RemoteMachine> {
+  const client = controlClient(name, place);
+  const summary = await client.request<Summary>('GET', '/v1/machine', { signal });
+  return new RemoteMachine(client, summary);
+}
+
+export type { EndStatus };

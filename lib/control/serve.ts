@@ -1,0 +1,170 @@
+/**
+ * Joins a machine with its control socket's server: the hubs that viewers look at, the client of the guest's agent, and, once
+ * something listens, the server. What it is reached by is the caller's: serveMachine() has it listen on the socket of its name.
+ */
+import { chmodSync, readFileSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { AgentClient } from '../agent/client.js';
+import { hostClock, type Clock } from '../base/clock.js';
+import { VmmError } from '../base/errors.js';
+import type { ChannelHostEnd } from '../chipset/channel-port.js';
+import type { DeviceSource, EndStatus } from '../machine/index.js';
+import { backendOf } from './backends.js';
+import { claimName, type MachineClaim, type MachinePlace, type MachineRecord } from './machine-folders.js';
+import { OutputHub } from './output-hub.js';
+import type { Backend } from './schemas.js';
+import type { ControlServer } from './server.js';
+import type { ControlledMachine, ControlTarget, FinalStatus } from './target.js';
+
+/** How many connections may wait to be taken (listen(2)); the kernel's limit is lower where it is. */
+const BACKLOG = 4096;
+
+export interface ControlOptions {
+  readonly record: MachineRecord;
+  readonly clock?: Clock;
+  /** Of somebody who has the guest's channel already. */
+  readonly agent?: AgentClient;
+  /** What `logs` is to show where it is not the console. */
+  readonly logs?: OutputHub;
+  /** Default: all that this host has. */
+  readonly makeBackend?: (choice: Backend) => DeviceSource;
+}
+
+/** A machine that can be controlled, before and after somebody can reach it. */
+export class MachineControl {
+  readonly target: ControlTarget;
+  #finish!: (end: FinalStatus) => void;
+  #server: Promise<ControlServer> | undefined;
+
+  /** Takes console and channel at once, so it must be made before the guest runs. */
+  constructor(machine: ControlledMachine & { readonly channel: ChannelHostEnd }, options: ControlOptions) {
+    const { record, clock = hostClock, agent = new AgentClient(machine.channel, { clock }) } = options;
+    const console = new OutputHub();
+    const finished = new Promise<FinalStatus>((resolve) => (this.#finish = resolve));
+    this.target = {
+      machine,
+      record,
+      clock,
+      agent,
+      console,
+      logs: options.logs ?? console,
+      makeBackend: options.makeBackend ?? backendOf,
+      finished,
+    };
+    void console.follow(machine.console.output);
+    void machine.wait().then((end) => {
+      agent.close(new VmmError('ERR_AGENT', `the guest has ended (${end.reason})`));
+    });
+  }
+
+  /** Loads the server; where connections come from, `accept` takes them meanwhile. */
+  serve(): Promise<ControlServer> {
+    this.#server ??= import('./server.js').then(
+      ({ makeControlServer }) => makeControlServer(this.target, { version: packageVersion() }),
+      (cause: unknown) => {
+        throw new VmmError('ERR_SETUP', 'the control server can not be loaded', {
+          cause,
+          cure: 'npm ci; in a script inside the embedded host there is none: vivarium run --name serves its machine',
+        });
+      },
+    );
+    return this.#server;
+  }
+
+  accept(stream: Duplex): void {
+    stream.on('error', () => undefined);
+    this.serve().then(
+      (server) => server.accept(stream),
+      () => stream.destroy(),
+    );
+  }
+
+  /** The holder knows how it ended: who waits is told, and all connections go. Idempotent. */
+  async close(end: FinalStatus): Promise<void> {
+    this.#finish(end);
+    if (this.#server !== undefined) await (await this.#server).close();
+  }
+}
+
+/** Something that listens on the socket of a name. */
+export interface ControlSocket {
+  close(): Promise<void>;
+}
+
+/** Listens, for this user alone. @throws SystemError-like errors of listen(2) */
+export async function listenFor(claim: MachineClaim, accept: (socket: Socket) => void): Promise<ControlSocket> {
+  const server = createServer({ allowHalfOpen: true }, accept);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ path: claim.socketPath, backlog: BACKLOG }, resolve);
+  });
+  chmodSync(claim.socketPath, 0o600);
+  return {
+    close: () => new Promise((resolve) => server.close(() => resolve())),
+  };
+}
+
+export interface ServeOptions {
+  /** Default: the machine's own. */
+  readonly name?: string;
+  readonly place?: MachinePlace;
+}
+
+/** A machine of this process that others of the user can reach by its name. */
+export interface ServedMachine extends AsyncDisposable {
+  readonly name: string;
+  readonly socketPath: string;
+  /** Takes the name away from it; the machine runs on. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Lets the user's other processes reach a machine of this one by name, by the command and by connect(), until it ends. To be
+ * called before it starts: what its guest's console and agent have said before is not known.
+ *
+ * @throws TypeError for what is no name; VmmError ERR_NAME_TAKEN, ERR_SETUP; SystemError
+ * @example
+ * const vm = await Machine.create({ name: 'box', boot: { kernel: 'vmlinuz' } });
+ * await serveMachine(vm); // vivarium inspect box
+ */
+export async function serveMachine(
+  machine: ControlledMachine & { readonly channel: ChannelHostEnd },
+  options: ServeOptions = {},
+): Promise<ServedMachine> {
+  const name = options.name ?? machine.name;
+  const claim = await claimName(name, { host: 'native' }, options.place);
+  const control = new MachineControl(machine, { record: claim.record });
+  let socket: ControlSocket;
+  try {
+    await control.serve();
+    socket = await listenFor(claim, (stream) => control.accept(stream));
+  } catch (error) {
+    claim.release();
+    throw error;
+  }
+  let closing: Promise<void> | undefined;
+  const close = (end?: EndStatus): Promise<void> => {
+    closing ??= (async () => {
+      const closed = socket.close();
+      await control.close(end ?? { reason: 'killed', detail: 'it has no name any more' });
+      await closed;
+      claim.release(end === undefined ? undefined : { reason: end.reason, status: 0 });
+    })();
+    return closing;
+  };
+  void machine.wait().then(close);
+  return { name, socketPath: claim.socketPath, close: () => close(), [Symbol.asyncDispose]: () => close() };
+}
+
+/** The version of the package that this file belongs to, seen from lib/control or dist alike. */
+function packageVersion(): string {
+  for (const up of ['../../package.json', '../package.json']) {
+    try {
+      return (JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as { version: string }).version;
+    } catch {
+      // The command is packed one folder less deep.
+    }
+  }
+  return '0';
+}

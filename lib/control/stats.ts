@@ -1,0 +1,45 @@
+/** The counters of a machine out of its inspect() tree, in few and flat members, for who looks often. */
+import type { Stats } from './schemas.js';
+import type { ControlTarget } from './target.js';
+
+interface CpuTree {
+  readonly id: number;
+  /** 64-bit numbers as texts. */
+  readonly counters?: Readonly<Record<string, string | number>>;
+}
+
+interface DeviceTree {
+  readonly contract: {
+    readonly class: string;
+    readonly functions: Readonly<Record<string, { by: string; calls: number; ns: number }>>;
+  };
+}
+
+interface MachineTree {
+  readonly cpus?: readonly CpuTree[];
+  readonly lent?: { readonly devices?: Readonly<Record<string, DeviceTree>> };
+}
+
+export function statsOf({ machine, clock, console, logs }: ControlTarget): Stats {
+  const tree = machine.inspect() as MachineTree;
+  const { user, system } = process.cpuUsage();
+  return {
+    state: machine.state,
+    atMs: Number(clock.nowNs() / 1000n) / 1000,
+    cpus: (tree.cpus ?? []).map(({ id, counters = {} }) => {
+      const numbers = Object.fromEntries(Object.entries(counters).map(([name, value]) => [name, Number(value)]));
+      return { id, exits: numbers['exits'] ?? 0, counters: numbers };
+    }),
+    memoryBytes: machine.memory.sizeBytes,
+    devices: Object.entries(tree.lent?.devices ?? {}).map(([id, { contract }]) => ({
+      id,
+      class: contract.class,
+      functions: Object.fromEntries(
+        Object.entries(contract.functions).map(([name, { by, calls, ns }]) => [name, { by, calls, ns }]),
+      ),
+    })),
+    pit: machine.pit.status(),
+    process: { cpuMs: (user + system) / 1000, rssBytes: process.memoryUsage.rss() },
+    viewers: console.viewers + (logs === console ? 0 : logs.viewers),
+  };
+}

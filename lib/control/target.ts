@@ -1,0 +1,65 @@
+/**
+ * What is controlled, as interfaces: the machine as the control socket's server sees it, and what it is told of the process
+ * that holds it. A Machine is one of these; so is the fake of the tests.
+ */
+import type { AgentClient } from '../agent/client.js';
+import type { Clock } from '../base/clock.js';
+import type {
+  DeviceSource,
+  EndStatus,
+  MachineMemory,
+  PauseOptions,
+  Snapshot,
+  SnapshotOptions,
+  StopOptions,
+} from '../machine/index.js';
+import type { RebindOptions, RebindReport } from '../vsp/index.js';
+import type { MachineRecord } from './machine-folders.js';
+import type { OutputHub } from './output-hub.js';
+import type { Backend } from './schemas.js';
+
+export interface ControlledMachine {
+  readonly name: string;
+  readonly state: 'created' | 'running' | 'paused' | 'stopped' | 'failed';
+  readonly console: {
+    write(data: Uint8Array | string): boolean;
+    drained(): Promise<void>;
+    readonly output: AsyncIterable<Uint8Array>;
+  };
+  readonly memory: MachineMemory;
+  readonly pit: { status(): unknown };
+  start(call?: { signal?: AbortSignal }): Promise<void>;
+  pause(options?: PauseOptions): Promise<void>;
+  resume(call?: { signal?: AbortSignal }): Promise<void>;
+  stop(options?: StopOptions): Promise<EndStatus>;
+  kill(): Promise<EndStatus>;
+  wait(call?: { signal?: AbortSignal }): Promise<EndStatus>;
+  snapshot(dir: string, options?: SnapshotOptions): Promise<Snapshot>;
+  device(id: string): {
+    readonly contract: unknown;
+    rebind(backend: DeviceSource, options?: RebindOptions): Promise<RebindReport>;
+  };
+  inspect(): unknown;
+}
+
+/** How the guest ended, and what whoever holds the machine makes of it. */
+export interface FinalStatus extends EndStatus {
+  readonly status?: number;
+  readonly outcome?: string;
+}
+
+export interface ControlTarget {
+  readonly machine: ControlledMachine;
+  readonly record: MachineRecord;
+  readonly clock: Clock;
+  /** Of the guest's agent; the commands in it are run through this. */
+  readonly agent: AgentClient;
+  /** What the console has shown. */
+  readonly console: OutputHub;
+  /** What `logs` shows: the console, or the output of the COMMAND. */
+  readonly logs: OutputHub;
+  /** The backend that was chosen. @throws VmmError where it can't be had in this host */
+  readonly makeBackend: (choice: Backend) => DeviceSource;
+  /** The end with the holder's own status, when the holder knows it; rejects never. */
+  readonly finished: Promise<FinalStatus>;
+}

@@ -1,0 +1,10 @@
+/** Ten snapshots of a guest at work; `npm test` takes five. */
+import { it } from 'vitest';
+import { expectSeries } from '../lib/snapshot-series.js';
+
+it('ten snapshots in a row are each one that goes on', { timeout: 1_300_000 }, () =>
+  expectSeries(
+    Array.from({ length: 10 }, (_, index) => ['instant', 'live', 'paused'][index % 3]!),
+    1200,
+  ),
+);

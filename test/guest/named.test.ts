@@ -1,0 +1,87 @@
+/** A stock guest in a process of its own: reached by its name from others, until it is stopped. */
+import { randomBytes } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { onTerminal, vivarium } from '../lib/command.js';
+
+const NAME = `named-${process.pid}`;
+
+interface Listed {
+  readonly name: string;
+  readonly state: string;
+  readonly pid: number;
+}
+
+async function listed(): Promise<Listed | undefined> {
+  const { stdout } = await vivarium(['ps', '--json']);
+  return (JSON.parse(stdout.toString()) as Listed[]).find(({ name }) => name === NAME);
+}
+
+beforeAll(async () => {
+  const { status, stdout, stderr } = await vivarium(['run', '-d', '--name', NAME]);
+  expect(status, stderr).toBe(0);
+  expect(stdout.toString()).toBe(`${NAME}\n`);
+});
+afterAll(async () => {
+  if ((await listed()) !== undefined) await vivarium(['kill', NAME]);
+});
+
+describe('run -d', () => {
+  it('leaves a machine that is listed, and whose name nobody else gets', async () => {
+    const machine = await listed();
+    expect(machine).toMatchObject({ name: NAME, state: 'running' });
+    expect(() => process.kill(machine!.pid, 0)).not.toThrow();
+    const { status, stderr } = await vivarium(['run', '-d', '--name', NAME]);
+    expect(status).toBe(125);
+    expect(stderr).toContain(`a machine named ${NAME} is there already, held by process ${machine!.pid}`);
+  });
+
+  it('runs commands with their streams and statuses', async () => {
+    const told = await vivarium(
+      ['exec', '--wait', '120', '-e', 'A=b', '-w', '/tmp', NAME, '--', 'sh', '-c', 'pwd; echo $A >&2; cat; exit 7'],
+      { stdin: 'from here\n' },
+    );
+    expect(told).toMatchObject({ status: 7, stderr: 'b\n' });
+    expect(told.stdout.toString()).toBe('/tmp\nfrom here\n');
+    expect((await vivarium(['exec', NAME, '--', 'no-such-command'])).status).toBe(127);
+    expect((await vivarium(['exec', '--timeout', '1', NAME, '--', 'sleep', '100'])).status).toBe(124);
+  });
+
+  it('carries binary both ways', async () => {
+    const data = randomBytes(1_000_000);
+    const { status, stdout } = await vivarium(['exec', NAME, '--', 'cat'], { stdin: data });
+    expect(status).toBe(0);
+    expect(stdout.equals(data)).toBe(true);
+  });
+
+  it('shows its console to several at once, and goes on when they leave', async () => {
+    const [one, two] = [onTerminal(['console', NAME]), onTerminal(['console', NAME])];
+    await Promise.all([one.until(/vivarium:~#/), two.until(/vivarium:~#/)]);
+    one.type('echo $((6 * 7))\r');
+    await Promise.all([one.until(/\n42\r/), two.until(/\n42\r/)]);
+    for (const terminal of [one, two]) {
+      terminal.type('\x1d');
+      const { status, stdout } = await terminal.ended;
+      expect(status).toBe(0);
+      expect(stdout.toString()).toMatch(/\[status 0\]\r\nicanon \r\necho /);
+    }
+    expect((await listed())?.state).toBe('running');
+    expect((await vivarium(['logs', NAME])).stdout.toString()).toContain('42');
+  });
+
+  it('is paused, resumed, looked at, and stopped by its power button', async () => {
+    expect((await vivarium(['pause', NAME])).status).toBe(0);
+    expect((await listed())?.state).toBe('paused');
+    expect((await vivarium(['resume', NAME])).status).toBe(0);
+    const stats = JSON.parse((await vivarium(['stats', '--json', NAME])).stdout.toString()) as {
+      cpus: { exits: number }[];
+    };
+    expect(stats.cpus[0]!.exits).toBeGreaterThan(0);
+    const waiting = vivarium(['wait', NAME]);
+    const { status, stdout } = await vivarium(['stop', '--json', NAME]);
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout.toString())).toMatchObject({ end: { reason: 'poweroff', status: 0 } });
+    expect((await waiting).stdout.toString()).toBe('0\n');
+    await expect.poll(listed).toBeUndefined();
+    expect((await vivarium(['wait', NAME])).stdout.toString()).toBe('0\n');
+  });
+});

@@ -1,0 +1,124 @@
+/** Machines of flat guests, reached by their names over their control sockets as other processes do. */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { connect, listMachines, serveMachine, type RemoteMachine } from '../../lib/control/index.js';
+import type { Machine } from '../../lib/machine/index.js';
+import { makeGuest, readU64, until } from '../lib/machine.js';
+
+const COUNTER = 0x20000;
+const folder = mkdtempSync(join(tmpdir(), 'vivarium-control-'));
+const before = process.env['XDG_RUNTIME_DIR'];
+beforeAll(() => {
+  process.env['XDG_RUNTIME_DIR'] = folder;
+});
+afterAll(() => {
+  if (before === undefined) delete process.env['XDG_RUNTIME_DIR'];
+  else process.env['XDG_RUNTIME_DIR'] = before;
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function served(name: string): Promise<{ vm: Machine; remote: RemoteMachine }> {
+  const vm = await makeGuest('count', { name, mode: 'long64', defines: { COUNTER } });
+  const served = await serveMachine(vm);
+  onTestFinished(async () => {
+    await vm.close();
+    await served.close();
+  });
+  expect(statSync(served.socketPath).mode & 0o777).toBe(0o600);
+  return { vm, remote: await connect(name) };
+}
+
+describe('a machine that is served', () => {
+  it('lives as the other end says', async () => {
+    const { vm, remote } = await served('life');
+    expect(remote.state).toBe('created');
+    await remote.start();
+    expect(vm.state).toBe('running');
+    await until(() => readU64(vm, COUNTER) > 1000n);
+    await expect(remote.start()).rejects.toMatchObject({ code: 'ERR_STATE' });
+    await remote.pause({ clock: 'freeze' });
+    expect([vm.state, remote.state]).toEqual(['paused', 'paused']);
+    const stood = readU64(vm, COUNTER);
+    const bytes = await remote.memory.read(COUNTER, 8);
+    expect(Buffer.from(bytes).readBigUInt64LE()).toBe(stood);
+    await remote.memory.write(COUNTER + 64, Buffer.from('hello'));
+    expect(Buffer.from(vm.memory.read(COUNTER + 64, 5)).toString()).toBe('hello');
+    await remote.resume();
+    await until(() => readU64(vm, COUNTER) > stood);
+    const { cpus, memoryBytes } = await remote.stats();
+    expect(cpus).toHaveLength(1);
+    expect(memoryBytes).toBe(16 * 1024 * 1024);
+    expect(await remote.inspect()).toMatchObject({ name: 'life', state: 'running' });
+    expect(await remote.pit.status()).toMatchObject({ phase: expect.any(String) as string });
+    const waiting = remote.wait();
+    expect(await remote.kill()).toMatchObject({ reason: 'killed' });
+    expect(await waiting).toMatchObject({ reason: 'killed' });
+    expect(await vm.wait()).toEqual({ reason: 'killed' });
+  });
+
+  it('is saved as the other end says, and errors come back as they are', async () => {
+    const { vm, remote } = await served('saved');
+    await vm.start();
+    const dir = join(folder, 'snapshot');
+    const { stats, id } = await remote.snapshot(dir, { mode: 'paused' });
+    expect(stats.pages).toBe(4096);
+    expect(id).toMatch(/./);
+    expect(readdirSync(dir)).toContain('memory');
+    expect(vm.state).toBe('running');
+    await expect(remote.snapshot(dir)).rejects.toMatchObject({ code: expect.stringMatching(/^ERR_S/) as string });
+    await expect(remote.device('nope').contract()).rejects.toThrow(TypeError);
+    await expect(remote.run({ argv: ['ls'], waitMs: 10 })).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+  });
+
+  it('is listed while it lives', async () => {
+    const { vm } = await served('listed');
+    await vm.start();
+    expect(await listMachines()).toEqual([expect.objectContaining({ name: 'listed', state: 'running' })]);
+    await vm.kill();
+    await expect.poll(() => listMachines()).toEqual([]);
+    await expect(connect('listed')).rejects.toMatchObject({
+      code: 'ERR_NO_MACHINE',
+      message: expect.stringContaining('the last one ended at') as string,
+    });
+  });
+
+  it('shows its console, to be waited for', async () => {
+    const vm = await makeGuest('uart-letters', { name: 'letters' });
+    const served = await serveMachine(vm);
+    onTestFinished(() => served.close());
+    const remote = await connect('letters');
+    const found = remote.console.waitFor(/ABC/);
+    await vm.start();
+    expect((await found)[0]).toBe('ABC');
+  });
+});
+
+describe('a process that was killed', () => {
+  it('leaves its name to others, and nothing in the list', async () => {
+    const child = spawn(
+      process.execPath,
+      [fileURLToPath(new URL('../lib/served-child.mjs', import.meta.url)), 'victim'],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        env: process.env,
+      },
+    );
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    const remote = await connect('victim');
+    const waiting = remote.wait();
+    waiting.catch(() => undefined);
+    await remote.summary();
+    const gone = new Promise((resolve) => child.once('close', resolve));
+    child.kill('SIGKILL');
+    await expect(waiting).rejects.toMatchObject({ code: 'ERR_CONTROL' });
+    await gone;
+    await expect(remote.summary()).rejects.toMatchObject({ code: 'ERR_NO_MACHINE' });
+    expect(readdirSync(join(folder, 'vivarium', 'machines'))).not.toContain('victim');
+    const { remote: next } = await served('victim');
+    expect(next.record.pid).toBe(process.pid);
+  });
+});
