@@ -57,9 +57,9 @@ describe('run -d', () => {
     writeFileSync(join(from, 'data'), randomBytes(300_000));
     writeFileSync(join(from, 'run'), '#!/bin/sh\necho ran', { mode: 0o755 });
     symlinkSync('data', join(from, 'link'));
-    expect(await vivarium(['cp', '--quiet', from, `${NAME}:/root/files`])).toMatchObject({ status: 0, stderr: '' });
-    expect((await vivarium(['exec', NAME, '--', '/root/files/run'])).stdout.toString()).toBe('ran\n');
-    expect(await vivarium(['cp', '--quiet', `${NAME}:/root/files`, to])).toMatchObject({ status: 0, stderr: '' });
+    expect(await vivarium(['cp', '--quiet', from, `${NAME}:/tmp/files`])).toMatchObject({ status: 0, stderr: '' });
+    expect((await vivarium(['exec', NAME, '--', '/tmp/files/run'])).stdout.toString()).toBe('ran\n');
+    expect(await vivarium(['cp', '--quiet', `${NAME}:/tmp/files`, to])).toMatchObject({ status: 0, stderr: '' });
     expect(readFileSync(join(to, 'data')).equals(readFileSync(join(from, 'data')))).toBe(true);
     expect(readlinkSync(join(to, 'link'))).toBe('data');
     const missing = await vivarium(['cp', `${NAME}:/no/such/file`, folder]);
@@ -72,6 +72,16 @@ describe('run -d', () => {
     const { status, stdout } = await vivarium(['exec', NAME, '--', 'cat'], { stdin: data });
     expect(status).toBe(0);
     expect(stdout.equals(data)).toBe(true);
+  });
+
+  it('gives a command a terminal', async () => {
+    const shell = onTerminal(['exec', '-t', NAME, '--', 'sh', '-c', 'tty; stty size; read -r line; echo "<$line>"']);
+    await shell.until(/\/dev\/pts\/\d+\r\n30 100\r\n/);
+    shell.type('typed\r');
+    await shell.until(/<typed>/);
+    const { status, stdout } = await shell.ended;
+    expect(status).toBe(0);
+    expect(stdout.toString()).toMatch(/\[status 0\]\r\nicanon \r\necho /);
   });
 
   it('shows its console to several at once, and goes on when they leave', async () => {
