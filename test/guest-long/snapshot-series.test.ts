@@ -1,4 +1,4 @@
-/** Ten snapshots of a guest at work; `npm test` takes five. */
+/** Ten snapshots of a guest at work; `npm test` takes three. */
 import { it } from 'vitest';
 import { expectSeries } from '../lib/snapshot-series.js';
 

@@ -26,8 +26,8 @@ const WATCHED = /lockup|stall|unstable|timekeeping/i;
 
 it(
   'at work on disks, networks and a compiler are saved one time after another, and each clone verifies its disks and goes on',
-  { timeout: 620_000 },
-  () => expectSeries(['live', 'instant', 'paused', 'live', 'instant'], 580),
+  { timeout: 920_000 },
+  () => expectSeries(['live', 'instant', 'paused'], 900),
 );
 
 async function play(kernel: KernelImage): Promise<Report> {
