@@ -24,12 +24,12 @@ interface Report {
 
 if (CAN_PAGE) {
   it('leaves a machine whose memory still comes', { timeout: 300_000 }, async () => {
-    // 96 MiB.
-    const guest = Buffer.from(assemble('pattern', ADDRESS, { BASE: 0x20_0000, PAGES: 24_576 })).toString('base64');
+    // 48 MiB.
+    const guest = Buffer.from(assemble('pattern', ADDRESS, { BASE: 0x20_0000, PAGES: 12_288 })).toString('base64');
     const request = JSON.stringify({ guest, address: ADDRESS, folder: snapshotFolder() });
     const played = await playScene(request, { script: 'snapshot-worker.mjs' });
     const { before, after, report, missingGroups } = played as unknown as Report;
-    expect(report).toHaveLength(10);
+    expect(report).toHaveLength(6);
     const fails = report.filter(({ error }) => error !== null);
     expect(fails.map(({ end, error }) => [end, error])).toEqual([['left by an exception', 'the Worker ends here']]);
     // Memory was still coming, or this has shown nothing.
