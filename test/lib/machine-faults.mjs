@@ -7,7 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { fileDisk, Machine, memoryDisk } from 'vivarium';
 import { DiskFaults } from './disk-faults.mjs';
 
-const { scene, folder, guest, address, base, pages, mode, errno, calls, more } = JSON.parse(process.argv[2]);
+const { scene, folder, guest, address, base, pages, mode, errnos, calls, more } = JSON.parse(process.argv[2]);
 const inFolder = (name) => path.join(folder, name);
 const faults = new DiskFaults(folder);
 const how = { mode, compress: 'none' };
@@ -62,8 +62,8 @@ const scenes = {
     ];
     let vm = await start(disks());
     const attempts = [];
-    for (const [call, file, number] of [...calls, ['none', '', 1]]) {
-      faults.failAt(number, errno, call, file);
+    for (const [index, [call, file, number]] of [...calls, ['none', '', 1]].entries()) {
+      faults.failAt(number, errnos[index % errnos.length], call, file);
       const error = await vm.snapshot(inFolder('snap'), how).then(() => undefined, told);
       const attempt = {
         failed: faults.end(),
@@ -146,9 +146,9 @@ const scenes = {
     await disk(() => refused !== undefined);
     faults.end();
     await saving;
-    // For five rounds or so, of which two in vain are enough.
+    // For three rounds or more, of which two in vain are enough.
     const slowed = vm.snapshot(inFolder('snap'), { ...promised, throttle: true });
-    await disk(() => false, 15);
+    await disk(() => false, 9);
     faults.end();
     const { stats } = await slowed;
     await runsOn(vm);
@@ -156,7 +156,7 @@ const scenes = {
     const acts = [];
     for (const act of ['pause', 'kill']) {
       const acting = vm.snapshot(inFolder(act), { ...promised, throttle: true }).then(() => 'saved', told);
-      await disk(() => false, 12);
+      await disk(() => false, 9);
       await vm[act]();
       faults.end();
       const end = await acting;

@@ -1,5 +1,5 @@
 // Workers that restore a machine lazily and are ended in the middle, in every way: the child process of
-// test/kvm/machine-snapshot-worker.test.ts. Its argument: guest as base64, address and folder in JSON. The last line of output is JSON.
+// test/kvm/machine-snapshot-worker.test.ts. Its argument, in JSON: guest as base64, address, folder, memory, mode. The last line of output is JSON.
 import path from 'node:path';
 import process from 'node:process';
 import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises';
@@ -14,7 +14,7 @@ const missing = (vm) => vm.inspect().memory.pager?.missingGroups ?? 0;
 const ends = {
   'terminated at once': { start: true },
   'terminated while it is paused': { start: false },
-  'terminated in an instant': { start: true, then: (vm, { next }) => vm.snapshot(next, { mode: 'instant' }) },
+  'terminated in a snapshot': { start: true, then: (vm, { next, mode }) => vm.snapshot(next, { mode }) },
   'terminated in its close': { start: true, then: (vm) => vm.close() },
   'left by process.exit': { start: true, then: () => process.exit(0) },
   'left by an exception': {
@@ -27,9 +27,9 @@ const ends = {
 };
 
 async function inWorker() {
-  const { snap, end } = workerData;
+  const { snap, end, memory } = workerData;
   const { start, then } = ends[end];
-  const vm = await Machine.restore(snap, { memory: 'lazy', start });
+  const vm = await Machine.restore(snap, { memory, start });
   parentPort.postMessage(missing(vm));
   // It is under way when the other thread hears of the machine, or soon.
   Promise.resolve(then?.(vm, workerData)).catch(() => undefined);
@@ -48,9 +48,9 @@ async function settled() {
 }
 
 async function outside() {
-  const { guest, address, folder } = JSON.parse(process.argv[2]);
+  const { guest, address, folder, memory, mode } = JSON.parse(process.argv[2]);
   const boot = { flat: Buffer.from(guest, 'base64'), address, mode: 'long64' };
-  const vm = await Machine.create({ memory: '128MiB', boot });
+  const vm = await Machine.create({ memory: '64MiB', boot });
   const snap = path.join(folder, 'snap');
   await vm.start();
   const last = () => new DataView(vm.memory.read(0x20_0000, 8).buffer).getBigUint64(0, true);
@@ -61,22 +61,20 @@ async function outside() {
   const before = await settled();
   const report = [];
   for (const end of Object.keys(ends)) {
-    for (let round = 0; round < (end.startsWith('terminated') ? 2 : 1); round++) {
-      const worker = new Worker(new URL(import.meta.url), {
-        workerData: { snap, end, next: path.join(folder, `next-${round}`) },
-      });
-      const [exited, heard] = ['exit', 'message'].map((event) => new Promise((resolve) => worker.once(event, resolve)));
-      let error = null;
-      worker.on('error', ({ message }) => (error = message));
-      const seen = await Promise.race([heard, exited.then(() => null)]);
-      if (end.startsWith('terminated')) void worker.terminate();
-      await exited;
-      report.push({ end, missing: seen, error });
-    }
+    const worker = new Worker(new URL(import.meta.url), {
+      workerData: { snap, end, memory, mode, next: path.join(folder, 'next') },
+    });
+    const [exited, heard] = ['exit', 'message'].map((event) => new Promise((resolve) => worker.once(event, resolve)));
+    let error = null;
+    worker.on('error', ({ message }) => (error = message));
+    const missingThen = await Promise.race([heard, exited.then(() => null)]);
+    if (end.startsWith('terminated')) void worker.terminate();
+    await exited;
+    report.push({ end, missing: missingThen, error });
   }
   // The snapshot is whole, and of use.
-  const clone = await Machine.restore(snap, { memory: 'lazy' });
-  const { missingGroups } = await clone.restored.complete;
+  const clone = await Machine.restore(snap, { memory });
+  const { missingGroups = 0 } = await clone.restored.complete;
   await clone.close();
   console.log(JSON.stringify({ before, after: await settled(), report, missingGroups }));
 }
