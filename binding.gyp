@@ -47,6 +47,7 @@
         'native/memory/group_blocks.cc',
         'native/memory/group_store.cc',
         'native/memory/guest_memory.cc',
+        'native/memory/page_filler.cc',
         'native/memory/page_loader.cc',
         'native/memory/pager.cc',
         'native/memory/pager_thread.cc',

@@ -71,6 +71,17 @@ export const Msr = {
   IA32_MC0_CTL: 0x400,
   IA32_TSC_DEADLINE: 0x6e0,
   IA32_XSS: 0xda0,
+  /** MSR_KVM_STEAL_TIME (Documentation/virt/kvm/x86/msr.rst). */
+  KVM_STEAL_TIME: 0x4b564d03,
+} as const;
+
+/** MSR_KVM_STEAL_TIME: the address of struct kvm_steal_time, 64 bytes aligned, and whether it is in use. */
+export const KvmStealTime = {
+  ENABLED: 1n,
+  ADDRESS_MASK: ~0x3fn,
+  STEAL: 0,
+  VERSION: 8,
+  SIZE: 64,
 } as const;
 
 /** IA32_MISC_ENABLE. */

@@ -1,5 +1,6 @@
 /** A machine and its life: what the command, the host and users of the library hold. */
-export { Machine, type MachineState } from './machine.js';
+export { Machine } from './machine.js';
+export type { MachineState } from './status.js';
 export type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 export type { DiskOptions } from './disk-options.js';
 export type { NicOptions } from './nic-options.js';

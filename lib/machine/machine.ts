@@ -33,11 +33,9 @@ import { checkRestoreOptions, checkSnapshotOptions } from './snapshot/options.js
 import { SavingTurns } from './snapshot/saving-turns.js';
 import { closeRestore, openRestore, type RestoredOn, restoreOn } from './snapshot/restore-machine.js';
 import { saveMachine, type SaveMachine } from './snapshot/save-machine.js';
-import type { EndStatus } from './status.js';
-import { tellPaused } from './state/tell-paused.js';
+import type { EndStatus, MachineState } from './status.js';
+import { tellStopped } from './state/tell-stopped.js';
 import { TurnQueue, untilAborted } from '../base/turn-queue.js';
-
-export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
 
 /** Machines that run: they live without anybody holding them. */
 const running = new Set<Machine>();
@@ -64,6 +62,8 @@ export class Machine implements AsyncDisposable {
   readonly #turns = new TurnQueue();
   /** The board has never run. */
   #fresh = true;
+  /** By the machine's clock: when its CPUs were out of the guest, or it was restored. */
+  #stoppedAtNs = 0n;
   #closing: Promise<void> | undefined;
   /** It was restored and has not run since: its devices are at rest. */
   #isRestored = false;
@@ -256,7 +256,6 @@ export class Machine implements AsyncDisposable {
       if (this.#state !== 'created' && this.#state !== 'paused') {
         throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't run`);
       }
-      if (!this.#fresh) for (const vcpu of this.#board.vcpus) tellPaused(vcpu);
       await this.#letRun();
       this.#state = 'running';
       this.#holdLoop(true);
@@ -267,6 +266,7 @@ export class Machine implements AsyncDisposable {
   async #letRun(): Promise<void> {
     const board = this.#board;
     if (this.#isRestored) this.#goOn();
+    if (!this.#fresh) tellStopped(board.vcpus, this.#memory.space, this.#config.clock.nowNs() - this.#stoppedAtNs);
     // Before the first instruction: a guest that programs its PIT at once must not be taken for one that did so in the pause.
     this.pit.run();
     try {
@@ -428,10 +428,10 @@ export class Machine implements AsyncDisposable {
         if (ran) await this.#park(signal);
         if (!this.#still() || this.#resetting) throw new VmmError('ERR_STATE', `${this.name}: the guest ended`);
         if (ran) this.pit.pause('count');
+        return ran;
       },
       letGo: async () => {
         if (!ran || !this.#still() || this.#resetting) return;
-        for (const vcpu of this.#board.vcpus) tellPaused(vcpu);
         await this.#letRun();
       },
     };
@@ -450,6 +450,7 @@ export class Machine implements AsyncDisposable {
     this.#halt?.stop();
     try {
       await untilAborted(this.#board.park(), signal);
+      this.#stoppedAtNs = this.#config.clock.nowNs();
     } catch (error) {
       if (this.#still() && !this.#resetting) {
         this.#board.resume();
@@ -477,6 +478,7 @@ export class Machine implements AsyncDisposable {
     this.#board = board;
     this.#memory.attach(board.vm);
     this.#fresh = restored === undefined;
+    this.#stoppedAtNs = this.#config.clock.nowNs();
     this.pit.attach(board, restored);
   }
 

@@ -6,6 +6,8 @@ import type { Vcpu, VcpuExit } from '../kvm/index.js';
 import { InternalError } from '../abi/kvm.js';
 import { errnoName, KvmError, type VmmError } from '../base/errors.js';
 
+export type MachineState = 'created' | 'running' | 'paused' | 'stopped' | 'failed';
+
 export type EndReason =
   | 'poweroff' // the guest switched itself off (ACPI S5)
   | 'reset' // the guest reset itself, and onReset is 'end'

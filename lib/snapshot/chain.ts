@@ -7,7 +7,7 @@ import path from 'node:path';
 import { readdir } from 'node:fs/promises';
 import { VmmError } from '../base/errors.js';
 import { GroupCodec } from '../kvm/native-snapshot.js';
-import { OpenFolder } from './files.js';
+import { allEnded, OpenFolder } from './files.js';
 import { damaged, FileName, groupCount, Limit } from './format.js';
 import { decodeIndex, GroupTable, indexBytes } from './group-index.js';
 import { decodeManifest, digestOf, type Manifest, type ManifestPart } from './manifest.js';
@@ -18,6 +18,8 @@ export interface Link {
   readonly manifest: Manifest;
   readonly table: GroupTable;
   readonly memory: FileHandle;
+  /** What tells the memory's file from all others, as it was when it was opened. */
+  readonly memoryIdentity: string;
 }
 
 export async function readManifest(folder: OpenFolder): Promise<Manifest> {
@@ -33,27 +35,36 @@ export async function readPart(folder: OpenFolder, name: string, part: ManifestP
 }
 
 /** @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION; SystemError. */
-export async function openLink(folder: OpenFolder): Promise<Link> {
-  const manifest = await readManifest(folder);
+export async function openLink(folder: OpenFolder, known?: Manifest): Promise<Link> {
+  const manifest = known ?? (await readManifest(folder));
   const { memoryBytes, parts } = manifest;
   // Before room for it is made.
   if (parts.index.sizeBytes !== indexBytes(memoryBytes))
     throw damaged(folder.file(FileName.INDEX), 'its length is wrong');
-  const index = await readPart(folder, FileName.INDEX, parts.index);
-  const table = decodeIndex(
-    index,
-    { memoryBytes, memoryFileBytes: parts.memory.sizeBytes, hasParent: manifest.parent !== null },
-    folder.file(FileName.INDEX),
-  );
-  const { handle } = await folder.openFile(FileName.MEMORY, parts.memory);
-  return { path: folder.path, manifest, table, memory: handle };
+  // Beside one another: whoever restores waits for each turn.
+  const opening = folder.openFile(FileName.MEMORY, parts.memory);
+  try {
+    const [index, { handle, identity }] = await allEnded<[Uint8Array, Awaited<typeof opening>]>([
+      readPart(folder, FileName.INDEX, parts.index),
+      opening,
+    ]);
+    const table = decodeIndex(
+      index,
+      { memoryBytes, memoryFileBytes: parts.memory.sizeBytes, hasParent: manifest.parent !== null },
+      folder.file(FileName.INDEX),
+    );
+    return { path: folder.path, manifest, table, memory: handle, memoryIdentity: identity };
+  } catch (error) {
+    await opening.then(({ handle }) => handle.close()).catch(() => undefined);
+    throw error;
+  }
 }
 
 /** The snapshot of an open folder, then its parents. @throws as openLink; VmmError ERR_SNAPSHOT_PARENT. */
-export async function openChain(folder: OpenFolder): Promise<Link[]> {
+export async function openChain(folder: OpenFolder, manifest?: Manifest): Promise<Link[]> {
   const links: Link[] = [];
   try {
-    links.push(await openLink(folder));
+    links.push(await openLink(folder, manifest));
     for (;;) {
       const child = links.at(-1)!;
       if (child.manifest.parent === null) return links;

@@ -2,7 +2,7 @@
  * The folder beside a snapshot in which it is written, until a rename makes it the snapshot: `.NAME.partial-PID-START-NS-BOOT-N`.
  * Whose it is can be told when its writer is gone: by process number and start time where numbers mean the same (the
  * process-number namespace and the host's boot are part of the name: the first namespace has one number on every host),
- * elsewhere by the lock on its `memory`, which dies with the process.
+ * elsewhere, and where that process lives, by the lock on its `memory`, which dies with the process or Worker.
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { lstat, open, readdir, readFile } from 'node:fs/promises';
@@ -12,8 +12,8 @@ import { renameNoReplace, lockFile } from '../memory/index.js';
 import { FileName } from './format.js';
 import { makeFolder, removeFolder, syncFolder } from './files.js';
 
-/** A draft of another namespace or boot without a lock may be one that is just begun. */
-const FOREIGN_AGE_MS = 60_000;
+/** A draft without a lock may be one that is just begun. */
+const UNLOCKED_AGE_MS = 60_000;
 
 let count = 0;
 
@@ -105,10 +105,11 @@ export async function sweep(dir: string): Promise<void> {
 async function isAbandoned(folder: string, pid: string, start: string, ns: string, ofBoot: string): Promise<boolean> {
   if (ns === namespace() && ofBoot === boot()) {
     const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
-    return startOf(stat) !== start;
+    // A process that lives may have had a Worker that does not.
+    if (startOf(stat) !== start) return true;
   }
   try {
-    if (Date.now() - (await lstat(folder)).mtimeMs < FOREIGN_AGE_MS) return false;
+    if (Date.now() - (await lstat(folder)).mtimeMs < UNLOCKED_AGE_MS) return false;
     const handle = await open(path.join(folder, FileName.MEMORY), 'r+');
     try {
       return lockFile(handle.fd, 'exclusive');

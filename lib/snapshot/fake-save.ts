@@ -1,7 +1,7 @@
 /** A machine, its writer, its dirty log and its intercept for tests of save.ts: memory is one number a group. */
 import type { ManualClock } from '../base/clock.js';
 import type { SavedPart } from '../base/saved-state.js';
-import type { DirtyGroups, GroupIntercept, GroupWriter, SaveSubject } from './save.js';
+import type { DirtyGroups, GroupIntercept, GroupWriter, GuestThrottle, SaveSubject } from './save.js';
 
 const US = 1000n;
 
@@ -37,6 +37,9 @@ export class FakeSave implements SaveSubject, GroupWriter {
   #protected = new Set<number>();
   #isArmed = false;
   #written = 0;
+  /** Of its writes the guest does this share, and what is left of one. */
+  #speed = 1;
+  #begun = 0;
   #queue: { group: number; value: number }[] = [];
 
   constructor(options: FakeSaveOptions) {
@@ -48,7 +51,7 @@ export class FakeSave implements SaveSubject, GroupWriter {
   }
 
   get isClean(): boolean {
-    return !this.#isLogged && this.#protected.size === 0 && this.isRunning;
+    return !this.#isLogged && this.#protected.size === 0 && this.isRunning && this.#speed === 1;
   }
 
   async stop(): Promise<bigint> {
@@ -109,6 +112,16 @@ export class FakeSave implements SaveSubject, GroupWriter {
     };
   }
 
+  throttle(): GuestThrottle {
+    return {
+      set: (share) => (this.#speed = 1 - share),
+      end: async () => {
+        this.#speed = 1;
+        await Promise.resolve();
+      },
+    };
+  }
+
   intercept(): GroupIntercept {
     return {
       protectAhead: async () => {
@@ -143,7 +156,8 @@ export class FakeSave implements SaveSubject, GroupWriter {
     await Promise.resolve();
     this.onStep(what);
     if (!this.isRunning) return;
-    for (let each = 0; each < this.#options.busy; each++) {
+    this.#begun += this.#options.busy * this.#speed;
+    for (; this.#begun >= 1; this.#begun--) {
       const group = this.#options.random(this.groups);
       this.#save(group);
       this.memory[group] = ++this.#written;

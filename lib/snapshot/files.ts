@@ -10,6 +10,18 @@ import { damaged, FileName } from './format.js';
 
 const READ_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+/**
+ * Waits for all of them, since none may be under way when what they use is closed. @throws the error of the first in the list that failed
+ */
+export async function allEnded<T extends readonly unknown[]>(works: {
+  readonly [K in keyof T]: Promise<T[K]>;
+}): Promise<T> {
+  const results = await Promise.allSettled(works as readonly Promise<unknown>[]);
+  const failed = results.find((result) => result.status === 'rejected');
+  if (failed) throw failed.reason;
+  return results.map((result) => (result as PromiseFulfilledResult<unknown>).value) as unknown as T;
+}
+
 /** A snapshot's folder while its files are opened. */
 export class OpenFolder {
   /** As it was named, for errors. */
@@ -37,11 +49,14 @@ export class OpenFolder {
     return path.join(this.path, name);
   }
 
-  /** A regular file of exactly `sizeBytes`, or of at most `maxBytes`. @throws VmmError ERR_SNAPSHOT; SystemError. */
+  /**
+   * A regular file of exactly `sizeBytes`, or of at most `maxBytes`. `identity` tells these bytes from all others: the file, and when it
+   * was changed last. @throws VmmError ERR_SNAPSHOT; SystemError.
+   */
   async openFile(
     name: string,
     size: { readonly sizeBytes: number } | { readonly maxBytes: number },
-  ): Promise<{ handle: FileHandle; sizeBytes: number }> {
+  ): Promise<{ handle: FileHandle; sizeBytes: number; identity: string }> {
     const file = this.file(name);
     let handle: FileHandle;
     try {
@@ -55,13 +70,14 @@ export class OpenFolder {
       throw systemError(error, file);
     }
     try {
-      const found = await handle.stat();
+      const found = await handle.stat({ bigint: true });
+      const sizeBytes = Number(found.size);
       if (!found.isFile()) throw damaged(file, 'it is no regular file');
-      if ('sizeBytes' in size && found.size !== size.sizeBytes) {
-        throw damaged(file, `it has ${found.size} bytes instead of ${size.sizeBytes}`);
+      if ('sizeBytes' in size && sizeBytes !== size.sizeBytes) {
+        throw damaged(file, `it has ${sizeBytes} bytes instead of ${size.sizeBytes}`);
       }
-      if ('maxBytes' in size && found.size > size.maxBytes) throw damaged(file, 'it is larger than any may be');
-      return { handle, sizeBytes: found.size };
+      if ('maxBytes' in size && sizeBytes > size.maxBytes) throw damaged(file, 'it is larger than any may be');
+      return { handle, sizeBytes, identity: [found.dev, found.ino, found.size, found.mtimeNs].join(':') };
     } catch (error) {
       await handle.close();
       throw systemError(error, file);

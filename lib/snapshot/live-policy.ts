@@ -21,6 +21,8 @@ export interface LiveRound {
   /** Groups for which there is memory to copy them into. */
   readonly bufferGroups: number;
   readonly maxPauseMs: number;
+  /** The guest can still be slowed down, so that fewer rounds are tried before that. */
+  readonly canThrottle?: boolean;
 }
 
 export type LiveDecision =
@@ -33,6 +35,7 @@ export type LiveDecision =
 const MAX_ROUNDS = 30;
 /** Rounds in a row that may leave more than nine tenths of what the best one before left. */
 const MAX_VAIN_ROUNDS = 4;
+const MAX_VAIN_ROUNDS_TO_THROTTLE = 2;
 const PROGRESS = 0.9;
 /** A promise is kept with something in hand: the stop's own measurement is a guess about the next one. */
 const MARGIN = 0.7;
@@ -46,7 +49,7 @@ export function decideLiveRound(input: LiveRound): LiveDecision {
   const vain = vainRounds([...input.history, dirtyGroups]);
   const isShort = expectedMs <= AIM_MS || vain > 0;
   if (fitsBuffer && expectedMs <= MARGIN * maxPauseMs && isShort) return { action: 'stop', expectedMs };
-  const isVain = vain >= MAX_VAIN_ROUNDS;
+  const isVain = vain >= (input.canThrottle === true ? MAX_VAIN_ROUNDS_TO_THROTTLE : MAX_VAIN_ROUNDS);
   if (!isVain && input.round < MAX_ROUNDS) return { action: 'round' };
   // With nothing more to gain the margin is given up, but not the promise.
   if (fitsBuffer && expectedMs <= maxPauseMs) return { action: 'stop', expectedMs };

@@ -9,12 +9,13 @@ import { AbortError, VmmError } from '../base/errors.js';
 import type { SavedPart } from '../base/saved-state.js';
 import { naming } from '../base/system-call.js';
 import { GroupReader, type AddressSpace } from '../memory/index.js';
-import { closeChain, locate, openChain, readPart, resolveChain, type Link } from './chain.js';
+import { closeChain, locate, openChain, readManifest, readPart, resolveChain, type Link } from './chain.js';
 import { diskFilesOf, verifyDiskFile } from './disk-files.js';
-import { OpenFolder, readExactly } from './files.js';
+import { allEnded, OpenFolder, readExactly } from './files.js';
 import { damaged, FileName, GROUP_BYTES, groupCount } from './format.js';
 import type { GroupTable } from './group-index.js';
 import { holdAsParent } from './hold.js';
+import type { Manifest } from './manifest.js';
 import { meter, type SnapshotProgress } from './progress.js';
 import { decodeState } from './state-file.js';
 
@@ -77,20 +78,17 @@ export class SnapshotReader {
     const dir = path.resolve(folderPath);
     const folder = await OpenFolder.open(dir);
     try {
-      const links = await openChain(folder);
+      const manifest = await readManifest(folder);
+      const opening = openChain(folder, manifest);
       try {
-        const { parts, memoryBytes } = links[0]!.manifest;
-        const state = decodeState(await readPart(folder, FileName.STATE, parts.state), folder.file(FileName.STATE));
-        let access: Uint16Array | undefined;
-        if (parts.access !== null) {
-          if (parts.access.sizeBytes !== 2 * groupCount(memoryBytes)) {
-            throw damaged(folder.file(FileName.ACCESS), 'its length is wrong');
-          }
-          access = new Uint16Array((await readPart(folder, FileName.ACCESS, parts.access)).buffer);
-        }
+        const [links, state, access] = await allEnded<[Link[], readonly SavedPart[], Uint16Array | undefined]>([
+          opening,
+          readState(folder, manifest),
+          readAccess(folder, manifest),
+        ]);
         return new SnapshotReader({ dir, links, table: resolveChain(links), state, access });
       } catch (error) {
-        await closeChain(links);
+        await opening.then(closeChain).catch(() => undefined);
         throw error;
       }
     } finally {
@@ -121,12 +119,10 @@ export class SnapshotReader {
    * What tells its memory from all other: what is expected of each group, and the files that it is read from, unchanged since. A copy of
    * a snapshot has another one, since a checksum of a group is no proof against who means harm.
    */
-  async memoryKey(): Promise<string> {
-    const files = this.#links.map(async ({ memory, manifest }) => {
-      const { dev, ino, size, mtimeNs } = await memory.stat({ bigint: true });
-      return [manifest.parts.index.sha256, dev, ino, size, mtimeNs].join(':');
-    });
-    return (await Promise.all(files)).join(' ');
+  get memoryKey(): string {
+    return this.#links
+      .map(({ manifest, memoryIdentity }) => `${manifest.parts.index.sha256}:${memoryIdentity}`)
+      .join(' ');
   }
 
   /** Nobody deletes it, or merges into it, until this is closed. @throws as holdAsParent */
@@ -220,4 +216,16 @@ export class SnapshotReader {
     if (keys.every((each, at) => at === 0 || each >= keys[at - 1]!)) return order;
     return order.sort((a, b) => keys[a]! - keys[b]!);
   }
+}
+
+async function readState(folder: OpenFolder, { parts }: Manifest): Promise<readonly SavedPart[]> {
+  return decodeState(await readPart(folder, FileName.STATE, parts.state), folder.file(FileName.STATE));
+}
+
+async function readAccess(folder: OpenFolder, { parts, memoryBytes }: Manifest): Promise<Uint16Array | undefined> {
+  if (parts.access === null) return undefined;
+  if (parts.access.sizeBytes !== 2 * groupCount(memoryBytes)) {
+    throw damaged(folder.file(FileName.ACCESS), 'its length is wrong');
+  }
+  return new Uint16Array((await readPart(folder, FileName.ACCESS, parts.access)).buffer);
 }

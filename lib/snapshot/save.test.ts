@@ -1,17 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../base/clock.js';
 import { FakeSave, type FakeSaveOptions } from './fake-save.js';
-import { saveInstant, saveLive, type Saved, type SaveMode, savePaused } from './save.js';
+import { type GuestThrottle, saveInstant, saveLive, type Saved, type SaveMode, savePaused } from './save.js';
 
 function rig(options: Partial<FakeSaveOptions> = {}) {
   const clock = new ManualClock();
   let seed = 1;
   const random = (below: number): number => (seed = (seed * 48_271) % 0x7fff_ffff) % below;
   const fake = new FakeSave({ groups: 500, clock, busy: 1, random, ...options });
-  const save = (mode: SaveMode, more: { signal?: AbortSignal; maxPauseMs?: number } = {}): Promise<Saved> => {
+  const save = (
+    mode: SaveMode,
+    { throttle, ...more }: { signal?: AbortSignal; maxPauseMs?: number; throttle?: GuestThrottle } = {},
+  ): Promise<Saved> => {
     const given = { subject: fake, writer: fake, clock, ...more };
     if (mode === 'paused') return savePaused(given);
-    if (mode === 'live') return saveLive({ ...given, dirty: fake.dirtyGroups() });
+    if (mode === 'live') return saveLive({ ...given, dirty: fake.dirtyGroups(), throttle });
     return saveInstant({ ...given, intercept: fake.intercept() });
   };
   return { fake, clock, save };
@@ -94,4 +97,61 @@ it('of a guest that dirties faster than groups are written is refused live, with
   await expect(save('live')).rejects.toMatchObject({ code: 'ERR_SNAPSHOT_REFUSED' });
   expect(fake.isClean).toBe(true);
   expect(fake.stops).toBe(0);
+});
+
+describe('of a guest that dirties faster than groups are written, and may be slowed down,', () => {
+  const busy = { busy: 3, bufferGroups: 100 };
+  const watched = (fake: FakeSave): { throttle: GuestThrottle; shares: number[] } => {
+    const shares: number[] = [];
+    const { set, end } = fake.throttle();
+    return { shares, throttle: { end, set: (share) => (shares.push(share), set(share)) } };
+  };
+
+  it('comes to be, and the guest runs freely again', async () => {
+    const { fake, save } = rig(busy);
+    const { throttle, shares } = watched(fake);
+    const { throttled } = await save('live', { throttle });
+    expect(fake.file).toEqual(fake.instant);
+    expect(fake.isClean).toBe(true);
+    expect(throttled).toBe(shares.at(-1));
+    expect(shares).toEqual([...shares].sort());
+  });
+
+  it('is not slowed down without need', async () => {
+    const { fake, save } = rig({ busy: 0 });
+    const { throttle, shares } = watched(fake);
+    expect((await save('live', { throttle })).throttled).toBeUndefined();
+    expect(shares).toEqual([]);
+  });
+
+  it('is refused all the same where nothing helps, with what it would take', async () => {
+    const { fake, save } = rig({ busy: 400, bufferGroups: 100 });
+    const { throttle, shares } = watched(fake);
+    await expect(save('live', { throttle })).rejects.toMatchObject({
+      code: 'ERR_SNAPSHOT_REFUSED',
+      cure: expect.not.stringContaining('throttle') as string,
+    });
+    expect(shares.at(-1)).toBe(0.99);
+    expect(fake.isClean).toBe(true);
+    await expect(rig(busy).save('live')).rejects.toMatchObject({
+      cure: expect.stringContaining('throttle: true') as string,
+    });
+  });
+
+  it('that fails or is aborted lets it go', async () => {
+    for (const how of ['fail', 'abort'] as const) {
+      const { fake, save } = rig(busy);
+      const { throttle, shares } = watched(fake);
+      const aborter = new AbortController();
+      fake.onStep = () => {
+        if (shares.length === 0) return;
+        if (how === 'fail') throw new Error('failed');
+        aborter.abort();
+      };
+      await expect(save('live', { throttle, signal: aborter.signal })).rejects.toThrow(
+        how === 'fail' ? 'failed' : 'aborted',
+      );
+      expect(fake.isClean).toBe(true);
+    }
+  });
 });

@@ -51,6 +51,14 @@ export interface DirtyGroups {
   close(): void;
 }
 
+/** Slows the guest down while memory is written that it changes faster than that. */
+export interface GuestThrottle {
+  /** From now on the guest stands still for this share of the time, from 0 to below 1, a little at a time. */
+  set(share: number): void;
+  /** Resolves when it is let alone again. Idempotent. */
+  end(): Promise<void>;
+}
+
 /** Holds writes to groups that are not saved yet until they are. */
 export interface GroupIntercept {
   /** Protects groups while the guest runs: what the stop has to do later is less. */
@@ -79,6 +87,8 @@ export interface Saved {
   /** How long no vCPU ran, as far as they did before. */
   readonly pauseMs: number;
   readonly rounds: number;
+  /** The largest share of the time for which the guest was held meanwhile, beside the stop. */
+  readonly throttled?: number;
 }
 
 /** What a live snapshot may copy for within its stop where nothing was promised: as QEMU's migration. */
@@ -87,6 +97,8 @@ const DEFAULT_LIVE_COPY_MS = 300;
 const COPIED_GROUPS_PER_MS = 32;
 /** A first guess at a stop without copying. */
 const FIXED_STOP_MS = 2;
+/** Shares of the time that a guest is held for, one after the other, as long as rounds are in vain. */
+const THROTTLE_SHARES = [0.5, 0.8, 0.95, 0.99];
 /** Stops that found more dirtied than was thought, before it is given up. */
 const MAX_VAIN_STOPS = 3;
 
@@ -123,13 +135,28 @@ const PAUSED_PART_GROUPS = 1024;
 /** 2 MiB: where a time is to be kept it is looked at often. */
 const LIMITED_PART_GROUPS = 32;
 
-export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGroups }): Promise<Saved> {
-  const { writer, dirty, signal, maxPauseMs: promisedMs } = options;
+/** With `throttle` a guest that dirties memory faster than it is written is slowed down before that is refused. */
+export async function saveLive(
+  options: SaveOptions & { readonly dirty: DirtyGroups; readonly throttle?: GuestThrottle | undefined },
+): Promise<Saved> {
+  const { writer, dirty, signal, maxPauseMs: promisedMs, throttle } = options;
+  const shares = throttle === undefined ? [] : [...THROTTLE_SHARES];
+  let throttled: number | undefined;
+  let history: number[] = [];
+  let vainStops = 0;
+  /** Rounds whose guest was faster than it is now: they say nothing about what will be. */
+  let before = 0;
+  /** False where the guest can't be slowed down any more. */
+  const slowDown = (round: number): boolean => {
+    const share = shares.shift();
+    if (share === undefined) return false;
+    throttle!.set((throttled = share));
+    [history, before, vainStops] = [[], round, 0];
+    return true;
+  };
   try {
-    const history: number[] = [];
     let fixedStopMs = FIXED_STOP_MS;
     let copiedGroupsPerMs = COPIED_GROUPS_PER_MS;
-    let vainStops = 0;
     let left = wanted(options);
     for (let round = 1; ; round++) {
       await writer.write(left, signal);
@@ -137,10 +164,13 @@ export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGro
       const { bufferGroups } = writer;
       // Where nothing was promised only the copying has a bound: what a slow host makes of the rest is no reason to refuse.
       const maxPauseMs = promisedMs ?? fixedStopMs + DEFAULT_LIVE_COPY_MS;
-      const bounds = { fixedStopMs, copiedGroupsPerMs, bufferGroups, maxPauseMs };
-      const decision = decideLiveRound({ round, dirtyGroups: left.length, history, ...bounds });
+      const bounds = { fixedStopMs, copiedGroupsPerMs, bufferGroups, maxPauseMs, canThrottle: shares.length > 0 };
+      const decision = decideLiveRound({ round: round - before, dirtyGroups: left.length, history, ...bounds });
       history.push(left.length);
-      if (decision.action === 'refuse') throw refused(maxPauseMs, decision.neededMs, decision.why);
+      if (decision.action === 'refuse') {
+        if (slowDown(round)) continue;
+        throw refused(maxPauseMs, decision.neededMs, decision.why, throttle === undefined);
+      }
       if (decision.action === 'round') continue;
 
       const last = left;
@@ -162,20 +192,18 @@ export async function saveLive(options: SaveOptions & { readonly dirty: DirtyGro
         return { parts, rounds: round };
       });
       if (saved !== undefined) {
+        await throttle?.end();
         await writer.drained(signal);
-        return saved;
+        return throttled === undefined ? saved : { ...saved, throttled };
       }
-      if (++vainStops === MAX_VAIN_STOPS) {
-        const neededMs = Math.ceil(fixedStopMs + left.length / copiedGroupsPerMs);
-        throw refused(
-          maxPauseMs,
-          neededMs,
-          `${left.length} groups of 64 KiB and ${fixedStopMs.toFixed(1)} ms for its state`,
-        );
-      }
+      if (++vainStops < MAX_VAIN_STOPS || slowDown(round)) continue;
+      const neededMs = Math.ceil(fixedStopMs + left.length / copiedGroupsPerMs);
+      const why = `${left.length} groups of 64 KiB and ${fixedStopMs.toFixed(1)} ms for its state`;
+      throw refused(maxPauseMs, neededMs, why, throttle === undefined);
     }
   } finally {
     dirty.close();
+    await throttle?.end();
   }
 }
 
@@ -222,13 +250,13 @@ function tooLong({ clock }: SaveOptions, startNs: bigint, maxPauseMs: number, do
   return refused(maxPauseMs, neededMs, "the machine's memory is written while it is paused");
 }
 
-function refused(maxPauseMs: number, neededMs: number | undefined, why: string): VmmError {
+function refused(maxPauseMs: number, neededMs: number | undefined, why: string, canThrottle = false): VmmError {
   const needed = neededMs === undefined ? 'it takes longer' : `it takes about ${neededMs} ms`;
   return new VmmError('ERR_SNAPSHOT_REFUSED', `a pause of ${maxPauseMs} ms can't be kept: ${needed} (${why})`, {
     cure:
       neededMs === undefined
         ? "mode: 'instant' stops it for the shortest time"
-        : `maxPauseMs: ${neededMs}, or another mode`,
+        : `maxPauseMs: ${neededMs}, ${canThrottle ? 'throttle: true, ' : ''}or another mode`,
   });
 }
 

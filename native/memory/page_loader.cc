@@ -11,14 +11,12 @@
 #include "core/clock.h"
 #include "core/failure.h"
 #include "core/futex.h"
-#include "memory/quiet_thread.h"
 
 namespace vivarium {
 namespace {
 
 constexpr int kAttempts = 4;
 constexpr uint64_t kFirstPauseNs = 1'000'000;  // before the second attempt; four times as long before each next
-constexpr uint64_t kMakeWayNs = 1'000'000;
 
 bool mayHelpAgain(const GroupReadResult& result) {
   // A checksum may be wrong because of the transfer. A file that has become shorter stays so.
@@ -210,100 +208,6 @@ void PageLoader::tellWaiters() {
   changed_.notify_all();
 }
 
-void PageLoader::makeWay() {
-  for (;;) {
-    const uint32_t waiting = waitingFaults_.load(std::memory_order_acquire);
-    if (waiting == 0 || ending_.load(std::memory_order_acquire)) return;
-    futexWaitUntil(&waitingFaults_, waiting, monotonicNs() + kMakeWayNs);
-  }
-}
-
-void PageLoader::fill() {
-  for (const uint32_t group : order_) {
-    makeWay();
-    if (ending_.load(std::memory_order_acquire)) return;
-    if (state(group) != GroupState::kMissing || fillBlock(group)) continue;
-    if (claim(group)) loadClaimed(fillHand_, group, GroupState::kFilled);
-  }
-  block_.reset();
-}
-
-// The group's block in one piece, where nothing of it is there or on its way; false when it was left alone.
-bool PageLoader::fillBlock(uint32_t group) {
-  const uint32_t first = group / kBlockGroups * kBlockGroups;
-  if (block_ == nullptr || core_.area.bytesOf(first, kBlockGroups) < kBlockBytes) return false;
-  for (uint32_t each = first; each < first + kBlockGroups; each++) {
-    if (state(each) != GroupState::kMissing) return false;
-  }
-  uint32_t end = first;
-  while (end < first + kBlockGroups && claim(end)) end++;
-  if (end < first + kBlockGroups) {
-    // Somebody has just come for one of them.
-    for (uint32_t each = first; each < end; each++) loadClaimed(fillHand_, each, GroupState::kFilled);
-    return true;
-  }
-  for (uint32_t each = first; each < end; each++) {
-    makeWay();
-    if (ending_.load(std::memory_order_acquire)) return true;
-    const uint32_t urgent = urgent_.exchange(kNone, std::memory_order_acq_rel);
-    if (urgent >= first && urgent < end) {
-      fillBySingles(first, each, urgent);
-      return true;
-    }
-    bool isZero;
-    LoadFailure failure;
-    if (!read(fillHand_, each, atBlock(each), &isZero, &failure)) {
-      for (uint32_t good = first; good < each; good++) install(good, atBlock(good), false, GroupState::kFilled);
-      events_.failed(failure);
-      return true;
-    }
-  }
-  bool tell = false;
-  int error;
-  {
-    const std::lock_guard lock(core_.mutex);
-    if (core_.failed) return true;
-    error = putInBlock(first);
-    for (uint32_t each = first; each < end && error == 0; each++) tell = settle(each, GroupState::kFilled) || tell;
-    if (waiters_.load(std::memory_order_relaxed) > 0) changed_.notify_all();
-  }
-  if (error != 0) events_.failed({LoadFailure::Why::kInstall, first, 0, 0, error});
-  if (tell) events_.progress();
-  return true;
-}
-
-// Somebody waits for a group of the block, of which those before `read` are at hand: nobody waits for more than one
-// read.
-void PageLoader::fillBySingles(uint32_t first, uint32_t read, uint32_t urgent) {
-  if (urgent >= read) loadClaimed(fillHand_, urgent, GroupState::kFaulted);
-  for (uint32_t group = first; group < first + kBlockGroups; group++) {
-    if (ending_.load(std::memory_order_acquire)) return;
-    if (group < read) {
-      install(group, atBlock(group), false, GroupState::kFilled);
-    } else if (group != urgent) {
-      loadClaimed(fillHand_, group, GroupState::kFilled);
-    }
-  }
-}
-
-int PageLoader::putInBlock(uint32_t first) {
-  bool wanted = false;
-  for (uint32_t group = first; group < first + kBlockGroups; group++) wanted = wanted || core_.intercept.wanted(group);
-  // UFFDIO_MOVE knows no protection either. What it refuses is copied; what it has moved by then stays.
-  if (!wanted && core_.fault.move(core_.area.at(first), block_->data(), kBlockBytes) == 0) return 0;
-  for (uint32_t group = first; group < first + kBlockGroups; group++) {
-    const int error = putIn(group, atBlock(group), false);
-    if (error != 0) return error;
-  }
-  return 0;
-}
-
-void PageLoader::startFilling(std::shared_ptr<void> owner) {
-  if (filling_) return;
-  filler_ = startQuietThread(counters_, "vivarium-fill", [this, owner = std::move(owner)] { fill(); });
-  filling_ = true;
-}
-
 bool PageLoader::stuckSince(uint64_t sinceNs, uint32_t* group) const {
   for (const Hand* hand : {&faultHand_, &fillHand_}) {
     const uint64_t startedNs = hand->startedNs.load(std::memory_order_acquire);
@@ -347,12 +251,6 @@ void PageLoader::markFailed() {
 void PageLoader::stop() {
   ending_.store(true, std::memory_order_release);
   futexWakeAll(&waitingFaults_);
-}
-
-void PageLoader::ended(uint64_t withinNs) {
-  if (!filling_) return;
-  filling_ = false;
-  joinOrLeave(filler_, withinNs);
 }
 
 }  // namespace vivarium

@@ -128,7 +128,7 @@ class PageLoader {
   void makeWay();
   void fill();
   bool fillBlock(uint32_t group);
-  void fillBySingles(uint32_t first, uint32_t read, uint32_t urgent);
+  void fillSingly(uint32_t first, uint32_t end);
   int putInBlock(uint32_t first);
   void markFailed();
   uint8_t* atBlock(uint32_t group) const { return block_->data() + uint64_t{group % kBlockGroups} * kGroupBytes; }

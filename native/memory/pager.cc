@@ -183,7 +183,8 @@ void Pager::noteTouched() {
     if (::mincore(core_.area.at(first), bytes, resident.data()) != 0) return;
     for (size_t page = 0; page < resident.size(); page++) {
       if ((resident[page] & 1) == 0) continue;
-      states_->data()[first + page * kPageBytes / kGroupBytes] = static_cast<uint8_t>(GroupState::kFaulted);
+      std::atomic_ref<uint8_t> state(states_->data()[first + page * kPageBytes / kGroupBytes]);
+      state.store(static_cast<uint8_t>(GroupState::kFaulted), std::memory_order_relaxed);
     }
   };
   uint32_t at = 0;

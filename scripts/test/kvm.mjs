@@ -4,6 +4,7 @@
 import { closeSync, openSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
+import { diskFaultsLibrary } from '../../test/lib/disk-faults-library.mjs';
 import { counted, ROOT } from './run.mjs';
 
 /** Whether this process may open KVM, at the path that the library uses too. */
@@ -19,6 +20,8 @@ export function kvmAccess() {
 
 /** Runs the kvm group inside the embedded host: its vitest reads this checkout through the host's file system. */
 export function embeddedKvmGroup({ limitS }) {
+  // There is no compiler inside.
+  diskFaultsLibrary();
   return counted(async (countsEnv) => {
     const { embeddedHost } = await import('../../dist/host/index.js');
     const limit = AbortSignal.timeout(limitS * 1000);

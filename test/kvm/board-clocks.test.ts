@@ -1,5 +1,6 @@
 /** The clocks of a restored board in each mode, and what becomes of ticks: the snapshot is made to look old by its host's date. */
 import { describe, expect, it } from 'vitest';
+import { Msr } from '../../lib/abi/x86.js';
 import type { SavedPart } from '../../lib/base/saved-state.js';
 import { BoardRig } from '../lib/board-rig.js';
 import { until, untilCalmly } from '../lib/machine.js';
@@ -97,6 +98,29 @@ describe('a board that is restored later', () => {
     expect(target.u64(0x20010)).toBeGreaterThanOrEqual(clockOf(saved).clockNs + 600n * SECOND);
     await target.pause();
     for (const vcpu of target.board.vcpus) expect(() => vcpu.kvmclockControl()).not.toThrow();
+  });
+
+  it.each([
+    ['step', 600n],
+    ['freeze', 0n],
+  ] as const)('%s: a guest that asks is told what was stolen from it', async (mode, seconds) => {
+    const at = 0x22000;
+    const source = await BoardRig.make({ guest: 'kvmclock' });
+    source.run();
+    await until(() => source.u32(0x21000) > 100);
+    await source.pause();
+    source.board.vcpus[0]!.writeMsrs([{ index: Msr.KVM_STEAL_TIME, value: BigInt(at) | 1n }]);
+    const before = source.u64(at);
+    const target = await source.clone(aged(source.save(), 600n), mode);
+    const count = target.u32(0x21000);
+    target.run();
+    await until(() => target.u32(0x21000) > count + 10);
+    await target.pause();
+    const stolen = target.u64(at) - before;
+    expect(stolen / SECOND).toBeGreaterThanOrEqual(seconds);
+    expect(stolen / SECOND).toBeLessThan(seconds + 300n);
+    // struct kvm_steal_time: version at 8, even when KVM is done.
+    expect(target.u32(at + 8) % 2).toBe(0);
   });
 
   it('keeps the TSCs of its CPUs together', async () => {

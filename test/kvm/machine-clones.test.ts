@@ -148,6 +148,19 @@ describe('whether memory is shared', () => {
     expect(shares(await clone({ share }))).toBe(false);
   });
 
+  it('is refused by name where it can not be', async () => {
+    const machine = await startPattern({ memoryBacking: 'memfd' });
+    const other = path.join(folder, 'memfd');
+    await machine.snapshot(other, { mode: 'paused' });
+    await expect(restore(other, { share: true })).rejects.toMatchObject({
+      code: 'ERR_SNAPSHOT_HOST',
+      cure: 'share: false',
+    });
+    const [first, second] = [await restore(other, { start: false }), await restore(other, { start: false })];
+    expect([shares(first), shares(second)]).toEqual([false, false]);
+    await expect(restore(other, { share: 'yes' as never })).rejects.toThrow(TypeError);
+  });
+
   it('is told by the files, not by the names: a snapshot that has changed is another one', async () => {
     const first = await clone();
     await first.restored!.complete;

@@ -70,7 +70,7 @@ const CALLS: readonly (readonly [code: string | undefined, calls: readonly Call[
   ],
 ];
 
-it.each(MODES.flatMap((mode) => ['EIO', 'EDQUOT'].map((errno) => [errno, mode] as const)))(
+it.each([...MODES.map((mode) => ['EIO', mode] as const), ['EDQUOT', 'paused'] as const])(
   '%s at any call of a save leaves the machine as it was, mode %s',
   { timeout: 120_000 },
   async (errno, mode) => {
@@ -156,6 +156,33 @@ describe.each(MODES)('a disk that does not answer, mode %s,', (mode) => {
     }
   });
 });
+
+interface Faster {
+  readonly refused: { readonly code: string; readonly cure: string };
+  readonly stats: { readonly throttled: number };
+  readonly acts: { readonly act: string; readonly end: string; readonly state: string }[];
+  readonly left: string[];
+  readonly patterns: (number | string)[];
+}
+
+it(
+  'a guest that is faster than the disk is refused live, or slowed down where that is wanted',
+  { timeout: 120_000 },
+  async () => {
+    const { refused, stats, acts, left, patterns } = await play<Faster>('faster', 'live', PAGES);
+    expect(refused).toMatchObject({
+      code: 'ERR_SNAPSHOT_REFUSED',
+      cure: expect.stringContaining('throttle: true') as string,
+    });
+    expect(stats.throttled).toBeOneOf([0.5, 0.8, 0.95, 0.99]);
+    expect(acts).toEqual([
+      { act: 'pause', end: 'saved', state: 'paused' },
+      { act: 'kill', end: 'ERR_ABORTED', state: 'stopped' },
+    ]);
+    expect(left.sort()).toEqual(['pause', 'snap']);
+    expect(patterns).toEqual([expect.any(Number), expect.any(Number)]);
+  },
+);
 
 interface Lazy {
   /** Groups that had not come yet: after the restore, after the snapshot's instant, after its end. */

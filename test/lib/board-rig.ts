@@ -112,7 +112,7 @@ export class BoardRig {
       other.board,
       structuredClone(part),
       { kvm: other.kvm, clock: hostClock },
-      { mode, mask },
+      { mode, memory: other.space, mask },
     );
     other.restored = restored;
     other.#attach(restored.time);

@@ -122,7 +122,7 @@ ssize_t pwrite(int fd, const void* bytes, size_t length, off_t offset) {
 ssize_t pwrite64(int fd, const void* bytes, size_t length, off64_t offset) {
   return failsAt("pwrite", fd) ? -1 : REAL(pwrite64)(fd, bytes, length, offset);
 }
-/* The addon's, of groups; the only one that is held: none of them is on the JavaScript thread. */
+/* The addon's, of groups; the only ones that wait: none of them is on the JavaScript thread. */
 ssize_t pwritev(int fd, const struct iovec* pieces, int count, off_t offset) {
   hold(fd);
   return failsAt("pwritev", fd) ? -1 : REAL(pwritev)(fd, pieces, count, offset);

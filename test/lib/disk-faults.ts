@@ -1,9 +1,10 @@
 /** Runs a script with test/lib/disk-faults.c around it, in a folder whose disk gets into trouble when the script says so. */
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { onTestFinished } from 'vitest';
+import { diskFaultsLibrary } from './disk-faults-library.mjs';
 
 const PAGE_BYTES = 4096;
 
@@ -22,20 +23,14 @@ export interface Attempt {
 export async function runWithDiskFaults<T>(script: string, request: object): Promise<T> {
   const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), 'vivarium-faults-')));
   onTestFinished(() => rmSync(scratch, { recursive: true, force: true }));
-  const [library, page, folder] = ['faults.so', 'page', 'disk'].map((name) => path.join(scratch, name)) as [
-    string,
-    string,
-    string,
-  ];
-  const source = path.join(import.meta.dirname, 'disk-faults.c');
-  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-o', library, source]);
+  const [page, folder] = ['page', 'disk'].map((name) => path.join(scratch, name)) as [string, string];
   writeFileSync(page, new Uint8Array(PAGE_BYTES));
   mkdirSync(folder);
   const child = spawn(
     process.execPath,
     [path.join(import.meta.dirname, script), JSON.stringify({ ...request, folder })],
     {
-      env: { ...process.env, LD_PRELOAD: library, VIVARIUM_DISK_FAULTS: page },
+      env: { ...process.env, LD_PRELOAD: diskFaultsLibrary(), VIVARIUM_DISK_FAULTS: page },
       stdio: ['ignore', 'pipe', 'pipe'],
     },
   );

@@ -22,7 +22,7 @@ async function runsOn(vm) {
   await until(() => progress(vm) > from);
 }
 const interceptOf = (vm) => vm.inspect().memory.pager?.intercept ?? 'off';
-const told = ({ code, errno: name, message }) => ({ code, errno: name, message });
+const told = ({ code, errno: name, message, cure }) => ({ code, errno: name, message, cure });
 
 async function start(disks = []) {
   const vm = await Machine.create({
@@ -122,6 +122,55 @@ const scenes = {
     const after = { state: vm.state, intercept: interceptOf(vm), left: readdirSync(folder) };
     await vm.close();
     return { ...report, stats, ...after, pattern: await patternOf(inFolder('snap')) };
+  },
+
+  /** As long as the disk is held the guest changes all of its memory, twice, while a part of it is written. */
+  async faster() {
+    const vm = await start();
+    await until(() => progress(vm) > pages);
+    const disk = async (isOver, most = Infinity) => {
+      faults.hold();
+      for (let part = 0; part < most && !isOver(); part++) {
+        await until(() => isOver() || faults.waiting > 0);
+        const from = progress(vm);
+        await until(() => isOver() || progress(vm) > from + 2 * pages);
+        faults.permit(48);
+      }
+    };
+    let refused;
+    const promised = { ...how, maxPauseMs: 20_000 };
+    const saving = vm.snapshot(inFolder('never'), promised).then(
+      () => (refused = {}),
+      (error) => (refused = told(error)),
+    );
+    await disk(() => refused !== undefined);
+    faults.end();
+    await saving;
+    // For five rounds or so, of which two in vain are enough.
+    const slowed = vm.snapshot(inFolder('snap'), { ...promised, throttle: true });
+    await disk(() => false, 15);
+    faults.end();
+    const { stats } = await slowed;
+    await runsOn(vm);
+    // What else happens to a machine comes through while it is slowed down.
+    const acts = [];
+    for (const act of ['pause', 'kill']) {
+      const acting = vm.snapshot(inFolder(act), { ...promised, throttle: true }).then(() => 'saved', told);
+      await disk(() => false, 12);
+      await vm[act]();
+      faults.end();
+      const end = await acting;
+      acts.push({ act, end: end.code ?? end, state: vm.state });
+      if (act === 'pause') {
+        await vm.resume();
+        await runsOn(vm);
+      }
+    }
+    const left = readdirSync(folder);
+    await vm.close();
+    const patterns = [];
+    for (const name of left) patterns.push(await patternOf(inFolder(name)));
+    return { refused, stats, left, acts, patterns };
   },
 
   /** Saved while its own memory still comes, slowly, from a snapshot. */

@@ -7,6 +7,7 @@ import { loadBinding } from '../../lib/kvm/binding.js';
 import { GroupState, type NativeGroupSource } from '../../lib/kvm/native-pager.js';
 import { GroupCodec, GroupRow } from '../../lib/kvm/native-snapshot.js';
 import { crc32c, GroupReader, type GuestPager } from '../../lib/memory/index.js';
+import { until } from '../lib/machine.js';
 import { GROUP, makeClone, makeGroups, makePager, makeServed, makeSpace, pagerLack } from '../lib/pager-rig.js';
 
 const SIZE = 64 * GROUP;
@@ -153,7 +154,9 @@ describe('blocks that are zero in a snapshot', () => {
     const memory = makeSpace(groups * GROUP);
     const pager = makePager(memory);
     pager.serve(oneGroup(33, groups), { hot: Uint32Array.of(33, 70) });
-    expect((await pager.hotLoaded()).missingGroups).toBe(0);
+    await pager.hotLoaded();
+    expect(pager.groupStates()[33]).toBe(GroupState.FILLED);
+    await pager.complete();
     // Of the block in the middle alone was anything missing.
     const { FILLED } = GroupState;
     expect(pager.groupStates()).toEqual(new Uint8Array(groups).fill(FILLED));
@@ -263,6 +266,22 @@ describe('a read that fails', () => {
     expect(() => memory.read(7 * GROUP, 1)).toThrow(late);
     expect(await ended(pager)).toEqual(refused({ why: 'timeout', group: 7, errnoNumber: 110 }));
     groups.letGo();
+  });
+});
+
+describe('a read that is slow', () => {
+  it('holds up nobody who wants another group, and all comes in the end', async () => {
+    const { groups } = makeGroups(SIZE, byteOf);
+    groups.failAt(5, 'hang', 0, 1);
+    const memory = makeSpace(SIZE);
+    const pager = makePager(memory);
+    pager.serve(groups.source(), { hot: Uint32Array.of(20) });
+    await until(() => pager.groupStates()[5] === GroupState.LOADING);
+    for (const group of [31, 9, 63, 40]) expect(memory.read(group * GROUP, 1)).toEqual(Uint8Array.of(byteOf(group)));
+    expect(pager.groupStates()[5]).toBe(GroupState.LOADING);
+    groups.letGo();
+    await pager.complete();
+    for (let group = 0; group < 64; group++) expect(memory.read(group * GROUP, 1)[0]).toBe(byteOf(group));
   });
 });
 

@@ -99,7 +99,7 @@ describe('the cuts of several disks', () => {
     writeFileSync(path.join(folder, 'disk-taken.contents'), '');
     const cuts = await begin(memories);
     await cuts.take();
-    await expect(cuts.durable()).rejects.toMatchObject({ code: 'EEXIST' });
+    await expect(cuts.durable()).rejects.toMatchObject({ code: 'ERR_SYSTEM', errno: 'EEXIST' });
     expect(memories.map(({ released }) => released)).toEqual([1, 1]);
   });
 });

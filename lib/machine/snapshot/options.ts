@@ -19,6 +19,11 @@ export interface SnapshotOptions {
   /** The longest stop of the guest. A snapshot that can't keep it is refused, and the guest goes on. */
   readonly maxPauseMs?: number;
   /**
+   * Of mode 'live': slows the guest down where it changes memory faster than that is written, in steps up to a hundredth of its speed,
+   * instead of refusing. Default false.
+   */
+  readonly throttle?: boolean;
+  /**
    * Notes from now on what the guest writes, so that this snapshot can be a parent. Default true; it costs a guest's first write to each page.
    */
   readonly track?: boolean;
@@ -38,6 +43,8 @@ export interface SnapshotStats {
   /** Of all files. */
   readonly bytesWritten: number;
   readonly rounds: number;
+  /** With `throttle`: the largest share of the time for which the guest was held, where it had to be. */
+  readonly throttled?: number;
   /** Of mode 'instant': the guest's writes that were held until their group was saved or copied. Times in ns. */
   readonly intercept?: Pick<
     InterceptStats,
@@ -106,7 +113,9 @@ export interface RestorePhases {
   readonly complete: Promise<RestoreCost>;
 }
 
-const SNAPSHOT_OPTIONS = ['mode', 'parent', 'compress', 'maxPauseMs', 'track', 'whenBusy', 'signal', 'onProgress'];
+const SNAPSHOT_OPTIONS = [
+  ...['mode', 'parent', 'compress', 'maxPauseMs', 'throttle', 'track', 'whenBusy', 'signal', 'onProgress'],
+];
 const RESTORE_OPTIONS = [
   ...[
     'memory',
@@ -129,11 +138,15 @@ const RESTORE_OPTIONS = [
 export function checkSnapshotOptions(dir: string, options: SnapshotOptions): SnapshotOptions {
   checkFolder('snapshot', dir);
   checkOptionNames('snapshot', options, SNAPSHOT_OPTIONS);
-  const { mode, parent, compress, maxPauseMs, track, whenBusy } = options;
+  const { mode, parent, compress, maxPauseMs, throttle, track, whenBusy } = options;
   choice('snapshot: mode', mode, ['paused', 'live', 'instant']);
   choice('snapshot: compress', compress, ['zstd', 'none']);
   choice('snapshot: whenBusy', whenBusy, ['queue', 'refuse']);
   choice('snapshot: track', track, [true, false]);
+  choice('snapshot: throttle', throttle, [true, false]);
+  if (throttle === true && mode !== undefined && mode !== 'live') {
+    throw new RangeError(`snapshot: throttle: a snapshot in mode '${mode}' slows no guest down; 'live' does`);
+  }
   if (parent !== undefined) checkFolder('snapshot: parent', parent);
   if (maxPauseMs !== undefined && !(typeof maxPauseMs === 'number' && maxPauseMs > 0 && maxPauseMs < 86_400_000)) {
     throw new RangeError(`snapshot: maxPauseMs: ${String(maxPauseMs)} is no time above 0 and below a day`);

@@ -48,7 +48,7 @@ export async function openRestore(dir: string, options: RestoreOptions): Promise
       throw new VmmError('ERR_SNAPSHOT_HOST', `the machine has ${config.cpus} CPUs; this KVM allows ${kvm.maxVcpus()}`);
     }
     if (plan.kind !== 'flat') await requireLinuxSupport(kvm);
-    const clone = await membership(plan, options);
+    const clone = membership(plan, options);
     space = new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking, clone });
     const { name, disks, nics, consolePorts, entropy, clock, logger } = config;
     const lent = { name, disks, nics, consolePorts, entropy, clock, logger, signal: options.signal };
@@ -72,7 +72,7 @@ export async function openRestore(dir: string, options: RestoreOptions): Promise
 }
 
 /** @throws VmmError ERR_SNAPSHOT_HOST where memory is to be shared and this host can't. */
-async function membership({ reader, config }: RestorePlan, options: RestoreOptions): Promise<CloneMembership> {
+function membership({ reader, config }: RestorePlan, options: RestoreOptions): CloneMembership {
   const { lazy } = userFaultSupport('store');
   const lack = config.memoryBacking === 'memfd' ? { name: 'anonymous memory', cure: 'share: false' } : lazy;
   if (options.share === true && lack !== undefined) {
@@ -80,9 +80,12 @@ async function membership({ reader, config }: RestorePlan, options: RestoreOptio
       cure: lack.cure,
     });
   }
-  const key = await reader.memoryKey();
   const share = lack !== undefined || options.memory === 'eager' ? (options.share ?? false) : options.share;
-  return joinClones(key, { share, source: reader.source().native.source(), sizeBytes: config.memoryBytes });
+  return joinClones(reader.memoryKey, {
+    share,
+    source: reader.source().native.source(),
+    sizeBytes: config.memoryBytes,
+  });
 }
 
 /** Of a machine whose board was never made. */
@@ -135,7 +138,7 @@ export async function restoreOn(
     // Before anything of it is written: KVM does so when it gets its clocks.
     if (track) memory.lineage().adopt(reader.id, memory.lineage().begin());
     const context = { kvm, clock: config.clock, pci: board.pci };
-    const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, mask });
+    const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, memory: space, mask });
     pager?.fill();
     for (const note of notes) config.logger.log('info', note);
     // It may be one of several now, whose random numbers must not be the same.

@@ -28,6 +28,7 @@ import {
 import { type DirtyLineage, type Epoch, groupsOf } from './dirty-lineage.js';
 import type { Snapshot, SnapshotOptions } from './options.js';
 import { MachineSubject, requireSavable, type SubjectMachine } from './subject.js';
+import { MachineThrottle } from './throttle.js';
 
 export interface SaveMachine extends SubjectMachine {
   /** Fires when the machine ends. */
@@ -76,7 +77,8 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
     let writes: MachineIntercept | undefined;
     if (mode === 'paused') saved = await savePaused({ ...common, signal: untilEnd });
     else if (mode === 'live') {
-      saved = await saveLive({ ...common, signal: untilEnd, dirty: dirtyGroups(lineage, writer.groups) });
+      const throttle = options.throttle === true ? new MachineThrottle(machine, clock, maxPauseMs) : undefined;
+      saved = await saveLive({ ...common, signal: untilEnd, dirty: dirtyGroups(lineage, writer.groups), throttle });
     } else {
       // What has changed since a parent is there.
       const whole = parentId === undefined ? () => machine.whole() : () => Promise.resolve();
@@ -99,6 +101,7 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
         zeroPages: Math.min(space.sizeBytes, zeroGroups * GROUP_BYTES) / PAGE_SIZE,
         bytesWritten: bytes,
         rounds: saved.rounds,
+        ...(saved.throttled === undefined ? {} : { throttled: saved.throttled }),
         ...(writes?.stats ? { intercept: writes.stats } : {}),
       },
     };

@@ -24,8 +24,8 @@ export interface SubjectMachine {
   readonly pit: MachinePit;
   readonly turns: TurnQueue;
   readonly board: () => Board;
-  /** Takes the vCPUs out of the guest, if they run. @throws VmmError ERR_STATE when there is no guest to be saved; AbortError */
-  hold(signal: AbortSignal | undefined): Promise<void>;
+  /** Takes the vCPUs out of the guest; whether they ran. @throws VmmError ERR_STATE when there is no guest to be saved; AbortError */
+  hold(signal: AbortSignal | undefined): Promise<boolean>;
   /** The end of hold(); nothing when the machine has ended since. */
   letGo(): Promise<void>;
 }

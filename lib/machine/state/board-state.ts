@@ -27,11 +27,12 @@ import {
   type Kvm,
   type VcpuData,
 } from '../../kvm/index.js';
+import type { GuestMemory } from '../../memory/index.js';
 import { loadTime } from '../../time/index.js';
 import type { Board } from '../board.js';
 import type { RestoredTime } from '../machine-pit.js';
 import { clockPlan, gapNs, type ClockMode } from './clock-mode.js';
-import { tellPaused } from './tell-paused.js';
+import { tellStopped } from './tell-stopped.js';
 
 const boardFormat = stateFormat({
   type: 'board',
@@ -83,6 +84,8 @@ export function saveBoard(board: Board, time: SavedPart, { kvm, clock, pci }: Bo
 
 export interface RestoreBoardOptions {
   readonly mode: ClockMode;
+  /** The guest's. */
+  readonly memory: GuestMemory;
   /** What the host lacks is taken from the guest, where it is no failure. */
   readonly mask?: boolean;
 }
@@ -104,7 +107,7 @@ export function restoreBoard(
   board: Board,
   part: SavedPart,
   { kvm, clock, pci }: BoardContext,
-  { mode, mask = false }: RestoreBoardOptions,
+  { mode, memory, mask = false }: RestoreBoardOptions,
 ): RestoredBoard {
   const { vm, vcpus, chipset } = board;
   const data = boardFormat.load(part);
@@ -138,7 +141,7 @@ export function restoreBoard(
   // After the controllers: an interrupt that falls due by it is a new one.
   const passedNs = gapNs(plan, restored.passedNs);
   if (passedNs > 0n) chipset.passTime(passedNs);
-  for (const vcpu of vcpus) tellPaused(vcpu);
+  tellStopped(vcpus, memory, passedNs);
   if (!restored.tscKept) notes.push("this KVM can't shift the TSC: the guest sees that of this host");
   return { time: { saved, passedNs, ticks: plan.ticks }, notes };
 }

@@ -1,4 +1,14 @@
-import { appendFileSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -77,6 +87,33 @@ async function restored(reference: DiskReference, options?: DiskOptions, source?
   if (found.changes) disk.fill(found.changes);
   return disk;
 }
+
+it('a block device that is written to is refused by its name, also behind a link and in qcow2', async (context) => {
+  const node = inFolder('device');
+  try {
+    // A number that no driver has: nothing opens it.
+    execFileSync('mknod', [node, 'b', '0', '0'], { stdio: 'pipe' });
+  } catch (error) {
+    context.skip(`no node of a block device can be made: ${(error as Error).message.trim()}`);
+  }
+  symlinkSync(node, inFolder('link'));
+  const disk = await open(memoryDisk(SIZE));
+  for (const name of ['device', 'link']) {
+    for (const source of [
+      fileDisk(inFolder(name)),
+      qcow2Disk(inFolder(name)),
+      faultyDisk(fileDisk(inFolder(name)), {}),
+    ]) {
+      const host = { ...cutHostOf(disk), keepsContents: false, source };
+      await expect(beginCut(host, { generation: FIRST, folder })).rejects.toMatchObject({
+        code: 'ERR_SNAPSHOT_REFUSED',
+        message: `disk root can't be cut: ${inFolder(name)} is a block device, beside which no image can lie`,
+        cure: expect.stringContaining('copyOnWrite') as string,
+      });
+    }
+  }
+  expect(readdirSync(folder).sort()).toEqual(['device', 'link']);
+});
 
 describe('a disk that is cut', () => {
   it.each([

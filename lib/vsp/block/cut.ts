@@ -6,7 +6,8 @@
  *                          when the machine is closed, since it is the disk now
  *   in memory, overlays    frozen, and written to a file of the snapshot's while the machine goes on
  *   read-only              a reference with size and time of change
- *   anything else          refused by name
+ *   block device, writable, and anything else
+ *                          refused by name
  *
  *   begin (machine runs: image made, flush) -> take (at rest) -> durable (machine runs), release where that was in vain
  *                                          \-> cancel       \-> undo (still at rest)
@@ -90,8 +91,12 @@ export async function beginCut(disk: CutHost, options: CutOptions): Promise<Pend
   return imageCut(disk, options);
 }
 
-function refusal(disk: CutHost, why: string, cause?: unknown): VmmError {
-  return new VmmError('ERR_SNAPSHOT_REFUSED', `disk ${disk.id} can't be cut: ${why}`, { cause });
+function refusal(
+  disk: CutHost,
+  why: string,
+  more: { readonly cause?: unknown; readonly cure?: string } = {},
+): VmmError {
+  return new VmmError('ERR_SNAPSHOT_REFUSED', `disk ${disk.id} can't be cut: ${why}`, more);
 }
 
 const REBOUND = 'it was rebound meanwhile';
@@ -136,6 +141,11 @@ async function imageCut(disk: CutHost, { generation, signal }: CutOptions): Prom
   const overlay = below === undefined ? undefined : source.overlay?.(imageBeside(below, generation));
   if (below === undefined || overlay === undefined)
     throw refusal(disk, `no image can be laid over one on '${source.describe().kind}'`);
+  if (await isBlockDevice(below)) {
+    throw refusal(disk, `${below} is a block device, beside which no image can lie`, {
+      cure: 'copyOnWrite keeps its changes in memory; or put its contents into a file',
+    });
+  }
   const file = imageBeside(below, generation);
   /** Never from under the disk, whatever else went wrong. */
   const remove = async (): Promise<void> => {
@@ -144,7 +154,7 @@ async function imageCut(disk: CutHost, { generation, signal }: CutOptions): Prom
   try {
     await overlay.create(disk.geometry.sizeBytes);
   } catch (cause) {
-    throw refusal(disk, (cause as Error).message, cause);
+    throw refusal(disk, (cause as Error).message, { cause });
   }
   try {
     // Most of what has to be durable is so before anything stands still.
@@ -160,7 +170,7 @@ async function imageCut(disk: CutHost, { generation, signal }: CutOptions): Prom
     const checked = { signal, refuse: () => (stays() ? undefined : REBOUND) };
     await disk.rebind(overlay.source, checked).catch(async (error: unknown) => {
       await remove();
-      throw stays() ? error : refusal(disk, REBOUND, error);
+      throw stays() ? error : refusal(disk, REBOUND, { cause: error });
     });
     const changesThen = disk.changes;
     const durable = async (): Promise<DiskReference> => {
@@ -206,6 +216,14 @@ function fileOf(description: BackendDescription): string | undefined {
   if (typeof description['path'] === 'string') return description['path'];
   const inner = description['disk'];
   return typeof inner === 'object' ? fileOf(inner) : undefined;
+}
+
+/** Through links. What can't be asked is found out by what comes next. */
+function isBlockDevice(file: string): Promise<boolean> {
+  return stat(file).then(
+    (found) => found.isBlockDevice(),
+    () => false,
+  );
 }
 
 /** @throws SystemError naming it */

@@ -1,0 +1,2 @@
+/** See disk-faults-library.mjs. */
+export function diskFaultsLibrary(): string;
