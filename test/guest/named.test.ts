@@ -75,13 +75,23 @@ describe('run -d', () => {
   });
 
   it('gives a command a terminal', async () => {
-    const shell = onTerminal(['exec', '-t', NAME, '--', 'sh', '-c', 'tty; stty size; read -r line; echo "<$line>"']);
-    await shell.until(/\/dev\/pts\/\d+\r\n30 100\r\n/);
+    const shell = onTerminal([
+      'exec',
+      '-t',
+      '--wait',
+      '120',
+      NAME,
+      '--',
+      'sh',
+      '-c',
+      'tty; stty size; read -r line; echo "<$line>"',
+    ]);
+    await shell.until(/\/dev\/pts\/\d+\r+\n30 100\r+\n/);
     shell.type('typed\r');
     await shell.until(/<typed>/);
     const { status, stdout } = await shell.ended;
     expect(status).toBe(0);
-    expect(stdout.toString()).toMatch(/\[status 0\]\r\nicanon \r\necho /);
+    expect(stdout.toString()).toMatch(/\[status 0\]\r+\nicanon \r+\necho /);
   });
 
   it('shows its console to several at once, and goes on when they leave', async () => {
@@ -93,7 +103,7 @@ describe('run -d', () => {
       terminal.type('\x1d');
       const { status, stdout } = await terminal.ended;
       expect(status).toBe(0);
-      expect(stdout.toString()).toMatch(/\[status 0\]\r\nicanon \r\necho /);
+      expect(stdout.toString()).toMatch(/\[status 0\]\r+\nicanon \r+\necho /);
     }
     expect((await listed())?.state).toBe('running');
     expect((await vivarium(['logs', NAME])).stdout.toString()).toContain('42');
