@@ -180,7 +180,7 @@ async function runHere(
     void endStalled(machine, interruption, world.clock);
   });
   const hasCommand = options.command !== undefined;
-  const control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand }));
+  let control: RunControl | undefined;
   const started = async (): Promise<void> => {
     watch.start();
     await control?.started();
@@ -189,6 +189,7 @@ async function runHere(
   let outcome: Outcome | undefined;
   try {
     if (signal.aborted) throw new AbortError(signal);
+    control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand }));
     report.event('boot', { host: world.inside ? 'embedded' : 'native', cmdline });
     outcome =
       options.command === undefined
@@ -200,8 +201,11 @@ async function runHere(
     return outcome;
   } finally {
     watch.stop();
-    await machine.close();
-    await control?.close(outcome ?? { status: ExitStatus.FAILURE, reason: 'failure' });
+    try {
+      await machine.close();
+    } finally {
+      await control?.close(outcome ?? { status: ExitStatus.FAILURE, reason: 'failure' });
+    }
   }
 }
 

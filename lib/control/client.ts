@@ -136,6 +136,15 @@ export class ControlClient {
     return Buffer.concat(chunks);
   }
 
+  /** It stands in listeners: what can't be cleared now is cleared by the next who looks. */
+  #isDead(name: string): boolean {
+    try {
+      return clearDead(name, this.#place);
+    } catch {
+      return false;
+    }
+  }
+
   /** Why nobody answers. What a killed process has left is cleared on the way. */
   #lost(error: unknown, signal: AbortSignal | undefined): Error {
     if (error instanceof VmmError) return error;
@@ -143,7 +152,7 @@ export class ControlClient {
     if (kind === 'AbortError' || signal?.aborted === true) return new AbortError(signal);
     const { name } = this.record;
     if (code === 'ECONNREFUSED' || code === 'ENOENT') {
-      if (clearDead(name, this.#place)) return noMachine(name, this.#place);
+      if (this.#isDead(name)) return noMachine(name, this.#place);
       return new VmmError('ERR_STATE', `${name} is being started, or ends: it can't be asked now`);
     }
     return new VmmError('ERR_CONTROL', `the process of ${name} went away in the middle of a call: ${message}`, {

@@ -36,7 +36,7 @@ function guest(root: string): CopyMachine {
         child.once('error', (error) => (signal?.aborted === true ? undefined : reject(error)));
         child.stdin.on('error', () => undefined);
         if (stdin === undefined) child.stdin.end();
-        else stdin.on('error', () => child.stdin.end()).pipe(child.stdin);
+        else stdin.pipe(child.stdin);
         if (stdout !== undefined) child.stdout.pipe(stdout, { end: false });
         if (stderr !== undefined) child.stderr.pipe(stderr, { end: false });
         child.once('close', (code) => {

@@ -57,7 +57,7 @@ export async function copyOut(
     // An archive that is cut has its reason where it comes from.
     if (lost !== undefined) throw lost;
     stop.abort();
-    archive.resume();
+    archive.destroy();
     await packed.catch(() => undefined);
     throw error;
   }
@@ -88,12 +88,24 @@ export async function copyIn(
   const report: CopyReport = { files: 0, bytes: 0, leftOut: [] };
   const words = new LastWords();
   const archive = Readable.from(packFiles(source, name, report), { objectMode: false, highWaterMark: 256 * 1024 });
+  const stop = new AbortController();
   let failure: Error | undefined;
-  archive.once('error', (error) => (failure = error));
+  // tar would wait for the rest.
+  archive.on('error', (error) => {
+    failure ??= error;
+    stop.abort();
+  });
   const argv = ['tar', '-xf', '-', '-C', folder];
-  const end = await machine.run({ ...limits(options), argv, stdin: archive, stderr: words, signal: options.signal });
+  const signal = either(options.signal, stop.signal);
+  try {
+    const end = await machine.run({ ...limits(options), argv, stdin: archive, stderr: words, signal });
+    if (failure === undefined) requireSuccess(end, `${machine.name}:${target}`, words.text);
+  } catch (error) {
+    throw failure ?? error;
+  } finally {
+    archive.destroy();
+  }
   if (failure !== undefined) throw failure;
-  requireSuccess(end, `${machine.name}:${target}`, words.text);
   return report;
 }
 

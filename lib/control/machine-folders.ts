@@ -15,6 +15,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -62,6 +63,7 @@ export interface MachinePlace {
 }
 
 /** Longest path that a UNIX socket's address holds (sun_path, unix(7)), less its NUL. */
+const LOCK = 'lock';
 const MAX_SOCKET_PATH_BYTES = 107;
 /** Ended machines that are remembered. */
 const KEPT_ENDED = 32;
@@ -110,7 +112,7 @@ export class MachineClaim {
     if (this.#released) return;
     this.#released = true;
     try {
-      if (end === undefined) rmSync(this.folder, { recursive: true, force: true });
+      if (end === undefined) clearFolder(this.folder);
       else {
         const { status, reason, output = [] } = end;
         const ended: EndedRecord = { ...this.record, status, reason, endedAt: new Date(wallMs).toISOString() };
@@ -184,7 +186,7 @@ async function lockOrRefuse(name: string, place: MachinePlace): Promise<number> 
 /** The descriptor that holds the lock; undefined when somebody else has it. */
 function tryLock(name: string, place: MachinePlace): number | undefined {
   const folder = join(place.folder, name);
-  const path = join(folder, 'lock');
+  const path = join(folder, LOCK);
   for (;;) {
     let fd: number;
     try {
@@ -252,10 +254,27 @@ export function clearDead(name: string, place: MachinePlace = defaultPlace()): b
   if (fd === undefined) return false;
   try {
     // One that ended in order has left its record, and its successor's claim would have our lock.
-    if (endedRecordOf(name, place) === undefined) rmSync(join(place.folder, name), { recursive: true, force: true });
+    if (endedRecordOf(name, place) === undefined) clearFolder(join(place.folder, name));
     return true;
   } finally {
     closeSync(fd);
+  }
+}
+
+/**
+ * With its lock held. The lock is the last file to go: behind it another process may have the name, and then what is in the folder is that
+ * one's, and stays.
+ */
+function clearFolder(folder: string): void {
+  for (const entry of readdirSync(folder)) {
+    if (entry !== LOCK) rmSync(join(folder, entry), { recursive: true, force: true });
+  }
+  rmSync(join(folder, LOCK), { force: true });
+  try {
+    rmdirSync(folder);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOTEMPTY' && code !== 'ENOENT') throw error;
   }
 }
 
@@ -271,8 +290,11 @@ function forgetOldest(place: MachinePlace): void {
   for (const { name } of ended.slice(KEPT_ENDED)) {
     const fd = tryLock(name, place);
     if (fd === undefined) continue;
-    rmSync(join(place.folder, name), { recursive: true, force: true });
-    closeSync(fd);
+    try {
+      clearFolder(join(place.folder, name));
+    } finally {
+      closeSync(fd);
+    }
   }
 }
 

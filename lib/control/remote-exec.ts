@@ -43,7 +43,7 @@ export async function runRemote(client: ControlClient, options: RemoteRunOptions
   const input = stdin === undefined ? undefined : new FramedOutput(StreamType.STDIN, socket);
   input?.on('error', () => undefined);
   if (input !== undefined) stdin?.pipe(input);
-  const outputs = new Outputs(stdout, stderr);
+  const outputs = new Outputs(stdout, stderr, signal);
   try {
     const frames = (await call.answer).pipe(new StreamFrameReader());
     let end: ExecEnd | undefined;
@@ -78,21 +78,32 @@ function endIn(message: unknown): ExecEnd {
 class Outputs {
   error: Error | undefined;
   readonly #streams: readonly (Writable | undefined)[];
+  readonly #signal: AbortSignal | undefined;
   readonly #onError = (error: Error): void => void (this.error ??= error);
 
-  constructor(stdout: Writable | undefined, stderr: Writable | undefined) {
+  constructor(stdout: Writable | undefined, stderr: Writable | undefined, signal: AbortSignal | undefined) {
+    this.#signal = signal;
     this.#streams = [undefined, stdout, stderr];
     for (const stream of this.#streams) stream?.on('error', this.#onError);
   }
 
-  /** At the stream's pace; what it does not take any more is dropped. */
+  /** At the stream's pace; what it does not take any more is dropped. One that is closed, or given up, is not waited for. */
   async write({ type, payload }: StreamFrame): Promise<void> {
     const stream = this.#streams[type];
     if (stream === undefined || payload.length === 0 || stream.destroyed || stream.errored) return;
+    const signal = this.#signal;
+    if (signal?.aborted === true) return;
     await new Promise<void>((resolve) => {
+      const done = (): void => {
+        stream.off('close', done);
+        signal?.removeEventListener('abort', done);
+        resolve();
+      };
+      stream.once('close', done);
+      signal?.addEventListener('abort', done, { once: true });
       stream.write(payload, (error) => {
         if (error) this.#onError(error);
-        resolve();
+        done();
       });
     });
   }

@@ -114,10 +114,12 @@ export class RemoteMachine {
   };
 
   /** @throws as Machine.snapshot */
-  snapshot(dir: string, options: Omit<SnapshotOptions, 'onProgress'> = {}): Promise<Snapshot> {
+  async snapshot(dir: string, options: Omit<SnapshotOptions, 'onProgress'> = {}): Promise<Snapshot> {
     const { signal, parent, ...more } = options;
     const body = { ...more, dir: this.path(dir), ...(parent !== undefined && { parent: this.path(parent) }) };
-    return this.#client.request('POST', '/v1/snapshots', { body, signal });
+    const saved = await this.#client.request<Snapshot>('POST', '/v1/snapshots', { body, signal });
+    // In the embedded host its name is another.
+    return { ...saved, dir: resolve(dir) };
   }
 
   device(id: string): {

@@ -123,6 +123,7 @@ export const SnapshotRequest = Type.Object(
     dir: Path,
     mode: Type.Optional(choice(['live', 'instant', 'paused'], 'default live')),
     parent: Type.Optional(Path),
+    throttle: Type.Optional(Type.Boolean({ description: 'live: slows a guest down that is faster than the disk' })),
     compress: Type.Optional(choice(['zstd', 'none'], 'default zstd where there is libzstd')),
     maxPauseMs: Type.Optional(Type.Number({ exclusiveMinimum: 0, exclusiveMaximum: 86_400_000 })),
     track: Type.Optional(Type.Boolean()),

@@ -83,7 +83,8 @@ export class MachineControl {
   /** The holder knows how it ended: who waits is told, and all connections go. Idempotent. */
   async close(end: FinalStatus): Promise<void> {
     this.#finish(end);
-    if (this.#server !== undefined) await (await this.#server).close();
+    // One that could not be made has nothing to close.
+    await (await this.#server?.catch(() => undefined))?.close();
   }
 }
 
@@ -99,6 +100,8 @@ export async function listenFor(claim: MachineClaim, accept: (socket: Socket) =>
     server.once('error', reject);
     server.listen({ path: claim.socketPath, backlog: BACKLOG }, resolve);
   });
+  // accept(2) may be refused for a while (EMFILE): whoever connects then tries again, the guest runs on.
+  server.on('error', () => undefined);
   chmodSync(claim.socketPath, 0o600);
   return {
     close: () => new Promise((resolve) => server.close(() => resolve())),

@@ -156,6 +156,23 @@ describe('exec', () => {
     await expect.poll(() => process.signals).toEqual([9]);
   });
 
+  it.each([
+    ['is given up', () => undefined],
+    ['takes no more', (stdout: PassThrough) => stdout.destroy()],
+  ])('ends though an output that is not read %s', async (_, endOf) => {
+    machine.agent.boot();
+    const aborting = new AbortController();
+    const stdout = new PassThrough({ highWaterMark: 1024 });
+    const run = remote.run({ argv: ['yes'], stdout, signal: aborting.signal });
+    run.catch(() => undefined);
+    const process = await start();
+    process.stdout(Buffer.alloc(32 * 1024));
+    await expect.poll(() => stdout.writableNeedDrain).toBe(true);
+    endOf(stdout);
+    aborting.abort();
+    await expect(run).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
   it('is told when the guest goes in its middle', async () => {
     machine.agent.boot();
     const run = remote.run({ argv: ['sleep'] });

@@ -5,6 +5,7 @@
  *   plan -> devices (over whatever backends) -> memory: loaded, or served page by page -> board -> state -> clocks run
  */
 import { VmmError } from '../../base/errors.js';
+import { untilAborted } from '../../base/turn-queue.js';
 import type { RtcBattery } from '../../chipset/index.js';
 import { ramRanges } from '../../boot/index.js';
 import { Kvm } from '../../kvm/index.js';
@@ -119,7 +120,7 @@ export async function restoreOn(
     // The board first: it would have to share the CPUs.
     pager.serve(reader.source().native.source(), { hot: hotGroups(reader.access), fill: how === 'eager' });
     memory.serveLazily(pager, reader.access);
-    if (how === 'eager') await pager.complete();
+    if (how === 'eager') await untilAborted(pager.complete(), signal);
   } else {
     await reader.loadAll(space, { fresh: true, signal, onProgress, clock: config.clock });
   }
