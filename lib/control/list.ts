@@ -1,7 +1,8 @@
 /** The user's machines with the state that each tells; who was killed is cleared away and not among them. */
-import { VmmError } from '../base/errors.js';
+import type { VmmError } from '../base/errors.js';
 import { ControlClient } from './client.js';
 import {
+  clearDead,
   defaultPlace,
   listEnded,
   listRecords,
@@ -41,9 +42,17 @@ async function ask(record: MachineRecord, place: MachinePlace, answerMs: number)
     return { ...record, state };
   } catch (error) {
     const { code } = error as VmmError;
-    if (code === 'ERR_NO_MACHINE' || code === 'ERR_CONTROL') return undefined;
+    if (code === 'ERR_NO_MACHINE') return undefined;
     if (code === 'ERR_STATE') return { ...record, state: 'starting' };
-    if (code === 'ERR_ABORTED') return { ...record, state: 'unresponsive' };
-    throw error;
+    // A process that has gone in the middle has left its name behind; one that lives does not answer as it should.
+    return code !== 'ERR_ABORTED' && isGone(record.name, place) ? undefined : { ...record, state: 'unresponsive' };
+  }
+}
+
+function isGone(name: string, place: MachinePlace): boolean {
+  try {
+    return clearDead(name, place);
+  } catch {
+    return false;
   }
 }

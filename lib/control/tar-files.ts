@@ -14,11 +14,12 @@ import { readTar, type OpenTarEntry } from './tar-reader.js';
 export interface CopyReport {
   files: number;
   bytes: number;
-  /** Devices, sockets and pipes. */
+  /** Devices, sockets and pipes: the first 1000. */
   leftOut: string[];
 }
 
 const READ_BYTES = 256 * 1024;
+const MAX_LEFT_OUT = 1000;
 
 /**
  * The archive of a file or a folder, whose root is called `name` in it.
@@ -42,7 +43,7 @@ async function* packOne(source: string, name: string, report: CopyReport): Async
   } else if (found.isFile()) {
     yield* packFile(source, { ...about, name }, report);
   } else {
-    report.leftOut.push(source);
+    leaveOut(report, source);
     return;
   }
   report.files++;
@@ -83,14 +84,18 @@ export async function unpackFiles(
   target: string,
   report: CopyReport,
 ): Promise<void> {
-  const modes: [string, number][] = [];
+  const modes = new Map<string, number>();
   for await (const entry of readTar(archive)) {
     const place = placeOf(entry.name, root, target);
     await refuseLinks(place, target, entry.name);
     await unpackOne(entry, { place, root, target, report, modes });
   }
   // Last, deepest first: a folder that may not be written has been filled by then.
-  for (const [folder, mode] of modes.reverse()) await chmod(folder, mode);
+  for (const [folder, mode] of [...modes].reverse()) await chmod(folder, mode);
+}
+
+function leaveOut({ leftOut }: CopyReport, name: string): void {
+  if (leftOut.length < MAX_LEFT_OUT) leftOut.push(name);
 }
 
 interface Unpacking {
@@ -98,7 +103,7 @@ interface Unpacking {
   readonly root: string;
   readonly target: string;
   readonly report: CopyReport;
-  readonly modes: [string, number][];
+  readonly modes: Map<string, number>;
 }
 
 async function unpackOne(entry: OpenTarEntry, { place, root, target, report, modes }: Unpacking): Promise<void> {
@@ -108,7 +113,7 @@ async function unpackOne(entry: OpenTarEntry, { place, root, target, report, mod
       const found = lstatSync(place, { throwIfNoEntry: false });
       if (found !== undefined && !found.isDirectory()) await rm(place);
       if (found?.isDirectory() !== true) await mkdir(place, { mode: 0o700 });
-      modes.push([place, entry.mode & 0o777]);
+      modes.set(place, entry.mode & 0o777);
       break;
     }
     case 'file':
@@ -129,7 +134,7 @@ async function unpackOne(entry: OpenTarEntry, { place, root, target, report, mod
       break;
     }
     case 'other':
-      report.leftOut.push(name);
+      leaveOut(report, name);
       return;
   }
   report.files++;

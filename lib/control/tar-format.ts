@@ -1,6 +1,6 @@
 /**
  * tar archives: headers of pax and ustar (POSIX.1-2008, pax) with the long names of GNU tar, as bytes. What writes and reads the
- * streams is tar-writer.ts and tar-reader.ts.
+ * streams is tar-files.ts and tar-reader.ts.
  *
  * | offset | size | field        | offset | size | field                |
  * | 0      | 100  | name         | 156    | 1    | type                 |
@@ -122,7 +122,10 @@ export function decodeHeader(block: Buffer): (TarEntry & { readonly type: string
   };
 }
 
-/** The records of a pax header. @throws VmmError ERR_CONTROL */
+/** What is used of pax headers: the rest could be without end. */
+const PAX_KEYS = new Set(['path', 'linkpath', 'size', 'mtime']);
+
+/** The records of a pax header that are used. @throws VmmError ERR_CONTROL, for a sparse file too */
 export function decodePax(payload: Buffer): Map<string, string> {
   const records = new Map<string, string>();
   for (let at = 0; at < payload.length;) {
@@ -133,7 +136,9 @@ export function decodePax(payload: Buffer): Map<string, string> {
     const equals = payload.indexOf(0x3d, blank);
     if (length <= digits.length + 1 || end > payload.length || payload[end - 1] !== 0x0a) throw broken('a pax record');
     if (equals < 0 || equals >= end) throw broken('a pax record without a value');
-    records.set(payload.toString('utf8', blank + 1, equals), payload.toString('utf8', equals + 1, end - 1));
+    const key = payload.toString('utf8', blank + 1, equals);
+    if (key.startsWith('GNU.sparse')) throw broken('a sparse file');
+    if (PAX_KEYS.has(key)) records.set(key, payload.toString('utf8', equals + 1, end - 1));
     at = end;
   }
   return records;

@@ -6,6 +6,8 @@ import { BLOCK_BYTES, broken, decodeHeader, decodePax, type TarEntry } from './t
 
 /** A name, or a pax header, is at most so long. */
 const MAX_META_BYTES = 1024 * 1024;
+/** PATH_MAX of Linux. */
+const MAX_NAME_LENGTH = 4096;
 
 /** An entry whose bytes are to be read, or are passed over, before the next one. */
 export interface OpenTarEntry extends TarEntry {
@@ -36,7 +38,6 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Op
       continue;
     }
     const extra = new Map([...global, ...pax]);
-    if ([...extra.keys()].some((key) => key.startsWith('GNU.sparse'))) throw broken('a sparse file');
     const size = numberIn(extra.get('size')) ?? sizeBytes;
     let left = header.kind === 'file' || header.kind === 'other' ? size : 0;
     const entry: OpenTarEntry = {
@@ -44,7 +45,7 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Op
       name: extra.get('path') ?? longName ?? header.name,
       linkName: extra.get('linkpath') ?? longLink ?? header.linkName,
       sizeBytes: left,
-      mtimeS: numberIn(extra.get('mtime')) ?? header.mtimeS,
+      mtimeS: numberIn(extra.get('mtime')?.replace(/^-.*/, '0')) ?? header.mtimeS,
       bytes: (async function* bytes() {
         while (left > 0) {
           const piece = await input.some(left);
@@ -53,6 +54,7 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Op
         }
       })(),
     };
+    if (Math.max(entry.name.length, entry.linkName.length) > MAX_NAME_LENGTH) throw broken('a name without end');
     const total = left;
     yield entry;
     await input.skip(left);

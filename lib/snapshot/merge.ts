@@ -36,10 +36,11 @@ export async function mergeParent(childDir: string, signal?: AbortSignal): Promi
     draft = await Draft.make(childDir);
     const [child, parent] = links as [Link, Link];
     const name = draft.file(FileName.MEMORY);
-    await naming(name, () => copyFile(path.join(childDir, FileName.MEMORY), name, constants.COPYFILE_FICLONE));
-    const handle = await naming(name, () => open(name, 'r+'));
+    // Locked before it grows: who sweeps drafts takes one without a lock for abandoned.
+    const handle = await naming(name, () => open(name, 'wx+', 0o600));
     memory = handle;
     lockFile(handle.fd, 'exclusive');
+    await naming(name, () => copyFile(path.join(childDir, FileName.MEMORY), name, constants.COPYFILE_FICLONE));
     const { table, end } = await copyGroups(links, handle, name, signal);
     await naming(name, () => handle.sync());
     const { size } = await naming(name, () => handle.stat());
