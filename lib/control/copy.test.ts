@@ -204,6 +204,11 @@ describe('what a guest sends', () => {
       /ends in the middle/,
     ],
     ['a name without end', archive({ name: 'x', type: 'L', sizeBytes: 2 ** 30 }), /a name without end/],
+    [
+      'a name that no file can have',
+      archive(DIR, { name: 'x', type: 'L', content: `root/${'n'.repeat(5000)}\0` }, { name: 'root/cut', type: '3' }),
+      /a name without end/,
+    ],
     ['a pax record that is none', archive({ name: 'x', type: 'x', content: '99 path=x\n' }), /a pax record/],
     [
       'a sparse file',
@@ -228,6 +233,8 @@ describe('what a guest sends', () => {
       ),
     );
     expect(report.leftOut).toEqual(['root/dev', 'root/pipe']);
+    const many = Array.from({ length: 1500 }, (_, index) => ({ name: `root/${index}`, type: '3' }));
+    expect((await unpack(archive(...many))).leftOut).toHaveLength(1000);
     expect(readdirSync(join(folder, 'target'))).toEqual(['su']);
     expect(lstatSync(join(folder, 'target', 'su')).mode & 0o7777).toBe(0o755);
   });
@@ -247,6 +254,8 @@ describe('what a guest sends', () => {
       { name: 'x', type: 'L', content: `root/${LONG}\0` },
       { name: 'root/cut', content: 'hello' },
       { name: 'x', type: 'K', content: `./root/${LONG}\0` },
+      // A date before 1970, and a key that nobody uses.
+      { name: 'x', type: 'x', content: '12 mtime=-1\n12 vendor=1\n' },
       { name: 'root/same', linkName: 'cut', type: '1' },
     );
     await unpack(bytes, 1);
