@@ -81,7 +81,7 @@ async function carryFor(claim: NameClaim, world: RunWorld): Promise<(channel: Ch
   let take: (carry: Promise<(stream: Duplex) => void>) => void = () => undefined;
   const carrier = new Promise<(stream: Duplex) => void>((resolve) => (take = resolve));
   await claim.listen((stream) => {
-    void carrier.then((carry) => carry(stream));
+    carrier.then((carry) => carry(stream)).catch(() => void stream.destroy());
   });
   return (channel) => take(world.carryConnections(channel));
 }

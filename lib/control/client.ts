@@ -80,7 +80,7 @@ export class ControlClient {
 
   /** The answer's bytes. @throws as request() */
   async bytes(
-    method: 'GET' | 'PUT',
+    method: 'GET' | 'POST' | 'PUT',
     path: string,
     options: Omit<RequestOptions, 'body'> & { readonly bytes?: Uint8Array } = {},
   ): Promise<Buffer> {

@@ -28,7 +28,7 @@ export interface ViewOutputOptions extends CallOptions {
 }
 
 export interface RemoteConsole {
-  /** Types at the console; resolves when it was handed over. */
+  /** Types at the console; resolves when the guest has taken all of it. */
   write(data: Uint8Array | string, call?: CallOptions): Promise<void>;
   /** What it shows, from what was kept on, until the guest ends. Who is slow loses the oldest, and is told so in it. */
   readonly output: AsyncIterable<Uint8Array>;
@@ -160,13 +160,7 @@ export class RemoteMachine {
 
   readonly console: RemoteConsole = {
     write: async (data, call = {}) => {
-      const { input, output, close } = await this.attach({ ...call, scrollbackBytes: 0 });
-      output.on('error', () => undefined).resume();
-      await new Promise<void>((resolve, reject) => {
-        input.once('error', reject);
-        input.end(data, () => resolve());
-      });
-      close();
+      await this.#client.bytes('POST', '/v1/console/input', { ...call, bytes: Buffer.from(data) });
     },
     output: { [Symbol.asyncIterator]: () => this.#outputOf() },
     waitFor: (pattern, options = {}) => this.#waitFor(pattern, options),

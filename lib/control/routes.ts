@@ -126,6 +126,19 @@ export const ROUTES: readonly Route[] = [
   route(
     {
       method: 'POST',
+      path: '/v1/console/input',
+      summary: 'types what is sent at the console; answers when the guest has taken all of it',
+      body: 'bytes',
+      answer: schemas.Nothing,
+    },
+    async ({ target, stream, signal }) => {
+      await takeInput(stream, target.machine.console, signal);
+      return {};
+    },
+  ),
+  route(
+    {
+      method: 'POST',
       path: '/v1/exec',
       summary: 'a command in the guest: what to run, stdin and signals in, stdout, stderr and its end out',
       body: 'frames',

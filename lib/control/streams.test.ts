@@ -106,6 +106,16 @@ describe('the console', () => {
     await expect.poll(() => control.target.console.viewers).toBe(0);
   });
 
+  it('has taken all of what is written when the call ends', async () => {
+    machine.consoleIsFull = true;
+    const written = remote.console.write('a'.repeat(10_000));
+    await expect.poll(() => machine.typed.length).toBe(4096);
+    await remote.summary();
+    machine.drainConsole();
+    await written;
+    expect(machine.typed.length).toBe(10_000);
+  });
+
   it('gives no more of what was than is asked for, and is waited for', async () => {
     machine.print('hello world');
     await expect.poll(async () => textOf(await remote.logs())).toBe('hello world');
