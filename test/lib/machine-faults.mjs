@@ -146,9 +146,14 @@ const scenes = {
     await disk(() => refused !== undefined);
     faults.end();
     await saving;
-    // For three rounds or more, of which two in vain are enough.
-    const slowed = vm.snapshot(inFolder('snap'), { ...promised, throttle: true });
-    await disk(() => false, 9);
+    // All of memory, and two rounds in vain: behind them the guest is slowed down. Each round counts its bytes from 0.
+    let [round, bytesDone] = [1, 0];
+    const onProgress = (progress) => {
+      if (progress.bytesDone < bytesDone) round++;
+      bytesDone = progress.bytesDone;
+    };
+    const slowed = vm.snapshot(inFolder('snap'), { ...promised, throttle: true, onProgress });
+    await disk(() => round > 3);
     faults.end();
     const { stats } = await slowed;
     await runsOn(vm);
