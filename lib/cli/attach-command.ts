@@ -1,7 +1,8 @@
 /** `console` and `logs`: what a machine's guest prints, here; the console also takes what is typed, until Ctrl-]. */
 import { AbortError, VmmError } from '../base/errors.js';
 import { LEAVE_BYTE } from './console-session.js';
-import { isCode, untilInterrupted, type AskContext } from './control-commands.js';
+import { isCode, type AskContext } from './control-commands.js';
+import { untilInterrupted } from './until-interrupted.js';
 import { ExitStatus, statusOfSignal } from './exit-status.js';
 import { pumpOutput } from './pump-output.js';
 

@@ -3,36 +3,19 @@
  * Answers go to stdout, for people or as JSON; what is wrong is thrown as the machine's process has it.
  */
 import type { CommandIo } from '../base/command-io.js';
-import { AbortError, VmmError } from '../base/errors.js';
+import { VmmError } from '../base/errors.js';
 import { formatSize } from '../base/units.js';
 import type { Backend, EndedRecord, ListedMachine, RemoteMachine, Stats } from '../control/index.js';
 import type { ControlWorld } from './control-world.js';
-import { ExitStatus, statusOfSignal } from './exit-status.js';
-import { Interruption } from './interruption.js';
+import { ExitStatus } from './exit-status.js';
 import { table } from './table.js';
+import { untilInterrupted } from './until-interrupted.js';
 import { UsageError } from './usage-error.js';
 
 export interface AskContext {
   readonly io: CommandIo;
   readonly world: ControlWorld;
   readonly json: boolean;
-}
-
-/** Runs `work` with a signal that Ctrl-C and the like fire. */
-export async function untilInterrupted(
-  { io, world }: Pick<AskContext, 'io' | 'world'>,
-  work: (signal: AbortSignal) => Promise<number>,
-): Promise<number> {
-  const interruption = new Interruption(io, world.clock, { timeoutMs: undefined });
-  try {
-    return await work(interruption.signal);
-  } catch (error) {
-    const { cause } = interruption;
-    if (error instanceof AbortError && cause?.kind === 'signal') return statusOfSignal(cause.signal);
-    throw error;
-  } finally {
-    interruption.dispose();
-  }
 }
 
 export async function psCommand(all: boolean, { io, world, json }: AskContext): Promise<number> {

@@ -4,7 +4,7 @@ import type { CommandIo } from '../base/command-io.js';
 import { isMachineName } from '../base/machine-name.js';
 import { formatSize } from '../base/units.js';
 import type { CopyReport } from '../control/index.js';
-import { untilInterrupted } from './control-commands.js';
+import { untilInterrupted } from './until-interrupted.js';
 import type { ControlWorld } from './control-world.js';
 import { ExitStatus } from './exit-status.js';
 import { UsageError } from './usage-error.js';

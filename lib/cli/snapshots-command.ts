@@ -5,14 +5,13 @@
 import path from 'node:path';
 import type { Clock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
-import { AbortError } from '../base/errors.js';
 import { formatSize } from '../base/units.js';
 import type { BrokenSnapshot, SnapshotInfo, SnapshotNode, snapshots } from '../snapshot/index.js';
-import { ExitStatus, statusOfSignal } from './exit-status.js';
-import { Interruption } from './interruption.js';
+import { ExitStatus } from './exit-status.js';
 import { ProgressBar } from './progress-bar.js';
 import { plainText } from './reporter.js';
 import { table } from './table.js';
+import { untilInterrupted } from './until-interrupted.js';
 
 export interface SnapshotsRequest {
   readonly what: 'list' | 'tree' | 'verify' | 'delete';
@@ -33,18 +32,11 @@ export async function snapshotsCommand(
   io: CommandIo,
   world: SnapshotsWorld,
 ): Promise<number> {
-  const interruption = new Interruption(io, world.clock, { timeoutMs: undefined });
-  try {
-    const answer = await ask({ ...request, dir: path.resolve(io.cwd, request.dir) }, io, world, interruption.signal);
+  return untilInterrupted({ io, world }, async (signal) => {
+    const answer = await ask({ ...request, dir: path.resolve(io.cwd, request.dir) }, io, world, signal);
     io.stdout.write(request.json ? `${JSON.stringify(answer.json, null, 2)}\n` : answer.text);
     return ExitStatus.OK;
-  } catch (error) {
-    const { cause } = interruption;
-    if (error instanceof AbortError && cause?.kind === 'signal') return statusOfSignal(cause.signal);
-    throw error;
-  } finally {
-    interruption.dispose();
-  }
+  });
 }
 
 interface Answer {
