@@ -14,6 +14,26 @@ const ROUNDS = 1;
 const IPERF_BYTES = 2 ** 18;
 const PINGS = 100;
 
+interface Iperf {
+  readonly on: string[][];
+  readonly sent: number[];
+  readonly received: number[];
+}
+
+interface Report {
+  readonly over: string[];
+  readonly iperf: Record<'off' | 'on', Iperf>;
+  readonly changing: Record<'off' | 'on', { changes: number; result: Iperf }> & {
+    readonly pings: { changes: number; result: [number, number][] };
+  };
+}
+
+const FEATURES = ['tx-checksumming', 'tcp-segmentation-offload', 'rx-gro-hw'];
+const offloads = (segmented: boolean) => ({
+  off: { on: [[], []], ...(segmented && { segmented: false }) },
+  on: { on: [FEATURES, FEATURES], ...(segmented && { segmented: true }) },
+});
+
 async function images(programs: DebianProgramsWanted) {
   const folder = mkdtempSync(join(tmpdir(), 'vivarium-programs-'));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
@@ -29,28 +49,38 @@ describe('two guests', () => {
     async () => {
       const files = { ...(await images(NETWORK_PROGRAMS)), busybox: (await busybox()).path };
       const isEmbedded = !(await probeKvm()).linuxGuests;
-      const report = await guestScriptReport<{ iperf: Record<string, { sent: number[]; received: number[] }> }>(
+      const report = await guestScriptReport<Report>(
         'network-programs.mjs',
         { ...files, rounds: ROUNDS, iperfBytes: IPERF_BYTES, pings: PINGS, isEmbedded },
         { paths: Object.keys(files), limitS: 600, ownNetwork: true },
       );
-      const features = ['tx-checksumming', 'tcp-segmentation-offload', 'rx-gro-hw'];
+      const { pings, off, on } = report.changing;
+      const changes = pings.changes + off.changes + on.changes;
       expect(report).toMatchObject({
         pings: [
           [PINGS, PINGS],
           [PINGS, PINGS],
         ],
-        iperf: { off: { on: [[], []], segmented: false }, on: { on: [features, features], segmented: true } },
-        over: Array.from({ length: ROUNDS }, () => ['tap', 'recorder', 'switch']).flat(),
+        iperf: offloads(true),
         arrived: true,
         hostAnswers: { before: 5, takenBack: 0, after: 5 },
-        rebinds: [3 * ROUNDS + 1, 3 * ROUNDS + 1],
+        changing: { off: { result: offloads(false).off }, on: { result: offloads(false).on } },
+        rebinds: [changes + 3 * ROUNDS + 1, changes + 3 * ROUNDS + 1],
         reasons: ['poweroff', 'poweroff'],
       });
       // What was under way at the end is not among what iperf3 has received.
-      for (const { sent, received } of Object.values(report.iperf)) {
+      for (const { sent, received } of [...Object.values(report.iperf), off.result, on.result]) {
         for (const bytes of sent) expect(bytes).toBeGreaterThanOrEqual(IPERF_BYTES);
         for (const bytes of received) expect(bytes).toBeGreaterThan(0);
+      }
+      expect([...report.over].sort()).toEqual(
+        ['recorder', 'switch', 'tap'].flatMap((name) => Array.from({ length: ROUNDS }, () => name)),
+      );
+      for (const work of Object.values(report.changing)) expect(work.changes).toBeGreaterThan(1);
+      // An echo is lost while the two are on different networks, no more than those of one flood's first bytes each time.
+      for (const [sent, received] of pings.result) {
+        expect(sent).toBe(PINGS);
+        expect(received).toBeGreaterThan(PINGS / 2);
       }
       expect(JSON.stringify(report)).not.toMatch(/"misbehaviour":\{"/);
     },

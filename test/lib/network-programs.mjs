@@ -79,14 +79,16 @@ try {
   await shells[1].run('iperf3 -s -D; until grep -q ":1451 .* 0A " /proc/net/tcp /proc/net/tcp6; do usleep 50000; done');
 
   at('the guests are up');
-  report.pings = [];
-  for (const way of [0, 1]) {
-    // By its path, or the shell takes its own.
-    const said = await shells[way].run(`/bin/ping -f -q -c ${pings} ${ADDRESSES[1 - way]}`);
-    report.pings.push(/(\d+) packets transmitted, (\d+) received/.exec(said)?.slice(1).map(Number));
-  }
-
-  at('pings are done');
+  /** Sent and received, each way. */
+  const flood = async () => {
+    const counts = [];
+    for (const way of [0, 1]) {
+      // By its path, or the shell takes its own.
+      const said = await shells[way].run(`/bin/ping -f -q -c ${pings} ${ADDRESSES[1 - way]}`);
+      counts.push(/(\d+) packets transmitted, (\d+) received/.exec(said)?.slice(1).map(Number));
+    }
+    return counts;
+  };
   /** Bytes from one, and from two: sent, and received, as far as they had been read when the sender was done. */
   const iperf = async () => {
     const [sent, received] = [[], []];
@@ -101,32 +103,67 @@ try {
     }
     return { sent, received };
   };
-  report.iperf = {};
-  for (const state of ['off', 'on']) {
-    const lists = [];
+  const features = ['tx-checksumming', 'tcp-segmentation-offload', 'rx-gro-hw'];
+  /** Which of them each guest has on, once all were switched. */
+  const switchOffloads = async (state) => {
+    const on = [];
     for (const shell of shells) {
       await shell.run(
         `ethtool -K eth0 tx ${state} tso ${state} gso ${state} gro ${state} rx-gro-hw ${state} > /dev/null`,
       );
-      lists.push(await shell.run('ethtool -k eth0 | grep -E "tx-checksumming|tcp-segmentation-offload|rx-gro-hw"'));
+      const list = await shell.run(`ethtool -k eth0 | grep -E '${features.join('|')}'`);
+      on.push(features.filter((feature) => new RegExp(`^\\s*${feature}: on`, 'm').test(list)));
     }
+    return on;
+  };
+  const iperfWith = async (state) => {
+    const on = await switchOffloads(state);
     const before = calls(one, 'send-segments');
     const bytes = await iperf();
-    const isOn = (list, feature) => new RegExp(`^\\s*${feature}: on`, 'm').test(list);
-    const features = ['tx-checksumming', 'tcp-segmentation-offload', 'rx-gro-hw'];
-    const on = lists.map((list) => features.filter((feature) => isOn(list, feature)));
-    report.iperf[state] = { on, ...bytes, segmented: calls(one, 'send-segments') > before };
+    return { on, ...bytes, segmented: calls(one, 'send-segments') > before };
+  };
+  /** To the network that follows; its name. Never to the one they are on: a tap is not opened while it is in use. */
+  let turn = 0;
+  const move = async () => {
+    const { name, ends } = networks[turn++ % networks.length];
+    await Promise.all(machines.map((vm, index) => vm.device('net0').rebind(ends[index])));
+    return name;
+  };
+
+  report.pings = await flood();
+  at('pings are done');
+  report.iperf = { off: await iperfWith('off'), on: await iperfWith('on') };
+  at('iperf3 is done');
+
+  /** The networks follow one another for as long as the work takes, each left when frames have arrived over it. */
+  const whileNetworksChange = async (work) => {
+    const first = turn;
+    let isDone = false;
+    const result = work().finally(() => (isDone = true));
+    // The loop below is not left before its end.
+    result.catch(() => {});
+    while (!isDone) {
+      await move();
+      const before = calls(two, 'receive');
+      while (!isDone && calls(two, 'receive') < before + FRAMES_EACH) await delay(20);
+    }
+    return { changes: turn - first, result: await result };
+  };
+  report.changing = {};
+  const works = { pings: flood, off: () => iperfWith('off'), on: () => iperfWith('on') };
+  for (const [name, work] of Object.entries(works)) {
+    report.changing[name] = await whileNetworksChange(work);
+    at(`${name}: done while the networks changed ${report.changing[name].changes} times`);
   }
 
-  at('iperf3 is done');
   // One connection between the guests, over every network in turn, while the other nic has others too.
   await shells[1].run('{ { sleep 1000 | nc -l -p 5000; } | sha256sum > /tmp/sum; } &');
   await shells[1].run('until grep -q ":1388 .* 0A " /proc/net/tcp /proc/net/tcp6; do usleep 50000; done');
   await shells[0].run(sendWhile(ADDRESSES[1], 5000));
   report.over = [];
   for (let round = 0; round < rounds; round++) {
-    for (const { name, ends } of networks) {
-      await Promise.all([one, two].map((vm, index) => vm.device('net0').rebind(ends[index])));
+    for (let each = 0; each < networks.length; each++) {
+      const name = await move();
       const before = calls(two, 'receive');
       while (calls(two, 'receive') < before + FRAMES_EACH) await delay(20);
       report.over.push(name);
