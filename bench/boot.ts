@@ -5,13 +5,14 @@
  * copied into that host's memory first. Also what a user waits: the command here, its guest in the embedded host.
  */
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { embeddedHost, findQemu } from '#lib/host/index.js';
+import { busybox } from '#lib/images/busybox.js';
+import { cpioArchive } from '#lib/images/cpio.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import type { Bench, Figures } from './lib/bench.js';
-import { shellInitramfs } from './lib/initramfs.js';
 import { KERNEL_WORDS, MARKER, type InsideRequest, type InsideResult } from './lib/boot-request.js';
 import { librariesOf } from '#lib/images/libraries.js';
 import { pairedRatio, summarise } from './lib/stats.js';
@@ -28,7 +29,7 @@ export const bench: Bench = {
     try {
       const kernel = await defaultKernel();
       const initrd = path.join(folder, 'initrd.cpio');
-      await writeFile(initrd, await shellInitramfs(`echo ${MARKER}\nreboot -f`));
+      await writeFile(initrd, await smallInitramfs());
       const qemu = findQemu();
       if (qemu === undefined) throw new Error('qemu-system-x86_64 is not installed: npm run setup');
       const request: InsideRequest = { kernel: kernel.path, initrd, qemu, libraries: await librariesOf(qemu), runs };
@@ -59,6 +60,16 @@ export const bench: Bench = {
     }
   },
 };
+
+/** An initramfs whose init says the marker and resets the machine. */
+async function smallInitramfs(): Promise<Uint8Array> {
+  const shell = await busybox();
+  const init = `#!/bin/busybox sh\n/bin/busybox echo ${MARKER}\n/bin/busybox reboot -f\n`;
+  return cpioArchive([
+    { path: 'bin/busybox', type: 'file', data: await readFile(shell.path), mode: 0o755 },
+    { path: 'init', type: 'file', data: Buffer.from(init), mode: 0o755 },
+  ]);
+}
 
 /** The command as a user starts it, on this machine, until its line is here. */
 async function commandHere(kernel: string, initrd: string, log: 'quiet' | 'full', runs: number): Promise<number[]> {

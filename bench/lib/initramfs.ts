@@ -4,7 +4,6 @@
  */
 import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { busybox } from '#lib/images/busybox.js';
 import { cpioArchive, type CpioEntry } from '#lib/images/cpio.js';
 import { debianPrograms, type DebianProgramsWanted } from '#lib/images/debian-programs.js';
 import { defaultInitramfs } from '#lib/images/initramfs.js';
@@ -29,13 +28,4 @@ export async function benchInitramfs({ kernel, init, programs, statics = [] }: B
   ];
   // Each archive starts at a multiple of 4 bytes.
   return Buffer.concat(parts.flatMap((part) => [part, Buffer.alloc(-part.length & 3)]));
-}
-
-/** A shell and nothing else; `script` is its init, which has all of the shell's commands. */
-export async function shellInitramfs(script: string): Promise<Uint8Array> {
-  const init = `#!/bin/busybox sh\n/bin/busybox mkdir /sbin\n/bin/busybox --install -s /sbin\nexport PATH=/sbin\n${script}\n`;
-  return cpioArchive([
-    { path: 'bin/busybox', type: 'file', data: await readFile((await busybox()).path), mode: 0o755 },
-    { path: 'init', type: 'file', data: Buffer.from(init), mode: 0o755 },
-  ]);
 }
