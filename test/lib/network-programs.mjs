@@ -129,6 +129,10 @@ try {
     await Promise.all(machines.map((vm, index) => vm.device('net0').rebind(ends[index])));
     return name;
   };
+  /** At the guest `two`, or there is nothing more to wait for. */
+  const framesArrive = async ({ since = calls(two, 'receive'), isOver = () => false } = {}) => {
+    while (!isOver() && calls(two, 'receive') < since + FRAMES_EACH) await delay(20);
+  };
 
   report.pings = await flood();
   at('pings are done');
@@ -140,12 +144,11 @@ try {
     const first = turn;
     let isDone = false;
     const result = work().finally(() => (isDone = true));
-    // The loop below is not left before its end.
+    // Its failure is thrown below, when the networks stand still.
     result.catch(() => {});
     while (!isDone) {
       await move();
-      const before = calls(two, 'receive');
-      while (!isDone && calls(two, 'receive') < before + FRAMES_EACH) await delay(20);
+      await framesArrive({ isOver: () => isDone });
     }
     return { changes: turn - first, result: await result };
   };
@@ -164,8 +167,7 @@ try {
   for (let round = 0; round < rounds; round++) {
     for (let each = 0; each < networks.length; each++) {
       const name = await move();
-      const before = calls(two, 'receive');
-      while (calls(two, 'receive') < before + FRAMES_EACH) await delay(20);
+      await framesArrive();
       report.over.push(name);
       at(`over ${name}`);
     }
@@ -182,9 +184,9 @@ try {
     return Number(/(\d+) received/.exec(said)?.[1]);
   };
   const sentMeanwhile = async (action) => {
-    const before = calls(two, 'receive');
+    const since = calls(two, 'receive');
     const result = await action();
-    while (calls(two, 'receive') < before + FRAMES_EACH) await delay(20);
+    await framesArrive({ since });
     return result;
   };
   report.hostAnswers = { before: await sentMeanwhile(() => answers(SHARED_PINGS)) };
