@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { isPromised } from '../../../base/testing-promises.js';
 import { createQcow2Overlay } from './index.js';
 import { checkImage } from './testing-check.js';
 import {
@@ -24,7 +25,7 @@ const KiB = 1024;
 const WITHOUT = 'qemu-img is not installed (Debian: qemu-utils; npm run setup installs it as root)';
 
 it('qemu-img is there, where the run promises it', (context) => {
-  if (!HAS_QEMU_IMG && process.env['VIVARIUM_PROMISES'] !== 'qemu-img') {
+  if (!HAS_QEMU_IMG && !isPromised('qemu-img')) {
     context.skip(WITHOUT);
   }
   expect(HAS_QEMU_IMG).toBe(true);
