@@ -13,8 +13,16 @@ namespace {
 
 constexpr uint8_t kOperations[] = {IORING_OP_READV, IORING_OP_WRITEV,    IORING_OP_READ,        IORING_OP_WRITE,
                                    IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_ASYNC_CANCEL};
+// Linux' own numbers for a system call that is to be made again (include/linux/errno.h). A read that was interrupted
+// ends with one of them (seen on 9p with O_NONBLOCK, Linux 6.1); only of a write the kernel says EINTR.
+constexpr int32_t kFirstRestart = 512;
+constexpr int32_t kLastRestart = 516;
 constexpr uint64_t kCancelTag = UINT64_MAX;
 constexpr int kCancelAgainMs = 10;
+
+int32_t told(int32_t result) {
+  return result <= -kFirstRestart && result >= -kLastRestart ? -EINTR : result;
+}
 
 }  // namespace
 
@@ -99,7 +107,7 @@ size_t UringExecutor::reap(std::span<IoCompletion> completions) {
     while (count < completions.size() && ring_->reap(&userData, &result)) {
       const auto tag = static_cast<uint32_t>(userData);
       complete(tag);
-      completions[count++] = IoCompletion{tag, result};
+      completions[count++] = IoCompletion{tag, told(result)};
     }
   }
   return count;

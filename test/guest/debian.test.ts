@@ -44,6 +44,7 @@ it('lives on lent devices from boot to power-off', { timeout: 1_220_000 }, async
     osinfo: { return: { id: 'debian', 'kernel-release': root.release } },
     fio: ['0', '0'],
     ioErrors: 0,
+    complaints: [],
     reason: 'poweroff',
   });
   expect(report.rebinds).toBeGreaterThan(2);

@@ -49,8 +49,15 @@ const mark = (name) => {
   marks[name] = Math.round((Date.now() - startedMs) / 1000);
   console.error(`${name} after ${marks[name]} s`);
 };
+/** What the machine says of its disks: why a request failed. */
+const complaints = [];
 const vm = await Machine.create({
   memory: '512MiB',
+  logger: {
+    log: (level, message) => {
+      if (level === 'warn' || level === 'error') complaints.push(`${level}: ${message}`);
+    },
+  },
   boot: { kernel, initrd, cmdline: 'root=LABEL=debian-root console=ttyS0 quiet' },
   disks: [
     { id: 'root', backend: qcow2Disk(root, { backingFolders: [dirname(image)] }) },
@@ -103,7 +110,7 @@ try {
   const { reason } = await vm.wait();
   mark('poweroff');
   const seen = { disks: disks.split('\n').map((line) => line.trim().split(/\s+/)), generator: generator.split('\n') };
-  const loads = { fio: fio.split('\n'), rebinds, held, ioErrors: Number(ioErrors) };
+  const loads = { fio: fio.split('\n'), rebinds, held, ioErrors: Number(ioErrors), complaints };
   console.log(JSON.stringify({ ...seen, ...answers, ...loads, contracts, reason, marks }));
 } catch (error) {
   console.error(`seconds: ${JSON.stringify(marks)}; console:\n${vm.console.text.slice(-4000)}`);

@@ -1,3 +1,4 @@
+import { constants as fsConstants, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
@@ -29,6 +30,14 @@ const open = (file = image, engine: TestingEngineOptions = {}, options: Partial<
     logger: silentLogger,
     ...options,
   });
+/** Undefined for one that has been closed. */
+function pathOf(fd: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return undefined;
+  }
+}
 const bytes = (length: number) => new HostVector(new Uint8Array(length));
 
 describe('fileDisk', () => {
@@ -45,6 +54,17 @@ describe('fileDisk', () => {
     expect(failure).toMatchObject({ code: 'ERR_DISK_IMAGE', cure: expect.any(String) });
     expect((failure as Error).message).toMatch(message);
     expect((failure as Error).message).toContain(file);
+  });
+
+  it('leaves what would block to the kernel: its descriptor waits', async () => {
+    const provider = await open();
+    const flags = readdirSync('/proc/self/fd')
+      .filter((fd) => pathOf(fd) === image)
+      .map((fd) => /^flags:\s+([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1]);
+    await provider.close();
+    // The image, and what holds its lock where that is another.
+    expect(flags.length).toBeGreaterThan(0);
+    for (const octal of flags) expect(Number.parseInt(octal!, 8) & fsConstants.O_NONBLOCK).toBe(0);
   });
 
   it('refuses a file that may not be written, and reads it', async (context) => {

@@ -55,7 +55,7 @@ export async function openImageFile(path: string, options: OpenImageOptions): Pr
   try {
     // Before open, which may do things to a device that is no disk.
     checkKind(path, await stat(path, { bigint: true }));
-    handle = await open(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
+    handle = await openWithoutWaiting(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
     const stats = await handle.stat({ bigint: true });
     checkKind(path, stats);
     if (signal?.aborted) throw new AbortError(signal);
@@ -70,6 +70,20 @@ export async function openImageFile(path: string, options: OpenImageOptions): Pr
   } catch (error) {
     await handle?.close();
     throw error instanceof VmmError ? error : openError(path, error as NodeJS.ErrnoException, readOnly);
+  }
+}
+
+/**
+ * Only the opening must not wait. With O_NONBLOCK io_uring leaves a read to the thread that submits it on some file systems; 9p lets
+ * that thread's signals interrupt it, and the read ends with an error of the kernel's own (-ERESTARTSYS, seen on Linux 6.1).
+ */
+async function openWithoutWaiting(path: string, flags: number): Promise<FileHandle> {
+  const found = await open(path, flags | constants.O_NONBLOCK);
+  try {
+    checkKind(path, await found.stat({ bigint: true }));
+    return await open(`/proc/self/fd/${found.fd}`, flags);
+  } finally {
+    await found.close();
   }
 }
 
