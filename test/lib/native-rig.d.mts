@@ -81,4 +81,10 @@ export interface RigError extends Error {
 
 export function makeRig(): Rig;
 export function setRealMode(native: NativeVcpu, ip: number): void;
-export function held(): { kvmFds: number; fds: number; kvmMaps: number; guestThreads: number; threads: number };
+export function held(nodeLeaks?: string): {
+  kvmFds: number;
+  fds: number;
+  kvmMaps: number;
+  guestThreads: number;
+  threads: number;
+};

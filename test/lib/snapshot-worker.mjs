@@ -36,7 +36,7 @@ async function inWorker() {
   await new Promise(() => setInterval(() => undefined, 1000));
 }
 
-async function settled() {
+async function settled(folder) {
   for (let round = 0; round < 200; round++) {
     const { vms, mappings, groupPools } = loadBinding().dispatcher.runtime.counts();
     if (vms === 0 && mappings === 0 && groupPools === 0) break;
@@ -44,7 +44,7 @@ async function settled() {
     await turn();
     await delay(5);
   }
-  return { ...held(), counts: loadBinding().dispatcher.runtime.counts() };
+  return { ...held(folder), counts: loadBinding().dispatcher.runtime.counts() };
 }
 
 async function outside() {
@@ -58,7 +58,7 @@ async function outside() {
   await vm.snapshot(snap, { mode: 'paused', compress: 'none' });
   await vm.close();
   // The first one makes what a process has once.
-  const before = await settled();
+  const before = await settled(folder);
   const report = [];
   for (const end of Object.keys(ends)) {
     const worker = new Worker(new URL(import.meta.url), {
@@ -76,7 +76,7 @@ async function outside() {
   const clone = await Machine.restore(snap, { memory });
   const { missingGroups = 0 } = await clone.restored.complete;
   await clone.close();
-  console.log(JSON.stringify({ before, after: await settled(), report, missingGroups }));
+  console.log(JSON.stringify({ before, after: await settled(folder), report, missingGroups }));
 }
 
 await (isMainThread ? outside() : inWorker());
