@@ -8,14 +8,14 @@ import { ManualClock } from '../base/clock.js';
 import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { SessionEnd } from '../host/index.js';
-import type { RestoreOptions } from '../machine/index.js';
+import type { DescribedSnapshot } from '../machine/index.js';
 import type { EndStatus } from '../machine/status.js';
 import type { EndToRemember } from '../control/index.js';
 import type { HolderProcess } from './detach-command.js';
 import type { NicChoice } from './nic-option.js';
 import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
-import type { HostChoice, LentNics, RunMachine, RunMachineOptions, RunWorld } from './world.js';
+import type { HostChoice, LentNics, RestoreMachineOptions, RunMachine, RunMachineOptions, RunWorld } from './world.js';
 
 /** A stream that keeps what it is given. */
 export class Collected extends Writable {
@@ -209,6 +209,8 @@ export class FakeWorld implements RunWorld {
   readonly locked: string[] = [];
   /** Nics whose networks are open now. */
   readonly lent: string[] = [];
+  /** Nics whose networks were asked for. */
+  readonly lentChoices: NicChoice[] = [];
   /** Thrown by lendNics. */
   lendError: Error | undefined;
   readonly forwarded: string[][] = [];
@@ -245,9 +247,17 @@ export class FakeWorld implements RunWorld {
   }
 
   /** What was restored, and how. */
-  readonly restored: { dir: string; options: RestoreOptions }[] = [];
+  readonly restored: { dir: string; options: RestoreMachineOptions }[] = [];
+  /** What the next snapshot is of. */
+  described: Omit<DescribedSnapshot, 'dir'> = {
+    ...{ name: 'saved', kind: 'kernel', cpus: 1, memoryBytes: 2 ** 28, images: [], nics: [], consolePorts: [] },
+  };
 
-  restoreMachine(dir: string, options: RestoreOptions): Promise<RunMachine> {
+  describeSnapshot(dir: string): Promise<DescribedSnapshot> {
+    return Promise.resolve({ dir, ...this.described });
+  }
+
+  restoreMachine(dir: string, options: RestoreMachineOptions): Promise<RunMachine> {
     this.restored.push({ dir, options });
     return this.createMachine({} as RunMachineOptions);
   }
@@ -329,6 +339,7 @@ export class FakeWorld implements RunWorld {
   lendNics(nics: readonly NicChoice[]): Promise<LentNics> {
     if (this.lendError !== undefined) return Promise.reject(this.lendError);
     this.lent.push(...nics.map(({ id }) => id));
+    this.lentChoices.push(...nics);
     const carried = nics.map((nic, channel) => ({ ...nic, network: { kind: 'carried' as const, channel } }));
     const close = (): Promise<void> => {
       this.lent.length = 0;

@@ -13,6 +13,7 @@ import type { SnapshotsWorld } from './snapshots-command.js';
 import { runProgram } from './program.js';
 import { flushed } from './pump-output.js';
 import { Reporter } from './reporter.js';
+import { parseRestoreOptions } from './restore-options.js';
 import { parseRunOptions } from './run-options.js';
 import type { RunWorld } from './world.js';
 
@@ -38,9 +39,9 @@ export async function runMain(argv: readonly string[], io: CommandIo, worlds: Wo
         return doctorCommand(options, io, world);
       },
       restore: async (dir, raw) => {
-        const { parseRestoreOptions, restoreCommand } = await import('./restore-command.js');
         const options = parseRestoreOptions(dir, raw);
-        return restoreCommand(options, io, await worlds.run(io));
+        const [{ restoreCommand }, world] = await Promise.all([import('./restore-command.js'), worlds.run(io)]);
+        return restoreCommand(options, io, world, holderArguments(argv, options.name));
       },
       snapshots: async (request) => {
         const [{ snapshotsCommand }, world] = await Promise.all([

@@ -8,6 +8,7 @@ import { isIP } from 'node:net';
 import { INTERFACE_NAME_RULE, isInterfaceName } from '../vsp/net/interface-name.js';
 import { isGroupMac, parseMac } from '../vsp/net/mac-address.js';
 import { formatLimits, type LimitChoice, withLimit } from './limit-option.js';
+import { VmmError } from '../base/errors.js';
 import { UsageError } from './usage-error.js';
 
 /** A port of the host that leads to one of the guest's. */
@@ -37,6 +38,7 @@ export interface NicChoice {
 }
 
 const ID = /^[A-Za-z0-9][\w.-]{0,19}$/;
+const NO_NETWORK = 'none of tap:NAME, switch:NAME, passt[:HOST:GUEST,...]';
 const SWITCH_NAME = /^[A-Za-z0-9][\w.-]{0,62}$/;
 
 /** @throws UsageError that names the option and what is wrong with it. */
@@ -126,7 +128,7 @@ function parseNetwork(text: string, option: string, refuse: (what: string) => ne
       if (/^\d{1,2}$/.test(rest ?? '')) return { kind, channel: Number(rest) };
       break;
   }
-  return refuse(`'${kind}' is none of tap:NAME, switch:NAME, passt[:HOST:GUEST,...]`);
+  return refuse(`'${kind}' is ${NO_NETWORK}`);
 }
 
 function parseForward(option: string, text: string): ForwardChoice {
@@ -163,6 +165,32 @@ function checkMtu(text: string, refuse: (what: string) => never): number {
   const bytes = Number(text);
   if (!/^\d{1,5}$/.test(text) || bytes < 68 || bytes > 65521) refuse(`'${text}' is no MTU; from 68 to 65521 bytes`);
   return bytes;
+}
+
+/**
+ * What a saved nic stood on, as far as its description is enough: a tap or a switch by its name, a passt without forwards. A
+ * description may be anybody's, so it is held to what a user may write.
+ *
+ * @throws VmmError ERR_SNAPSHOT with the option that says what is missing
+ */
+export function savedNic(id: string, description: Readonly<Record<string, unknown>>): NicChoice {
+  const { kind, name, forwards, hostLoopback, mtuBytes } = description;
+  const refuse = (): never => {
+    const what = `the nic '${id}' stood on '${String(kind)}', which is not opened again by itself`;
+    throw new VmmError('ERR_SNAPSHOT', what, { cure: `--nic BACKEND,id=${id}` });
+  };
+  if (kind === 'passt' && forwards === '' && hostLoopback === true && typeof mtuBytes === 'number') {
+    return { id, network: { kind, forwards: [] }, mac: undefined, mtuBytes: checkMtu(String(mtuBytes), refuse) };
+  }
+  if ((kind !== 'tap' && kind !== 'switch') || typeof name !== 'string') return refuse();
+  return { id, network: parseNetwork(`${kind}:${name}`, '', refuse), mac: undefined, mtuBytes: undefined };
+}
+
+/** @throws UsageError for what only a process outside may say to the one inside */
+export function refuseCarried(nics: readonly NicChoice[]): void {
+  if (nics.some(({ network }) => network.kind === 'carried')) {
+    throw new UsageError(`--nic: 'carried' is ${NO_NETWORK}`);
+  }
 }
 
 /** The text that gives the same choice again. */

@@ -1,7 +1,8 @@
 /** The grammar of the commands about snapshots; the rest of the command line is in program.ts. */
-import type { Command } from 'commander';
-import type { RawRestoreOptions } from './restore-command.js';
+import { type Command, Option } from 'commander';
+import type { RawRestoreOptions } from './restore-options.js';
 import type { SnapshotsRequest } from './snapshots-command.js';
+import { gathered } from './gathered.js';
 import { UsageError } from './usage-error.js';
 
 export interface SnapshotActions {
@@ -28,10 +29,38 @@ export function addSnapshotCommands(
       'lazy: run at once, memory comes as it is used; eager: load it first (default: lazy where it can)',
     )
     .option('--clock <how>', 'what becomes of the time since: freeze, step or catch-up (default: step)')
-    .option('--name <name>', 'of the machine, instead of the saved one')
+    .option(
+      '--nic <backend>',
+      'a network in place of the one that a nic was on, as run has it, with its id behind it: switch:lan,id=net0; may come ' +
+        'more than once',
+      gathered,
+      [] as readonly string[],
+    )
+    .option(
+      '-p, --forward <forward>',
+      'a port of this host that leads to one of the guest, over the first passt of --nic; may come more than once',
+      gathered,
+      [] as readonly string[],
+    )
+    .option('--kvm <host>', 'auto, native or embedded', 'auto')
+    .option('--name <name>', 'what you reach the machine by, as of run; without it nobody does')
+    .option('-d, --detach', 'in a process of its own, without this terminal; prints the name, and waits until it runs')
+    // Of this command's own processes.
+    .addOption(new Option('--holder').hideHelp())
+    .addOption(new Option('--control <json>').hideHelp())
+    .option('--timeout <seconds>', 'ends the guest after this time, everything included, with status 124')
     .option('--quiet', 'no progress on stderr')
     .option('--json', 'events on stderr, one object a line')
     .helpOption('-h, --help', 'print this help')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  vivarium restore saved/box
+  vivarium restore -d --name second saved/box
+  vivarium restore --nic passt:8080:80,id=net0 saved/box
+`,
+    )
     .action((dir: string, options: RawRestoreOptions) => act('restore', () => actions.restore(dir, options)));
 
   const group = program

@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError, Option } from 'commander';
 import type { CommandIo } from '../base/command-io.js';
+import { gathered } from './gathered.js';
 import { nearest } from '../base/options.js';
 import { completions, completionScript, SHELLS } from './completion.js';
 import { addControlCommands, type ControlActions } from './program-control.js';
@@ -197,11 +198,6 @@ function addCompletion(
       true,
     ),
   );
-}
-
-/** For an option that may come more than once. */
-function gathered(text: string, before: readonly string[]): readonly string[] {
-  return [...before, text];
 }
 
 /** What commander says, with the nearest right name and where to read more. */

@@ -107,9 +107,20 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         { signal },
       );
     },
-    async restoreMachine(dir, options, signal) {
-      const { Machine } = await import('../machine/index.js');
-      return Machine.restore(dir, { ...options, signal });
+    async describeSnapshot(dir) {
+      const { describeSnapshot } = await import('../machine/index.js');
+      const { images, ...more } = await describeSnapshot(dir);
+      const { toOuterPath } = await import('../host/paths.js');
+      // One that was saved inside the embedded host names them as they are called there.
+      return {
+        ...more,
+        images: inside ? images : images.map((image) => ({ ...image, path: toOuterPath(image.path) })),
+      };
+    },
+    async restoreMachine(dir, { nics, ...options }, signal) {
+      const machines = await import('../machine/index.js');
+      const networks = Object.fromEntries(nics.map((nic) => [nic.id, networkOf(nic, machines, io.channels)]));
+      return machines.Machine.restore(dir, { ...options, overrides: { nics: networks }, signal });
     },
     ...namedMachines,
     async lockDisks(disks) {

@@ -1,7 +1,9 @@
 /** `vivarium restore` in a fake world: what it asks for, the console on this terminal, and the status. */
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
+import { FrameType } from '../agent/protocol.js';
 import { VmmError } from '../base/errors.js';
 import { FakeIo, FakeWorld, type FakeIoOptions } from './fake-world.js';
+import { formatNic } from './nic-option.js';
 import { runMain } from './main-command.js';
 import { until } from './testing-run.js';
 
@@ -35,6 +37,8 @@ it('shows how far the memory is', async () => {
   const { io, status } = restore(world, ['--json', 'ready']);
   expect(await status).toBe(0);
   expect(io.stderr.events).toMatchObject([
+    { event: 'start', path: '/here/ready' },
+    { event: 'host', host: 'native' },
     { event: 'restored', path: '/here/ready' },
     { event: 'exit', status: 0, reason: 'halted' },
   ]);
@@ -61,9 +65,90 @@ it('says why it can not', async () => {
   expect(io.stderr.text).toBe('vivarium: the guest needs avx512f\nvivarium: to cure it: mask it\n');
 });
 
+describe('inside the embedded host', () => {
+  const embedded = (): FakeWorld => {
+    const world = new FakeWorld((machine) => machine.end({ reason: 'halted' }));
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.onForward = () => Promise.resolve({ by: 'process', status: 3 });
+    return world;
+  };
+
+  it('gets the same command with paths of its own, and its nics at channels', async () => {
+    const world = embedded();
+    const nics = [
+      { id: 'net0', backend: { kind: 'switch', name: 'lan' } },
+      { id: 'net1', backend: { kind: 'passt', forwards: '', hostLoopback: true, mtuBytes: 9000 } },
+      { id: 'net2', backend: { kind: 'passt', forwards: '8080:80', hostLoopback: true, mtuBytes: 1500 } },
+      { id: 'net3', backend: { kind: 'tap', name: 'tap0' } },
+    ];
+    world.described = { ...world.described, nics };
+    const argv = ['ready', '--memory', 'eager', '--clock', 'freeze', '--nic', 'passt,id=net2', '-p', '8081:80'];
+    expect(await restore(world, argv).status).toBe(3);
+    expect(world.lentChoices.map(formatNic)).toEqual([
+      ...['switch:lan,id=net0', 'passt,id=net1,mtu=9000', 'passt:8081:80,id=net2', 'tap:tap0,id=net3'],
+    ]);
+    expect(world.forwarded).toEqual([
+      [
+        ...['restore', '--kvm', 'native', '--memory', 'eager', '--clock', 'freeze'],
+        ...['--nic=carried:0,id=net0', '--nic=carried:1,id=net1,mtu=9000', '--nic=carried:2,id=net2'],
+        ...['--nic=carried:3,id=net3', '/host/here/ready'],
+      ],
+    ]);
+  });
+
+  it('is not asked for a guest that is no Linux, unless it is wished for', async () => {
+    const world = embedded();
+    world.described = { ...world.described, kind: 'flat' };
+    expect(await restore(world, ['ready']).status).toBe(0);
+    expect(world.forwarded).toEqual([]);
+    expect(await restore(world, ['--kvm', 'embedded', 'ready']).status).toBe(3);
+  });
+
+  it.each([
+    [{ kind: 'passt', forwards: '8080:80', hostLoopback: true, mtuBytes: 1500 }, "the nic 'net0' stood on 'passt'"],
+    [{ kind: 'passt', forwards: '', hostLoopback: false, mtuBytes: 1500 }, "the nic 'net0' stood on 'passt'"],
+    [{ kind: 'callback' }, "the nic 'net0' stood on 'callback'"],
+    [{ kind: 'switch', name: 'a,id=b' }, "the nic 'net0' stood on 'switch'"],
+    [{ kind: 'tap', name: '../x' }, "the nic 'net0' stood on 'tap'"],
+    [{ kind: 'passt', forwards: '', hostLoopback: true, mtuBytes: 7 }, "the nic 'net0' stood on 'passt'"],
+  ])('a nic on %j is refused before anything is opened', async (backend, message) => {
+    const world = embedded();
+    world.described = { ...world.described, nics: [{ id: 'net0', backend }] };
+    const { io, status } = restore(world, ['ready']);
+    expect(await status).toBe(125);
+    expect(io.stderr.text).toMatch(new RegExp(message));
+    expect([world.forwarded, world.lentChoices]).toEqual([[], []]);
+  });
+});
+
+it('is reached by its name while it runs, and is told that it is a clone', async () => {
+  const world = new FakeWorld((machine) => machine.agent.boot());
+  const { status } = restore(world, ['--name', 'two', 'ready']);
+  await until(() => world.machine?.calls.includes('start') === true);
+  expect([...world.names.keys()]).toEqual(['two']);
+  const told = (): number[] => world.machine!.agent.controls.map(({ type }) => type);
+  await until(() => told().length === 2);
+  expect(told()).toEqual([FrameType.RESEED, FrameType.SET_CLOCK]);
+  world.machine!.end({ reason: 'poweroff' });
+  expect(await status).toBe(0);
+  expect(world.controlled).toEqual([{ status: 0, outcome: 'poweroff' }]);
+  expect(world.names.get('two')).toMatchObject({ status: 0, reason: 'poweroff' });
+});
+
+it('gets a process of its own with -d', async () => {
+  const world = new FakeWorld();
+  const { io, status } = restore(world, ['-d', '--name', 'two', 'ready']);
+  expect(await status).toBe(0);
+  expect(world.started).toEqual([['restore', '--holder', '--name', 'two', '-d', '--name', 'two', 'ready']]);
+  expect(io.collected.text).not.toBe('');
+});
+
 it.each([
   [['--memory', 'some', 'a'], "--memory: 'some' is none of lazy, eager"],
   [['--clock', 'now', 'a'], "--clock: 'now' is none of freeze, step, catch-up"],
+  [['--nic', 'switch:lan,mac=02:00:00:00:00:01', 'a'], "--nic: the guest's 'net0' has the address that it had"],
+  [['--nic', 'switch:lan,bps=1M', 'a'], "--nic: the guest's 'net0' has the limits that it had"],
+  [['--nic', 'switch:lan,id=lan', 'a'], "--nic: the snapshot has no nic 'lan'; it has none"],
   [[''], 'restore: the folder of a snapshot is wanted'],
   [[], "missing required argument 'dir'; vivarium restore --help tells more"],
   [['a', 'b'], 'restore: too many arguments; vivarium restore --help tells more'],

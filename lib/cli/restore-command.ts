@@ -1,93 +1,85 @@
 /**
- * `vivarium restore`: the machine of a snapshot in this process, with its console on this terminal as `run` has it. Where
- * this machine's KVM can't run Linux a Linux guest is refused by name: only what runs natively is restored here.
+ * `vivarium restore`: the plan of a guest that a snapshot holds, on this KVM or inside the embedded host. There its nics are lent
+ * from outside, by what the snapshot says that they stood on or by --nic; its disks' images keep their names.
  */
 import path from 'node:path';
+import { AgentClient } from '../agent/client.js';
 import type { CommandIo } from '../base/command-io.js';
-import type { RestoreOptions } from '../machine/index.js';
-import { Interruption } from './interruption.js';
+import { ExitStatus } from './exit-status.js';
+import type { ForwardPlan } from './forward.js';
+import { outcomeOfFailure } from './guest-outcome.js';
+import { onConsole } from './guest-session.js';
+import { type CommandContext, hostedCommand, type Reaching } from './hosted-command.js';
+import { type NicChoice, refuseCarried, savedNic } from './nic-option.js';
 import type { Outcome } from './outcome.js';
 import { ProgressBar } from './progress-bar.js';
 import { ProgressWatch } from './progress-watch.js';
-import { flushed } from './pump-output.js';
-import { Reporter } from './reporter.js';
-import { onConsole, outcomeOfFailure } from './run-command.js';
+import { innerRestoreArguments, type RestoreCommandOptions } from './restore-options.js';
+import { RunControl } from './run-control.js';
 import { UsageError } from './usage-error.js';
 import type { RunWorld } from './world.js';
 
-/** As the option parser gives them. */
-export interface RawRestoreOptions {
-  readonly memory?: string;
-  readonly clock?: string;
-  readonly name?: string;
-  readonly quiet?: boolean;
-  readonly json?: boolean;
+/** How long the agent of a restored guest has to answer before nobody waits for it any more: a guest without one never does. */
+const AGENT_MS = 60_000;
+
+export async function restoreCommand(
+  options: RestoreCommandOptions,
+  io: CommandIo,
+  world: RunWorld,
+  argv: readonly string[] = [],
+): Promise<number> {
+  const dir = path.resolve(io.cwd, options.dir);
+  const plan = {
+    start: { path: dir },
+    check: async () => {
+      refuseCarried(options.nics);
+      const { kind, nics } = await world.describeSnapshot(dir);
+      requireKnown(options.nics, nics);
+      return kind === 'flat' ? { anyKvm: "the snapshot's guest is no Linux" } : undefined;
+    },
+    prepare: () => Promise.resolve(),
+    here: (context: CommandContext, reaching: Reaching) => restoreHere(dir, options, context, reaching),
+    inside: () => planInside(dir, options, world),
+  };
+  return hostedCommand(plan, options, io, world, argv);
 }
 
-export interface RestoreCommandOptions {
-  readonly dir: string;
-  readonly memory: NonNullable<RestoreOptions['memory']> | undefined;
-  readonly clock: NonNullable<RestoreOptions['clock']> | undefined;
-  readonly name: string | undefined;
-  readonly quiet: boolean;
-  readonly json: boolean;
-}
-
-/** @throws UsageError naming the option */
-export function parseRestoreOptions(dir: string, raw: RawRestoreOptions): RestoreCommandOptions {
-  if (dir === '' || dir.includes('\0')) throw new UsageError('restore: the folder of a snapshot is wanted');
+async function planInside(dir: string, options: RestoreCommandOptions, world: RunWorld): Promise<ForwardPlan> {
+  const { images, nics } = await world.describeSnapshot(dir);
+  const given = new Map(options.nics.map((nic) => [nic.id, nic]));
   return {
-    dir,
-    memory: oneOf('--memory', raw.memory, ['lazy', 'eager'] as const),
-    clock: oneOf('--clock', raw.clock, ['freeze', 'step', 'catch-up'] as const),
-    name: raw.name,
-    quiet: raw.quiet ?? false,
-    json: raw.json ?? false,
+    disks: images.map((image) => ({ ...image, readOnly: true })),
+    nics: nics.map(({ id, backend }) => given.get(id) ?? savedNic(id, backend)),
+    hasAgent: true,
+    argv: (inside) => innerRestoreArguments(options, world.innerPath(dir, '/'), inside),
   };
 }
 
-function oneOf<T extends string>(option: string, text: string | undefined, choices: readonly T[]): T | undefined {
-  const choice = choices.find((known) => known === text);
-  if (text === undefined || choice !== undefined) return choice;
-  throw new UsageError(`${option}: '${text}' is none of ${choices.join(', ')}`);
-}
-
-/** A guest that was restored need not say anything: nobody waits for a sign of life. */
-const NEVER = { timeoutMs: undefined, stallTimeoutMs: 0, command: undefined };
-
-export async function restoreCommand(options: RestoreCommandOptions, io: CommandIo, world: RunWorld): Promise<number> {
-  const report = new Reporter(io, world.clock, options);
-  const interruption = new Interruption(io, world.clock, NEVER);
-  let outcome: Outcome;
-  try {
-    outcome = await restoreHere(options, io, world, report, interruption);
-  } catch (error) {
-    outcome = outcomeOfFailure(error, interruption, NEVER, report);
-  } finally {
-    interruption.dispose();
-  }
-  report.event('exit', { status: outcome.status, reason: outcome.reason, ...outcome.fields });
-  await Promise.all([flushed(io.stdout), flushed(io.stderr)]);
-  return outcome.status;
+function requireKnown(given: readonly NicChoice[], saved: readonly { readonly id: string }[]): void {
+  const unknown = given.find(({ id }) => !saved.some((nic) => nic.id === id));
+  if (unknown === undefined) return;
+  const ids = saved.map(({ id }) => `'${id}'`).join(', ');
+  throw new UsageError(`--nic: the snapshot has no nic '${unknown.id}'; it has ${ids === '' ? 'none' : ids}`);
 }
 
 async function restoreHere(
-  { dir, memory, clock, name, quiet, json }: RestoreCommandOptions,
-  io: CommandIo,
-  world: RunWorld,
-  report: Reporter,
-  interruption: Interruption,
+  folder: string,
+  { memory, clock, nics, name, quiet, json }: RestoreCommandOptions,
+  context: CommandContext,
+  { link, onReached }: Reaching,
 ): Promise<Outcome> {
+  const { io, world, report, interruption } = context;
   const { signal } = interruption;
-  const folder = path.resolve(io.cwd, dir);
   const bar = new ProgressBar(io, `restore ${path.basename(folder)}`, { json });
+  const called = link?.record.name ?? name;
   const machine = await world
     .restoreMachine(
       folder,
       {
+        nics,
         ...(memory && { memory }),
         ...(clock && { clock }),
-        ...(name !== undefined && { name }),
+        ...(called !== undefined && { name: called }),
         start: false,
         logger: report.logger(),
         ...(quiet ? {} : { onProgress: (progress) => bar.show(progress) }),
@@ -95,10 +87,44 @@ async function restoreHere(
       signal,
     )
     .finally(() => bar.end());
+  const watch = new ProgressWatch(world.clock, 0, () => undefined);
+  let control: RunControl | undefined;
+  let outcome: Outcome | undefined;
   try {
     report.event('restored', { path: folder }, { progress: `restored from ${folder}` });
-    return await onConsole(machine, io, report, interruption, new ProgressWatch(world.clock, 0, () => undefined));
+    control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand: false }));
+    const agent = control?.agent ?? new AgentClient(machine.channel);
+    outcome = await onConsole(machine, io, report, interruption, watch, async () => {
+      tellClone(agent, clock, world, signal);
+      await control?.started();
+      await onReached();
+    });
+    return outcome;
+  } catch (error) {
+    outcome = outcomeOfFailure(
+      error,
+      interruption,
+      { timeoutMs: undefined, stallTimeoutMs: 0, command: undefined },
+      report,
+    );
+    return outcome;
   } finally {
-    await machine.close();
+    try {
+      await machine.close();
+    } finally {
+      await control?.close(outcome ?? { status: ExitStatus.FAILURE, reason: 'failure' });
+    }
   }
+}
+
+/** Its random numbers become its own also where its kernel has no driver for that, and its clock the host's. */
+function tellClone(
+  agent: AgentClient,
+  clock: RestoreCommandOptions['clock'],
+  world: RunWorld,
+  signal: AbortSignal,
+): void {
+  const wallMs = clock === undefined || clock === 'step' ? { wallMs: () => world.clock.wallMs() } : {};
+  // A guest without an agent has nobody to be told.
+  agent.readyAsClone({ timeoutMs: AGENT_MS, signal, ...wallMs }).catch(() => undefined);
 }

@@ -12,17 +12,8 @@ import { UsageError } from './usage-error.js';
 
 export type HostWish = 'auto' | 'native' | 'embedded';
 
-export interface RunOptions {
-  readonly kernel: string | undefined;
-  readonly initrd: string | undefined;
-  /** Replaces the default command line. */
-  readonly cmdline: string | undefined;
-  readonly append: string | undefined;
-  readonly cpus: number;
-  readonly memoryBytes: number;
-  readonly disks: readonly DiskChoice[];
-  readonly nics: readonly NicChoice[];
-  readonly pit: PolicyName;
+/** How a guest is held: where, for how long, under which name, and what is said of it. */
+export interface HoldingOptions {
   readonly kvm: HostWish;
   readonly timeoutMs: number | undefined;
   /** How long a guest may show no progress before its first sign of life; 0 for ever. */
@@ -41,6 +32,19 @@ export interface RunOptions {
   readonly command: readonly string[] | undefined;
 }
 
+export interface RunOptions extends HoldingOptions {
+  readonly kernel: string | undefined;
+  readonly initrd: string | undefined;
+  /** Replaces the default command line. */
+  readonly cmdline: string | undefined;
+  readonly append: string | undefined;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly disks: readonly DiskChoice[];
+  readonly nics: readonly NicChoice[];
+  readonly pit: PolicyName;
+}
+
 export interface InnerControl {
   readonly channel: number;
   /** The initramfs is the default one, so it can be asked to start the agent. */
@@ -48,8 +52,19 @@ export interface InnerControl {
   readonly record: MachineRecord;
 }
 
-/** As the option parser gives them. */
-export interface RawRunOptions {
+/** As the option parser gives them: how a guest is held, whatever it is. */
+export interface RawHoldingOptions {
+  readonly kvm?: string;
+  readonly timeout?: string;
+  readonly quiet?: boolean;
+  readonly json?: boolean;
+  readonly name?: string;
+  readonly detach?: boolean;
+  readonly holder?: boolean;
+  readonly control?: string;
+}
+
+export interface RawRunOptions extends RawHoldingOptions {
   readonly kernel?: string;
   readonly initrd?: string;
   readonly cmdline?: string;
@@ -60,15 +75,7 @@ export interface RawRunOptions {
   readonly nic?: readonly string[];
   readonly forward?: readonly string[];
   readonly pit?: string;
-  readonly kvm?: string;
-  readonly timeout?: string;
   readonly stallTimeout?: string;
-  readonly quiet?: boolean;
-  readonly json?: boolean;
-  readonly name?: string;
-  readonly detach?: boolean;
-  readonly holder?: boolean;
-  readonly control?: string;
 }
 
 const POLICIES: readonly PolicyName[] = ['catch-up', 'reinject', 'discard'];
@@ -94,16 +101,23 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
     disks: parseDisks(raw.disk ?? []),
     nics: parseNics(raw.nic ?? [], raw.forward ?? []),
     pit: oneOf('--pit', raw.pit ?? 'catch-up', POLICIES),
+    ...parseHolding(raw),
+    stallTimeoutMs: seconds('--stall-timeout', raw.stallTimeout ?? DEFAULT_STALL_SECONDS, 'or 0 for never'),
+    command,
+  };
+}
+
+/** @throws UsageError that names the option */
+export function parseHolding(raw: RawHoldingOptions): Omit<HoldingOptions, 'stallTimeoutMs' | 'command'> {
+  return {
     kvm: oneOf('--kvm', raw.kvm ?? 'auto', HOST_WISHES),
     timeoutMs: raw.timeout === undefined ? undefined : seconds('--timeout', raw.timeout, 'above 0'),
-    stallTimeoutMs: seconds('--stall-timeout', raw.stallTimeout ?? DEFAULT_STALL_SECONDS, 'or 0 for never'),
     quiet: raw.quiet ?? false,
     json: raw.json ?? false,
     name: machineName(raw.name),
     detach: raw.detach ?? false,
     isHolder: raw.holder ?? false,
     control: raw.control === undefined ? undefined : (JSON.parse(raw.control) as InnerControl),
-    command,
   };
 }
 

@@ -16,7 +16,7 @@ import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
 import type { NicChoice } from './nic-option.js';
 import type { EndStatus } from '../machine/status.js';
-import type { RestoreOptions } from '../machine/index.js';
+import type { DescribedSnapshot, RestoreOptions } from '../machine/index.js';
 
 /** The part of a Machine that the command uses. */
 export interface RunMachine {
@@ -54,6 +54,10 @@ export interface RunMachineOptions {
   readonly cmdline: string;
   readonly logger: Logger;
 }
+
+export type RestoreMachineOptions = Omit<RestoreOptions, 'overrides' | 'signal'> & {
+  readonly nics: readonly NicChoice[];
+};
 
 export interface KernelChoice {
   readonly path: string;
@@ -102,8 +106,10 @@ export interface RunWorld {
   describeKernel(path: string): Promise<KernelChoice>;
   defaultInitramfs(kernel: KernelChoice, log: Logger, signal: AbortSignal): Promise<string>;
   createMachine(options: RunMachineOptions, signal: AbortSignal): Promise<RunMachine>;
-  /** The machine of a snapshot. @throws as Machine.restore */
-  restoreMachine(dir: string, options: RestoreOptions, signal: AbortSignal): Promise<RunMachine>;
+  /** What a snapshot's machine stands on, its images as they are called here. @throws as describeSnapshot */
+  describeSnapshot(dir: string): Promise<DescribedSnapshot>;
+  /** The machine of a snapshot, its nics on these networks where they are given. @throws as Machine.restore */
+  restoreMachine(dir: string, options: RestoreMachineOptions, signal: AbortSignal): Promise<RunMachine>;
   /**
    * Keeps other processes of this machine from using the images while the embedded host does; the result lets go.
    *

@@ -45,22 +45,13 @@ export async function planRestore(dir: string, options: RestoreOptions): Promise
     await Promise.all(made.map((file) => rm(file, { force: true })));
   };
   try {
-    const part = (type: string): SavedPart => {
-      const found = reader.state.filter((each) => each.type === type);
-      if (found.length === 1) return found[0]!;
-      throw new VmmError(
-        'ERR_SNAPSHOT',
-        `${reader.dir}: it has ${found.length} states of the type '${type}', where one is wanted`,
-      );
-    };
-    const saved = loadConfig(part('machine'));
-    const lent = part('lent-devices');
+    const { saved, lent, descriptions } = readSaved(reader);
     await believed(reader.dir, () => checkSaved(reader, saved));
     const { overrides = {} } = options;
     requireKnown('disks', overrides.disks, saved.disks);
     requireKnown('nics', overrides.nics, saved.nics);
     requireKnown('console', overrides.console, saved.consolePorts);
-    const others = await believed(reader.dir, () => otherBackends(saved, descriptionsOf(lent), overrides));
+    const others = await believed(reader.dir, () => otherBackends(saved, descriptions, overrides));
     const restored = await believed(reader.dir, () => {
       const disks = RestoredDisks.of(reader, saved.disks, overrides.disks);
       return disks.make({ folder: reader.dir, clone: randomUUID(), made });
@@ -68,7 +59,7 @@ export async function planRestore(dir: string, options: RestoreOptions): Promise
     const disks = (id: string) => overrides.disks?.[id] ?? restored.get(id)!.source!;
     const config = checkMachineOptions(optionsOf(saved, { ...others, disks }, options));
     const changes = new Map([...restored].flatMap(([id, disk]) => (disk.changes ? [[id, disk.changes]] : [])));
-    return { reader, config, kind: saved.kind, board: part('board'), lent, changes, abandon };
+    return { reader, config, kind: saved.kind, board: partOf(reader, 'board'), lent, changes, abandon };
   } catch (error) {
     await abandon().catch(() => undefined);
     throw error;
@@ -77,6 +68,26 @@ export async function planRestore(dir: string, options: RestoreOptions): Promise
 
 type Description = Readonly<Record<string, unknown>>;
 type DeviceBackends = typeof STAND_INS;
+
+/** The configuration that was saved, and what its devices stood on, by their ids. @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION */
+export function readSaved(reader: SnapshotReader): {
+  readonly saved: SavedConfig;
+  readonly lent: SavedPart;
+  readonly descriptions: ReadonlyMap<string, Description>;
+} {
+  const saved = loadConfig(partOf(reader, 'machine'));
+  const lent = partOf(reader, 'lent-devices');
+  return { saved, lent, descriptions: descriptionsOf(lent) };
+}
+
+function partOf({ state, dir }: SnapshotReader, type: string): SavedPart {
+  const found = state.filter((each) => each.type === type);
+  if (found.length === 1) return found[0]!;
+  throw new VmmError(
+    'ERR_SNAPSHOT',
+    `${dir}: it has ${found.length} states of the type '${type}', where one is wanted`,
+  );
+}
 
 function descriptionsOf(lent: SavedPart): ReadonlyMap<string, Description> {
   const { devices } = lentDevicesState.load(lent);

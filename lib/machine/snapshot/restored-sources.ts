@@ -29,13 +29,12 @@ export const STAND_INS = {
 
 /**
  * The same tap or switch, by its name; a passt without forwards, with the bounds that it had. Of a recorder what it recorded: its
- * file is the saved machine's.
+ * file is the saved machine's; of a carried one what was at the other end.
  *
  * @throws VmmError ERR_SNAPSHOT naming a nic whose network the snapshot can't name; RangeError for a name that is none.
  */
 export function netSource(id: string, description: Description): NetSource {
-  const { kind, name, forwards, hostLoopback, mtuBytes, around } = description;
-  if (kind === 'recorder' && isDescription(around) && around['kind'] !== 'recorder') return netSource(id, around);
+  const { kind, name, forwards, hostLoopback, mtuBytes } = innermost(description);
   if (kind === 'passt' && forwards === '' && typeof hostLoopback === 'boolean' && typeof mtuBytes === 'number') {
     return passt({ hostLoopback, mtuBytes });
   }
@@ -45,6 +44,20 @@ export function netSource(id: string, description: Description): NetSource {
   }
   throw unnamed('nic', id, kind, 'nics');
 }
+
+/** Below what merely stands around it. */
+export function innermost(description: Description): Description {
+  let inner = description;
+  for (let depth = 0; depth < MAX_AROUND && WRAPPERS.has(inner['kind']); depth++) {
+    const { around } = inner;
+    if (!isDescription(around)) break;
+    inner = around;
+  }
+  return inner;
+}
+
+const WRAPPERS: ReadonlySet<unknown> = new Set(['recorder', 'carried']);
+const MAX_AROUND = 2;
 
 /** For a device whose backend is not opened again by itself. */
 export function unnamed(what: string, id: string, kind: unknown, option: string): VmmError {

@@ -12,9 +12,10 @@
  * | 6      | 2    | hello: MTU in bytes; frame: where the unfinished checksum starts, big endian                   |
  * | 8      | 2    | frame: where it stands, from there                                                            |
  * | 10     | 2    | frame: payload bytes of a segment                                                             |
- * | 12     |      | frame: its bytes                                                                             |
+ * | 12     |      | frame: its bytes; hello: how the backend describes itself, as JSON, or nothing                  |
  */
 import { Ether } from '../../abi/inet.js';
+import type { BackendDescription } from '../contract.js';
 import type { NetAbilities, NetBackend, NetFrame } from './contract.js';
 import { MIN_SEGMENT_BYTES } from './segment.js';
 import { MAX_FRAME_BYTES } from './tap-header.js';
@@ -25,6 +26,8 @@ export type CarriedRecord =
       readonly takes: NetAbilities;
       readonly gives: NetBackend['gives'];
       readonly mtuBytes: number;
+      /** Undefined where it says nothing that is a description. */
+      readonly backend: BackendDescription | undefined;
     }
   | { readonly type: 'frame'; readonly frame: NetFrame }
   | { readonly type: 'link'; readonly up: boolean };
@@ -40,6 +43,7 @@ export interface CarriedCounts {
 const LENGTH_BYTES = 4;
 const HEADER_BYTES = 12;
 const MAX_RECORD_BYTES = HEADER_BYTES - LENGTH_BYTES + MAX_FRAME_BYTES;
+const MAX_DESCRIPTION_BYTES = 4096;
 const HELLO = 0;
 const FRAME = 1;
 const LINK = 2;
@@ -66,15 +70,22 @@ export function encodeFrames(frames: readonly NetFrame[], counts: CarriedCounts)
   return all;
 }
 
-export function encodeHello({ takes, gives, mtuBytes }: Pick<NetBackend, 'takes' | 'gives' | 'mtuBytes'>): Uint8Array {
+type Hello = Pick<NetBackend, 'takes' | 'gives' | 'mtuBytes'> & { readonly backend?: BackendDescription };
+
+export function encodeHello({ takes, gives, mtuBytes, backend }: Hello): Uint8Array {
   const flags = [takes.checksum, takes.segments, gives.checked, gives.merged];
-  const all = Buffer.alloc(HEADER_BYTES);
+  const text = Buffer.from(backend === undefined ? '' : JSON.stringify(backend));
+  // One so long is of no use to anybody.
+  const description = text.length > MAX_DESCRIPTION_BYTES ? Buffer.alloc(0) : text;
+  const all = Buffer.alloc(HEADER_BYTES + description.length);
+  description.copy(all, HEADER_BYTES);
   writeHeader(
     all,
     0,
     HELLO,
     flags.reduce((sum, flag, bit) => sum | (flag ? 1 << bit : 0), 0),
     [mtuBytes, 0, 0],
+    description.length,
   );
   return all;
 }
@@ -167,7 +178,7 @@ function decodeRecord(record: Buffer): CarriedRecord | typeof BAD_FRAME | undefi
         { checksum: checksum!, segments: segments! },
         { checked: checked!, merged: merged! },
       ];
-      return { type: 'hello', takes, gives, mtuBytes: words[0]! };
+      return { type: 'hello', takes, gives, mtuBytes: words[0]!, backend: describedBy(record.subarray(HEADER_BYTES)) };
     }
     case LINK:
       return { type: 'link', up: flags === 1 };
@@ -178,6 +189,17 @@ function decodeRecord(record: Buffer): CarriedRecord | typeof BAD_FRAME | undefi
     }
     default:
       return undefined;
+  }
+}
+
+/** For people and for a restore, which believes none of it: anything that has a kind. */
+function describedBy(text: Buffer): BackendDescription | undefined {
+  if (text.length > MAX_DESCRIPTION_BYTES) return undefined;
+  try {
+    const value = JSON.parse(text.toString()) as BackendDescription | null;
+    return typeof value?.kind === 'string' ? value : undefined;
+  } catch {
+    return undefined;
   }
 }
 

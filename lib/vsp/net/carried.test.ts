@@ -64,6 +64,25 @@ describe('a carried network', () => {
     expect(network.closed).toBe(false);
   });
 
+  it('says what is at the other end, if that says what it is', async () => {
+    const network = new FakeNetwork();
+    const { backend } = await carried(network);
+    expect(backend.describe()).toEqual({ kind: 'carried', ...none(), around: network.describe() });
+    const tellings = ['', '{', 'null', '7', '{"kind":7}', `{"kind":"${'x'.repeat(5000)}"}`].map((text) => {
+      const hello = Buffer.concat([encodeHello(network), Buffer.from(text)]);
+      hello.writeUInt32BE(hello.length - 4, 0);
+      return new CarriedDecoder(none()).push(hello);
+    });
+    for (const told of tellings) expect(told).toMatchObject([{ type: 'hello', backend: undefined }]);
+    const silent = encodeHello({
+      takes: network.takes,
+      gives: network.gives,
+      mtuBytes: 1500,
+      backend: { kind: 'x'.repeat(5000) },
+    });
+    expect(new CarriedDecoder(none()).push(silent)).toMatchObject([{ type: 'hello', backend: undefined }]);
+  });
+
   it('does what the backend lacks beside it: few large packets are carried', async () => {
     const network = new FakeNetwork();
     const { provider, guest } = await carried(network);
@@ -153,7 +172,7 @@ describe('a carried network', () => {
     await turns();
     expect(guest.got.map((frame) => frame.bytes.length)).toEqual([plain.length]);
     expect(network.sent.map((frame) => frame.bytes.length)).toEqual([plain.length]);
-    expect(backend.describe()).toEqual({ kind: 'carried', lost: 0, badFrames: wrong.length });
+    expect(backend.describe()).toMatchObject({ kind: 'carried', lost: 0, badFrames: wrong.length });
     expect(counts).toEqual({ lost: 0, badFrames: wrong.length });
     // Too long for any network, in either direction.
     network.host.receive([{ bytes: new Uint8Array(65558) }]);

@@ -62,7 +62,7 @@ export function carryNetwork(
   let isFull = false;
   // Streams that break are the session's end, which is told elsewhere.
   for (const stream of [input, output]) stream.on('error', () => undefined);
-  write(encodeHello({ ...WHOLE, mtuBytes: backend.mtuBytes }));
+  write(encodeHello({ ...WHOLE, mtuBytes: backend.mtuBytes, backend: backend.describe() }));
   backend.start({
     receive: (frames) => {
       // What a backend gives though it was asked to wait.
@@ -128,6 +128,7 @@ class CarriedBackend implements NetBackend {
   readonly mtuBytes: number;
   readonly #streams: CarriedStreams;
   readonly #counts: CarriedCounts;
+  readonly #around: BackendDescription | undefined;
   #host: NetHostEnd | undefined;
   /** What came before start(). */
   #early: CarriedRecord[] = [];
@@ -137,6 +138,7 @@ class CarriedBackend implements NetBackend {
   private constructor(streams: CarriedStreams, hello: CarriedRecord & { type: 'hello' }, counts: CarriedCounts) {
     this.#streams = streams;
     this.#counts = counts;
+    this.#around = hello.backend;
     this.takes = hello.takes;
     this.gives = hello.gives;
     this.mtuBytes = hello.mtuBytes;
@@ -208,7 +210,7 @@ class CarriedBackend implements NetBackend {
   }
 
   describe(): BackendDescription {
-    return { kind: 'carried', ...this.#counts };
+    return { kind: 'carried', ...this.#counts, ...(this.#around && { around: this.#around }) };
   }
 
   close(): Promise<void> {
