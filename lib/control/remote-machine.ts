@@ -3,6 +3,7 @@
  * once comes as a promise here. Paths are this process's; those for the embedded host are put in its words.
  */
 import { resolve } from 'node:path';
+import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
@@ -25,6 +26,13 @@ export interface ViewOutputOptions extends CallOptions {
   readonly tailBytes?: number;
   /** Go on until the guest ends. */
   readonly follow?: boolean;
+}
+
+export interface WatchStatsOptions extends CallOptions {
+  /** From 50. Default 1000. */
+  readonly everyMs?: number;
+  /** Also which pages of memory are written; that is noted only while somebody watches. */
+  readonly writes?: boolean;
 }
 
 export interface RemoteConsole {
@@ -98,6 +106,17 @@ export class RemoteMachine {
 
   stats(call: CallOptions = {}): Promise<Stats> {
     return this.#client.request('GET', '/v1/stats', call);
+  }
+
+  /** The counters at each beat until the guest has ended; of a reader that is slow, beats are left out. */
+  async *watchStats({ everyMs, writes, signal }: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
+    const { request, answer } = this.#client.open('GET', '/v1/stats/watch', { query: { everyMs, writes }, signal });
+    request.end();
+    try {
+      for await (const line of createInterface({ input: await answer })) yield JSON.parse(line) as Stats;
+    } finally {
+      request.destroy();
+    }
   }
 
   readonly pit = {

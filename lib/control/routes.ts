@@ -8,6 +8,7 @@ import { readBounded, takeInput, viewStream } from './output-streams.js';
 import { route, type Route } from './route.js';
 import * as schemas from './schemas.js';
 import { statsOf } from './stats.js';
+import { statsStream } from './stats-stream.js';
 import type { ControlTarget, FinalStatus } from './target.js';
 
 const MAX_MEMORY_BYTES = 16 * 1024 * 1024;
@@ -24,6 +25,16 @@ export const ROUTES: readonly Route[] = [
   route(
     { method: 'GET', path: '/v1/stats', summary: 'counters; rates are differences of two', answer: schemas.Stats },
     ({ target }) => statsOf(target),
+  ),
+  route(
+    {
+      method: 'GET',
+      path: '/v1/stats/watch',
+      summary: 'the same again and again, a line each; a slow reader gets fewer',
+      query: schemas.WatchQuery,
+      answer: 'bytes',
+    },
+    ({ target, query, signal }) => statsStream(target, query, signal),
   ),
   route(
     { method: 'GET', path: '/v1/pit', summary: "the guest's time by the PIT", answer: schemas.Tree },
@@ -160,7 +171,17 @@ export const ROUTES: readonly Route[] = [
       body: schemas.SnapshotRequest,
       answer: schemas.SnapshotDone,
     },
-    async ({ target, body: { dir, ...options }, signal }) => target.machine.snapshot(dir, { ...options, signal }),
+    async ({ target, body: { dir, ...options }, signal }) => {
+      const save = { dir, bytesDone: 0, bytesTotal: target.machine.memory.sizeBytes };
+      const onProgress = ({ bytesDone, bytesTotal }: { bytesDone: number; bytesTotal: number }): void =>
+        void Object.assign(save, { bytesDone, bytesTotal });
+      target.saves.add(save);
+      try {
+        return await target.machine.snapshot(dir, { ...options, signal, onProgress });
+      } finally {
+        target.saves.delete(save);
+      }
+    },
   ),
   route(
     {

@@ -95,6 +95,7 @@ export const Stats = Type.Object({
     Type.Object({
       id: Type.Integer(),
       exits: Type.Number({ description: 'out of the guest, all reasons together' }),
+      byReason: Type.Record(Type.String(), Type.Number(), { description: 'exits by what KVM calls them, such as io' }),
       counters: Type.Record(Type.String(), Type.Number()),
     }),
   ),
@@ -105,7 +106,13 @@ export const Stats = Type.Object({
       class: Type.String(),
       functions: Type.Record(
         Type.String(),
-        Type.Object({ by: Type.String(), calls: Type.Number(), ns: Type.Number({ description: 'nanoseconds' }) }),
+        Type.Object({
+          by: Type.String(),
+          calls: Type.Number(),
+          errors: Type.Number(),
+          ns: Type.Number({ description: 'nanoseconds' }),
+          bytes: Type.Number({ description: 'of data, either way' }),
+        }),
       ),
     }),
   ),
@@ -114,9 +121,34 @@ export const Stats = Type.Object({
     cpuMs: Type.Number({ description: 'user and system, of the process that runs the guest' }),
     rssBytes: Type.Number(),
   }),
+  saves: Type.Optional(
+    Type.Array(Type.Object({ dir: Type.String(), bytesDone: Type.Number(), bytesTotal: Type.Number() }), {
+      description: 'snapshots under way that were asked for here, in bytes of guest memory',
+    }),
+  ),
   viewers: Type.Integer({ description: 'of console and logs' }),
+  writes: Type.Optional(
+    Type.Object(
+      {
+        pages: Type.Number({ description: 'of 4 KiB that were written, each counted once between two looks' }),
+        bucketBytes: Type.Number(),
+        buckets: Type.Array(Type.Number(), { description: 'the same by place in guest memory' }),
+      },
+      { description: 'since somebody watches: asked for by writes=true' },
+    ),
+  ),
 });
 export type Stats = Static<typeof Stats>;
+
+export const WatchQuery = Type.Object(
+  {
+    everyMs: Type.Optional(Type.Integer({ minimum: 50, maximum: 60_000, description: 'default 1000' })),
+    writes: Type.Optional(
+      Type.Boolean({ description: 'with writes to memory, which are noted as long as this is open' }),
+    ),
+  },
+  strict,
+);
 
 export const SnapshotRequest = Type.Object(
   {

@@ -49,6 +49,7 @@ export class MachineControl {
       agent,
       console,
       logs: options.logs ?? console,
+      saves: new Set(),
       makeBackend: options.makeBackend ?? backendOf,
       finished,
     };

@@ -1,4 +1,6 @@
 import { connect as connectSocket, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Value } from '@sinclair/typebox/value';
 import { ManualClock } from '../base/clock.js';
@@ -52,6 +54,20 @@ function raw(text: string | Buffer): { socket: Socket; all: Promise<string> } {
     stream.on('close', () => resolve(seen));
   });
   return { socket: stream, all };
+}
+
+/** Takes so many lines of JSON, or those that there are until the end. */
+function linesOf<T>(stream: Readable): (count: number) => Promise<T[]> {
+  const lines = createInterface({ input: stream })[Symbol.asyncIterator]();
+  return async (count) => {
+    const taken: T[] = [];
+    while (taken.length < count) {
+      const { done, value } = await lines.next();
+      if (done === true) break;
+      taken.push(JSON.parse(value as string) as T);
+    }
+    return taken;
+  };
 }
 
 describe('the routes', () => {
@@ -123,6 +139,50 @@ describe('the routes', () => {
     await expect(client.bytes('GET', '/v1/memory', { query: { gpa: 4090, lengthBytes: 100 } })).rejects.toMatchObject({
       code: 'ERR_GUEST_MEMORY',
     });
+  });
+
+  it('tell how far a save is, until it is done', async () => {
+    let finish = (): void => undefined;
+    machine.onSnapshot = (dir, { onProgress }) => {
+      onProgress?.({ bytesDone: 1024, bytesTotal: 4096, ratePerSecond: 1 });
+      return new Promise((resolve) => (finish = () => resolve({ dir, id: 'abc', stats: {} as never })));
+    };
+    const saving = client.request('POST', '/v1/snapshots', { body: { dir: '/there' } });
+    const saves = async (): Promise<unknown> => (await client.request<schemas.Stats>('GET', '/v1/stats')).saves;
+    await expect.poll(saves).toEqual([{ dir: '/there', bytesDone: 1024, bytesTotal: 4096 }]);
+    finish();
+    await saving;
+    expect(await saves()).toEqual([]);
+  });
+
+  it('give the counters again and again, with writes only where they are asked for, until the end', async () => {
+    machine.written = [16, 0, 3];
+    const { request, answer } = client.open('GET', '/v1/stats/watch', { query: { everyMs: 100, writes: true } });
+    request.end();
+    const lines = linesOf<schemas.Stats>(await answer);
+    const [first] = await lines(1);
+    expect([...Value.Errors(schemas.Stats, first)]).toEqual([]);
+    expect(first!.writes).toEqual({ pages: 19, bucketBytes: 65_536, buckets: [16, 0, 3] });
+    clock.advance(250_000_000n);
+    expect((await lines(2)).map(({ writes }) => writes?.pages)).toEqual([38, 57]);
+    expect(machine.calls).toEqual(['watchWrites']);
+    machine.end({ reason: 'poweroff' });
+    expect((await lines(1))[0]).toMatchObject({ state: 'stopped', writes: { pages: 57 } });
+    expect(await lines(1)).toEqual([]);
+    expect(machine.calls).toEqual(['watchWrites', 'unwatch']);
+  });
+
+  it('stop noting writes when their reader has gone', async () => {
+    const plain = client.open('GET', '/v1/stats/watch', {});
+    plain.request.end();
+    expect((await linesOf<schemas.Stats>(await plain.answer)(1))[0]).not.toHaveProperty('writes');
+    plain.request.destroy();
+    const { request, answer } = client.open('GET', '/v1/stats/watch', { query: { writes: true } });
+    request.end();
+    (await answer).on('error', () => undefined);
+    await expect.poll(() => machine.calls).toEqual(['watchWrites']);
+    request.destroy();
+    await expect.poll(() => machine.calls).toEqual(['watchWrites', 'unwatch']);
   });
 
   it('are described by the schemas that check them', async () => {

@@ -48,6 +48,13 @@ export interface FinalStatus extends EndStatus {
   readonly outcome?: string;
 }
 
+/** Bytes of guest memory. */
+export interface SaveUnderWay {
+  readonly dir: string;
+  bytesDone: number;
+  bytesTotal: number;
+}
+
 export interface ControlTarget {
   readonly machine: ControlledMachine;
   readonly record: MachineRecord;
@@ -58,6 +65,8 @@ export interface ControlTarget {
   readonly console: OutputHub;
   /** What `logs` shows: the console, or the output of the COMMAND. */
   readonly logs: OutputHub;
+  /** Snapshots that are being saved, as far as they are. */
+  readonly saves: Set<SaveUnderWay>;
   /** The backend that was chosen. @throws VmmError where it can't be had in this host */
   readonly makeBackend: (choice: Backend) => DeviceSource;
   /** The end with the holder's own status, when the holder knows it; rejects never. */

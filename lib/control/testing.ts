@@ -55,7 +55,20 @@ export class FakeControlled implements ControlledMachine {
       return this.bytes.slice(gpa, gpa + length);
     },
     write: (gpa: number, bytes: Uint8Array): void => this.bytes.set(bytes, gpa),
+    watchWrites: () => {
+      this.calls.push('watchWrites');
+      return {
+        take: () => ({
+          pages: this.written.reduce((sum, pages) => sum + pages, 0),
+          byGroup: Uint8Array.from(this.written),
+        }),
+        close: () => void this.calls.push('unwatch'),
+      };
+    },
   };
+
+  /** What each look at its writes finds, by group. */
+  written: number[] = [];
 
   readonly pit = { status: () => ({ phase: 'nominal', programmedHz: 250 }) };
 

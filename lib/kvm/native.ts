@@ -297,7 +297,10 @@ export const VcpuControl = {
   EXITS_SCRIPT: 24,
   /** BigUint64: signals taken in KVM_RUN. */
   KICKS: 32,
-  SIZE: 64,
+  /** REASON_SLOTS of BigUint64: exits by KVM_EXIT_*, in the last one all that are beyond it. */
+  REASONS: 40,
+  REASON_SLOTS: 59,
+  SIZE: 512,
 } as const;
 
 export const VcpuState = {

@@ -24,7 +24,7 @@ import {
   type KvmVcpuEvents,
   type KvmXcrs,
 } from '../abi/kvm-structs.js';
-import { VcpuTscCtrl } from '../abi/kvm.js';
+import { ExitReason, VcpuTscCtrl } from '../abi/kvm.js';
 import { loadBinding } from './binding.js';
 import { ExitDecoder, type VcpuExit } from './exits.js';
 import { VcpuControl, VcpuState, type NativeVcpu } from './native.js';
@@ -45,9 +45,15 @@ export interface VcpuCounters {
   /** Those that JavaScript answered. */
   readonly answeredByScript: bigint;
   readonly kicks: bigint;
+  /** Exits by their KVM_EXIT_*, as 'io' or 'internal-error'; those that there were. One that signals force has none. */
+  readonly byReason: Readonly<Record<string, bigint>>;
   /** CPU time of the thread in ns. */
   readonly threadCpuNs: bigint;
 }
+
+const REASON_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(ExitReason).map(([name, reason]) => [reason, name.toLowerCase().replaceAll('_', '-')]),
+);
 
 /** What a machine wants to hear of a vCPU. Called on the JavaScript thread. */
 export interface VcpuListener {
@@ -168,8 +174,18 @@ export class Vcpu {
       answeredNatively: at(VcpuControl.EXITS_NATIVE),
       answeredByScript: at(VcpuControl.EXITS_SCRIPT),
       kicks: at(VcpuControl.KICKS),
+      byReason: this.#byReason(),
       threadCpuNs: this.#native.threadCpuNs(),
     };
+  }
+
+  #byReason(): Record<string, bigint> {
+    const counts: Record<string, bigint> = {};
+    for (let reason = 0; reason < VcpuControl.REASON_SLOTS; reason++) {
+      const count = Atomics.load(this.#counters, VcpuControl.REASONS / 8 + reason);
+      if (count > 0n) counts[REASON_NAMES.get(reason) ?? `reason-${reason}`] = count;
+    }
+    return counts;
   }
 
   get threadId(): number {

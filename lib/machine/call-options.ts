@@ -7,6 +7,22 @@ export interface MachineMemory {
   read(gpa: number, length: number): Uint8Array;
   /** @throws VmmError ERR_GUEST_MEMORY, ERR_CLOSED */
   write(gpa: number, bytes: Uint8Array): void;
+  /** From now on what is written is noted, by guest and devices; it costs the guest its first write to each page after each take. */
+  watchWrites(): WriteWatch;
+}
+
+export interface WriteWatch {
+  /** Since the last take, or the beginning. @throws VmmError ERR_CLOSED after the machine's close */
+  take(): WrittenPages;
+  /** Idempotent. */
+  close(): void;
+}
+
+export interface WrittenPages {
+  /** Of 4 KiB. */
+  readonly pages: number;
+  /** How many of each group of 64 KiB, in the order of guest memory: 0 to 16. */
+  readonly byGroup: Uint8Array;
 }
 
 /** For a call that an AbortSignal may end. */

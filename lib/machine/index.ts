@@ -2,6 +2,7 @@
 export { Machine } from './machine.js';
 export type { MachineState } from './status.js';
 export type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
+export type { WriteWatch, WrittenPages } from './call-options.js';
 export type { DiskOptions } from './disk-options.js';
 export type { NicOptions } from './nic-options.js';
 export { claimMac, type MacClaim } from './mac-claims.js';

@@ -27,7 +27,7 @@ import { MachinePit, type RestoredTime } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
-import { SnapshotMemory } from './snapshot/machine-memory.js';
+import { memoryForUsers, SnapshotMemory } from './snapshot/machine-memory.js';
 import type { RestoreOptions, RestorePhases, Snapshot, SnapshotOptions } from './snapshot/options.js';
 import { checkRestoreOptions, checkSnapshotOptions } from './snapshot/options.js';
 import { SavingTurns } from './snapshot/saving-turns.js';
@@ -80,11 +80,7 @@ export class Machine implements AsyncDisposable {
     this.#kvm = kvm;
     this.#devices = devices;
     this.#memory = memory;
-    this.memory = {
-      sizeBytes: memory.space.sizeBytes,
-      read: (gpa, length) => this.#memory.space.read(gpa, length),
-      write: (gpa, bytes) => this.#memory.space.write(gpa, bytes),
-    };
+    this.memory = memoryForUsers(memory.space.sizeBytes, () => this.#memory);
     this.pit = new MachinePit(config.pit, (gpa, length) => this.#memory.space.read(gpa, length), config.logger);
     this.console = new MachineConsole(
       (bytes) => this.#board.chipset.consoleInput(bytes),

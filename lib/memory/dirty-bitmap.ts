@@ -73,6 +73,13 @@ export class DirtyBitmap {
     return ((this.#words[group >>> 1] ?? 0) & (0xffff << ((group & 1) * PAGES_PER_GROUP))) !== 0;
   }
 
+  /** How many pages of each group are in it. */
+  countByGroup(): Uint8Array {
+    return Uint8Array.from({ length: groupCount(this.pages * PAGE_SIZE) }, (_, group) =>
+      bitsIn((this.#words[group >>> 1]! >>> ((group & 1) * PAGES_PER_GROUP)) & 0xffff),
+    );
+  }
+
   /** The groups with a page in it, as runs for native code. */
   groupRuns(): Uint32Array {
     return groupRuns(groupCount(this.pages * PAGE_SIZE), (group) => this.hasGroup(group));

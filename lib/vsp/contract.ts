@@ -18,6 +18,8 @@ export interface FunctionReport {
   readonly errors: number;
   /** Time between call and completion of all of them, in ns. */
   readonly ns: number;
+  /** Data of all that have gone well, either way; missing where there was none. */
+  readonly bytes?: number;
 }
 
 /** `vm.device(id).contract` */

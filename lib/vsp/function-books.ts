@@ -1,5 +1,5 @@
 /**
- * What is counted for each function of a device since it was made: calls, errors, time. Arrays indexed by the
+ * What is counted for each function of a device since it was made: calls, errors, time, data. Arrays indexed by the
  * function's place in its class, so that booking a call in a hot path makes no object.
  */
 import type { FunctionReport, ServedBy } from './contract.js';
@@ -9,12 +9,14 @@ export class FunctionBooks<Name extends string> {
   readonly #calls: Float64Array;
   readonly #errors: Float64Array;
   readonly #ns: Float64Array;
+  readonly #bytes: Float64Array;
 
   constructor(names: readonly Name[]) {
     this.#names = names;
     this.#calls = new Float64Array(names.length);
     this.#errors = new Float64Array(names.length);
     this.#ns = new Float64Array(names.length);
+    this.#bytes = new Float64Array(names.length);
   }
 
   /** Calls have ended, which took `ns` together. */
@@ -22,6 +24,11 @@ export class FunctionBooks<Name extends string> {
     this.#calls[index] = this.#calls[index]! + calls;
     if (failed) this.#errors[index] = this.#errors[index]! + calls;
     this.#ns[index] = this.#ns[index]! + ns;
+  }
+
+  /** Data that a function has moved. */
+  moved(index: number, bytes: number): void {
+    this.#bytes[index] = this.#bytes[index]! + bytes;
   }
 
   /** The report of all functions, each with who does it now. */
@@ -33,6 +40,7 @@ export class FunctionBooks<Name extends string> {
         calls: this.#calls[index]!,
         errors: this.#errors[index]!,
         ns: this.#ns[index]!,
+        ...(this.#bytes[index]! > 0 && { bytes: this.#bytes[index]! }),
       };
     });
     return report;

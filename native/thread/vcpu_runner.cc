@@ -220,6 +220,7 @@ void VcpuRunner::loop() {
     if (posted_->hasZones() && !posted_->drain(requests_, kStop)) break;
 
     if (error == 0) {
+      count(control_->reasons[std::min<size_t>(run->exit_reason, std::size(control_->reasons) - 1)]);
       unfinished = true;
       bool stopped = false;
       if (answerHere(&stopped)) {

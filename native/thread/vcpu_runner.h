@@ -39,9 +39,10 @@ struct VcpuControl {
   uint64_t exitsNative;
   uint64_t exitsScript;
   uint64_t kicks;
-  uint64_t unused[3];
+  // By KVM_EXIT_*; the last one counts all that are beyond it.
+  uint64_t reasons[59];
 };
-static_assert(sizeof(VcpuControl) == 64);
+static_assert(sizeof(VcpuControl) == 512);
 
 // Whether spinning for JavaScript pays. On a busy host JavaScript comes late, and a thread that spins only takes the
 // core away from it: after some spins in vain the thread sleeps at once for the next exits, twice as many each time.

@@ -1,4 +1,4 @@
-/** Ten snapshots of a guest at work; `npm test` takes three, with less work beside them. */
+/** Ten snapshots of a guest at work; `npm test` takes five, with less work beside them. */
 import { it } from 'vitest';
 import { expectSeries } from '../lib/snapshot-series.js';
 

@@ -54,10 +54,17 @@ describe('a machine that is served', () => {
     expect(memoryBytes).toBe(16 * 1024 * 1024);
     expect(await remote.inspect()).toMatchObject({ name: 'life', state: 'running' });
     expect(await remote.pit.status()).toMatchObject({ phase: expect.any(String) as string });
+    const watched = remote.watchStats({ everyMs: 50, writes: true });
+    const looks = [(await watched.next()).value!, (await watched.next()).value!];
+    expect(looks[0]).toMatchObject({ state: 'running', writes: { pages: expect.any(Number) as number } });
+    expect(looks[1]!.writes!.pages).toBeGreaterThan(looks[0]!.writes!.pages);
     const waiting = remote.wait();
     expect(await remote.kill()).toMatchObject({ reason: 'killed' });
     expect(await waiting).toMatchObject({ reason: 'killed' });
     expect(await vm.wait()).toEqual({ reason: 'killed' });
+    let last: unknown;
+    for await (const look of watched) last = look;
+    expect(last).toMatchObject({ state: 'stopped' });
   });
 
   it('is saved as the other end says, and errors come back as they are', async () => {

@@ -44,6 +44,11 @@ export class DirtyLineage {
     return this.#epochs.consumer('live snapshot');
   }
 
+  /** For whoever only looks. */
+  watch(): DirtyConsumer {
+    return this.#epochs.consumer('watch');
+  }
+
   /** With the vCPUs stopped: an epoch begins. */
   begin(): Epoch {
     return { consumer: this.#epochs.consumer('since the last snapshot'), taken: new DirtyBitmap(this.#epochs.pages) };

@@ -5,7 +5,19 @@
 import type { VmmError } from '../../base/errors.js';
 import type { Vm } from '../../kvm/index.js';
 import { type AddressSpace, GuestPager } from '../../memory/index.js';
+import type { MachineMemory } from '../call-options.js';
 import { DirtyLineage } from './dirty-lineage.js';
+import { watchWrites } from './write-watch.js';
+
+/** Guest memory for users, of the power cycle that `memory` gives. */
+export function memoryForUsers(sizeBytes: number, memory: () => SnapshotMemory): MachineMemory {
+  return {
+    sizeBytes,
+    read: (gpa, length) => memory().space.read(gpa, length),
+    write: (gpa, bytes) => memory().space.write(gpa, bytes),
+    watchWrites: () => watchWrites(() => memory().lineage(), sizeBytes),
+  };
+}
 
 /** A group that was used in the machine's life so far; with each further snapshot what was before counts half. */
 const USED = 256;

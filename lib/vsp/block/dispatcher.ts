@@ -232,6 +232,9 @@ export class BlockDispatcher {
     }
     call.active = false;
     this.books.book(call.kind, error !== undefined, this.nowNs() - call.startedNs);
+    if (error === undefined && (call.kind === kinds.READ || call.kind === kinds.WRITE)) {
+      this.books.moved(call.kind, call.lengthBytes);
+    }
     if (call.ordered) this.#barrier.ended(call.order);
     call.done(error);
     if (call.locked) this.#lock.leave(call);

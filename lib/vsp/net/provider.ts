@@ -166,6 +166,7 @@ export class NetProvider implements NetService, Quiescable, Savable {
     const ns = Number(this.#clock.nowNs() - startNs) / Math.max(1, frames.length);
     for (const frame of frames) {
       this.#books.book(SEND, false, ns);
+      this.#books.moved(SEND, frame.bytes.length);
       if (frame.segmentBytes !== undefined) this.#books.book(SEND_SEGMENTS, false, ns);
       else if (frame.unfinished !== undefined) this.#books.book(SEND_CHECKSUM, false, ns);
     }
@@ -334,6 +335,7 @@ export class NetProvider implements NetService, Quiescable, Savable {
       if (frame.segmentBytes !== undefined) this.#books.book(RECEIVE_MERGE, false, 0);
       else if (known.checked === true) this.#books.book(RECEIVE_CHECKSUM, false, 0);
       adapt(known, guest, false, mine, counts);
+      this.#books.moved(RECEIVE, known.bytes.length);
     }
     this.#dropped.noFrame += counts.dropped;
     this.#books.book(FILTER, false, 0, frames.length);
