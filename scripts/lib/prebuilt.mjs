@@ -16,13 +16,15 @@ const NEWEST = { GLIBC: [2, 36], GLIBCXX: [3, 4, 30] };
 /** Undefined when the addon that came along runs here; else why not. */
 export async function prebuiltMisfit() {
   if (!existsSync(join(ROOT, PREBUILT))) return 'none came along';
-  if (process.platform !== 'linux' || process.arch !== 'x64') return `it is not for ${process.platform}-${process.arch}`;
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    return `it is not for ${process.platform}-${process.arch}`;
   const { napi_versions: versions } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).binary;
   if (Number(process.versions.napi) < Math.min(...versions)) return `this Node has Node-API ${process.versions.napi}`;
   process.report.excludeNetwork = true;
   if (process.report.getReport().header.glibcVersionRuntime === undefined) return 'this C library is not glibc';
   // What remains, such as the versions of libraries, the loader knows best. In a process of its own: it may be no better than that.
-  const { status, output } = await run(process.execPath, ['-e', 'require(process.argv[1])', join(ROOT, PREBUILT)]);
+  const load = 'try { require(process.argv[1]); } catch ({ message }) { console.log(message); process.exit(1); }';
+  const { status, output } = await run(process.execPath, ['-e', load, join(ROOT, PREBUILT)]);
   return status === 0 ? undefined : `it does not load:\n${lastLines(output, 8)}`;
 }
 
