@@ -140,7 +140,9 @@ describe('the package', () => {
   it('has the command', async () => {
     const command = path.join(app, 'node_modules/.bin/vivarium');
     expect(await inApp([command, '--version'])).toMatch(/^\d+\.\d+\.\d+\n$/);
-    const told = await inApp([command, 'doctor', '--json']).catch((error: unknown) => (error as { stdout: string }).stdout);
+    const told = await inApp([command, 'doctor', '--json']).catch(
+      (error: unknown) => (error as { stdout: string }).stdout,
+    );
     expect((JSON.parse(told) as { kvm: object }).kvm).toHaveProperty('present');
   });
 
