@@ -14,6 +14,7 @@
 import { addonIsBuilt, buildAddon, buildLibrary, missingForAddon } from './lib/build.mjs';
 import { embeddedHostIsNeeded, prepareEmbeddedHost } from './lib/host.mjs';
 import { installPackages, lackingPackages } from './lib/packages.mjs';
+import { prebuiltMisfit } from './lib/prebuilt.mjs';
 
 const known = ['--refresh', '--for-run'];
 const unknown = process.argv.slice(2).filter((argument) => !known.includes(argument));
@@ -86,7 +87,9 @@ async function prepare() {
   }
 
   // The addon's compiler and the downloads do not get in each other's way.
+  const cameAlong = !addonIsBuilt() && (await prebuiltMisfit()) === undefined;
   const addon = step('addon', true, async () => {
+    if (cameAlong) return 'present (it came along)';
     const lacks = missingForAddon();
     if (!addonIsBuilt() && lacks.length > 0) throw new Error(`not built: ${lacks.join(', ')} missing`);
     if (!addonIsBuilt()) say('addon', 'compiling native/');
@@ -102,7 +105,7 @@ async function prepare() {
 
   // Whether the embedded host is needed is found out by a probe guest, for which the addon has to be there.
   const needed = await embeddedHostIsNeeded(options);
-  const state = { needsHost: needed.needed, addonIsBuilt: addonIsBuilt() };
+  const state = { needsHost: needed.needed, addonIsBuilt: cameAlong || addonIsBuilt() };
   for (const { lack, error } of notCured) {
     await step(lack.what, lack.essential(state), () => Promise.reject(error));
   }

@@ -19,10 +19,10 @@ import { toInnerPath } from './paths.js';
 const ENTRY = 'host-bundle';
 const LAYOUT = 1;
 /**
- * Packages that are only needed to build the addon, or by serveMachine(), whose sockets nobody outside would reach; the command, which
+ * Packages that are only needed by serveMachine(), whose sockets nobody outside would reach; the command, which
  * serves over a channel, has them packed in. They are 10 MB, which take seconds to unpack inside.
  */
-const LEFT_OUT = new Set(['cmake-js', 'node-addon-api', 'fastify', '@sinclair/typebox']);
+const LEFT_OUT = new Set(['fastify', '@sinclair/typebox']);
 
 interface PackedFile {
   /** Its path in the archive. */
@@ -72,6 +72,7 @@ export function bundleFiles(root: string): PackedFile[] {
   for (const name of existsSync(release) ? readdirSync(release).sort() : []) {
     if (name.endsWith('.node')) files.push({ name: `build/Release/${name}`, path: join(release, name) });
   }
+  files.push(...walk(join(root, 'prebuilds'), 'prebuilds', () => true));
   for (const [name, folder] of runtimePackages(root)) {
     files.push(...walk(folder, `node_modules/${name}`, (file) => /\.(c?js|mjs|json|node)$/.test(file)));
   }

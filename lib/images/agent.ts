@@ -1,10 +1,10 @@
 /**
- * The guest agent's binary: compiled once from guest/*.c for the guest (static, x86-64), kept in the cache by the
- * hash of its sources. Knows nothing of what the agent does.
+ * The guest agent's binary: the one that the package brought along, if it is of these sources, else compiled once from
+ * guest/*.c for the guest (static, x86-64); kept in the cache by the hash of its sources. Knows nothing of what the agent does.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { copyFile, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { VmmError } from '../base/errors.js';
 import { Cache } from './cache.js';
@@ -35,8 +35,10 @@ export async function guestAgent(options: ImageOptions & { guestFolder?: string 
     ENTRY,
     key,
     async (draft) => {
-      options.log?.log('info', 'compiling the guest agent');
       const output = join(draft, 'vivarium-agent');
+      const cameAlong = join(folder, '..', 'prebuilds', 'guest', `vivarium-agent-${key}`);
+      if (existsSync(cameAlong)) return copyFile(cameAlong, output);
+      options.log?.log('info', 'compiling the guest agent');
       const args = [...FLAGS, '-o', output, ...sources.map((file) => join(folder, file))];
       await runTool(compiler(), args, { signal: options.signal, cure: 'npm run setup' });
     },

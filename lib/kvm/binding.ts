@@ -28,6 +28,12 @@ const makeError: NativeErrorFactory = (kind, name, errno, errnoNumber, detail) =
   }
 };
 
+/** What was compiled here, else what the package brought along; only where that does not run does its installer compile. */
+const PLACES = [
+  ['module_root', 'build', 'Release', 'bindings'],
+  ['module_root', 'prebuilds', `${process.platform}-${process.arch}`, 'bindings'],
+];
+
 let binding: Binding | undefined;
 
 /**
@@ -40,8 +46,8 @@ export function loadBinding(): Binding {
   let addon: NativeAddon;
   try {
     const require = createRequire(import.meta.url);
-    const bindings = require('bindings') as (options: { bindings: string; module_root?: string }) => NativeAddon;
-    addon = bindings({ bindings: 'vivarium' });
+    const bindings = require('bindings') as (options: { bindings: string; try: string[][] }) => NativeAddon;
+    addon = bindings({ bindings: 'vivarium', try: PLACES });
   } catch (cause) {
     throw new VmmError('ERR_ADDON_MISSING', 'the native addon could not be loaded', {
       cause,

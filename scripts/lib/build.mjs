@@ -8,7 +8,7 @@ import { COMMAND, packCommand } from './pack-command.mjs';
 import { hashOf, isStamped, ROOT, writeStamp } from './stamp.mjs';
 import { findModule, findTool, lastLines, run } from './tools.mjs';
 
-const ADDON = 'build/Release/vivarium.node';
+export const ADDON = 'build/Release/vivarium.node';
 const ADDON_STAMP = 'build/.sources';
 const LIBRARY_STAMP = 'dist/.sources';
 
@@ -29,7 +29,7 @@ export async function buildAddon() {
   if (addonIsBuilt()) return { done: 'present' };
   const hash = addonHash();
   const cmakeJs = findModule('cmake-js/bin/cmake-js');
-  if (cmakeJs === undefined) return { error: 'cmake-js is not installed: run npm ci first' };
+  if (cmakeJs === undefined) return { error: 'cmake-js is not installed: install with --include=optional' };
   const { status, output } = await run(process.execPath, [cmakeJs, 'compile']);
   if (status !== 0) return { error: `cmake-js compile failed with status ${status}:\n${lastLines(output)}` };
   if (!existsSync(join(ROOT, ADDON))) return { error: `cmake-js compile made no ${ADDON}` };

@@ -79,13 +79,16 @@ describe('package.json', () => {
     scripts: Record<string, string>;
     bin: Record<string, string>;
     dependencies: Record<string, string>;
+    optionalDependencies: Record<string, string>;
     devDependencies: Record<string, string>;
   };
 
   it('pins every dependency to one version', () => {
-    const ranges = Object.entries({ ...manifest.dependencies, ...manifest.devDependencies }).filter(
-      ([, version]) => !/^\d+\.\d+\.\d+$/.test(version),
-    );
+    const ranges = Object.entries({
+      ...manifest.dependencies,
+      ...manifest.optionalDependencies,
+      ...manifest.devDependencies,
+    }).filter(([, version]) => !/^\d+\.\d+\.\d+$/.test(version));
     expect(ranges).toEqual([]);
   });
 
