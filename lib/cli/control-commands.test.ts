@@ -160,6 +160,15 @@ describe('logs', () => {
     await end({ status: 0, reason: 'poweroff', output: [Buffer.from('last words\n')] });
     expect(await main('logs', 'box')).toEqual({ status: 0, out: 'last words\n', err: '' });
   });
+
+  it('print the last lines, also of what is remembered', async () => {
+    machine.print('one\ntwo\nthree\n');
+    await expect.poll(async () => (await main('logs', '--tail', '2', 'box')).out).toBe('two\nthree\n');
+    expect((await main('logs', '--tail', '0', 'box')).out).toBe('');
+    expect((await main('logs', '--tail', '-1', 'box')).err).toMatch(/^vivarium: --tail: '-1' is not a number of lines/);
+    await end({ status: 0, reason: 'poweroff', output: [Buffer.from('one\ntwo\nlast words')] });
+    expect(await main('logs', '--tail', '2', 'box')).toEqual({ status: 0, out: 'two\nlast words', err: '' });
+  });
 });
 
 describe('console', () => {

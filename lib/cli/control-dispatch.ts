@@ -45,7 +45,7 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
     case 'wait':
       return waitCommand(request.name, request.timeoutMs, context);
     case 'logs':
-      return logsCommand(request.name, request.follow, context);
+      return logsCommand(request.name, request, context);
     case 'console':
       return consoleCommand(request.name, context);
     case 'exec': {

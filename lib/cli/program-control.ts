@@ -8,7 +8,12 @@ export type ControlRequest = { readonly json: boolean } & (
   | { readonly what: 'inspect' | 'stats' | 'resume' | 'kill' | 'console'; readonly name: string }
   | { readonly what: 'pause'; readonly name: string; readonly clock: 'count' | 'freeze' | undefined }
   | { readonly what: 'stop' | 'wait'; readonly name: string; readonly timeoutMs: number | undefined }
-  | { readonly what: 'logs'; readonly name: string; readonly follow: boolean }
+  | {
+      readonly what: 'logs';
+      readonly name: string;
+      readonly follow: boolean;
+      readonly tailLines: number | undefined;
+    }
   | {
       readonly what: 'exec';
       readonly name: string;
@@ -49,6 +54,7 @@ interface Raw {
   readonly json?: boolean;
   readonly all?: boolean;
   readonly follow?: boolean;
+  readonly tail?: string;
   readonly clock?: string;
   readonly timeout?: string;
   readonly wait?: string;
@@ -150,11 +156,15 @@ export function addControlCommands(
     'logs',
     'what a guest has printed',
     "Prints what the guest's console, or its COMMAND, has printed: the last of it.",
-    ['logs box', 'logs -f box'],
+    ['logs box', 'logs -f --tail 20 box'],
   )
     .argument(...NAME)
     .option('-f, --follow', 'go on until the guest ends')
-    .action((name: string, raw: Raw) => go({ what: 'logs', name, follow: raw.follow ?? false, json: false }));
+    .option('--tail <lines>', 'only the last of what was kept (default: all)')
+    .action((name: string, raw: Raw) => {
+      const tailLines = lines('--tail', raw.tail);
+      return go({ what: 'logs', name, follow: raw.follow ?? false, tailLines, json: false });
+    });
 
   add(
     'console',
@@ -283,4 +293,10 @@ function milliseconds(option: string, text: string | undefined, leastMs = 1): nu
   const value = Math.ceil(Number(text) * 1000);
   if (/^\d+(\.\d+)?$/.test(text) && value >= leastMs && value <= MAX_MS) return value;
   throw new UsageError(`${option}: '${text}' is not a number of seconds above 0 and below 24 days`);
+}
+
+function lines(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw new UsageError(`${option}: '${text}' is not a number of lines`);
 }

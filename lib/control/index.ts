@@ -14,7 +14,7 @@ export {
   type MachinePlace,
   type MachineRecord,
 } from './machine-folders.js';
-export { OutputHub } from './output-hub.js';
+export { bytesOfLastLines, OutputHub } from './output-hub.js';
 export {
   connect,
   RemoteMachine,

@@ -24,6 +24,8 @@ export type RemoteEnd = End;
 export interface ViewOutputOptions extends CallOptions {
   /** At most so much of what was shown before. */
   readonly tailBytes?: number;
+  /** At most so many lines of that. */
+  readonly tailLines?: number;
   /** Go on until the guest ends. */
   readonly follow?: boolean;
 }
@@ -156,8 +158,9 @@ export class RemoteMachine {
   }
 
   /** What `vivarium logs` shows. */
-  async logs({ tailBytes, follow = false, signal }: ViewOutputOptions = {}): Promise<Readable> {
-    const { request, answer } = this.#client.open('GET', '/v1/logs', { query: { follow, tailBytes }, signal });
+  async logs({ tailBytes, tailLines, follow = false, signal }: ViewOutputOptions = {}): Promise<Readable> {
+    const query = { follow, tailBytes, tailLines };
+    const { request, answer } = this.#client.open('GET', '/v1/logs', { query, signal });
     request.end();
     return answer;
   }

@@ -26,6 +26,8 @@ export interface Route {
   readonly params?: TSchema;
   /** JSON of a schema; 'bytes' or 'frames' for a stream. Missing: the request has none. */
   readonly body?: Answer;
+  /** The stream is read to its end before anything is done, and has to be there in a request's time. Default false. */
+  readonly readsWhole?: boolean;
   readonly answer: Answer;
   handle(call: Call<never, never, never>): unknown;
 }
@@ -45,6 +47,7 @@ export function route<
     readonly query?: Query;
     readonly params?: Params;
     readonly body?: Body;
+    readonly readsWhole?: boolean;
     readonly answer: Answer;
   },
   handle: (call: Call<StaticOf<Query>, StaticOf<Params>, StaticOf<Body>>) => unknown,

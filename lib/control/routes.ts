@@ -117,8 +117,8 @@ export const ROUTES: readonly Route[] = [
       query: schemas.LogsQuery,
       answer: 'bytes',
     },
-    ({ target, query: { follow = false, tailBytes } }) =>
-      viewStream(target.logs.view({ follow, ...(tailBytes !== undefined && { tailBytes }) })),
+    ({ target, query: { follow = false, tailBytes = Infinity, tailLines = Infinity } }) =>
+      viewStream(target.logs.view({ follow, tailBytes, tailLines })),
   ),
   route(
     {
@@ -226,6 +226,7 @@ export const ROUTES: readonly Route[] = [
       summary: 'writes the bytes that are sent into guest memory',
       query: Type.Object({ gpa: Type.Integer({ minimum: 0 }) }, { additionalProperties: false }),
       body: 'bytes',
+      readsWhole: true,
       answer: schemas.Nothing,
     },
     async ({ target, query: { gpa }, stream }) => {
