@@ -121,7 +121,7 @@ export { defaultKernel, type KernelImage } from './images/kernel.js';
 export type { ImageOptions } from './images/options.js';
 export { embeddedHost as host, type HostStatus, type ScriptOptions, type ScriptResult } from './host/index.js';
 
-export { connect, listMachines, RemoteMachine, serveMachine } from './control/index.js';
+export { connect, listMachines, RemoteMachine, scrapeMachines, serveMachine } from './control/index.js';
 export type {
   ConnectOptions,
   ListedMachine,
@@ -130,6 +130,7 @@ export type {
   RemoteEnd,
   RemoteRunOptions,
   RemoteRunResult,
+  ScrapeOptions,
   ServedMachine,
   ServeOptions,
   ViewOutputOptions,

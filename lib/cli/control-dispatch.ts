@@ -5,6 +5,7 @@ import { consoleCommand, logsCommand } from './attach-command.js';
 import {
   changeCommand,
   inspectCommand,
+  metricsCommand,
   parseBackend,
   psCommand,
   rebindCommand,
@@ -29,6 +30,8 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
       return inspectCommand(request.name, context);
     case 'stats':
       return statsCommand(request.name, context);
+    case 'metrics':
+      return metricsCommand(request.name, context);
     case 'pause': {
       const { name, clock } = request;
       return changeCommand(name, context, (vm, signal) => vm.pause({ ...(clock && { clock }), signal }));

@@ -6,6 +6,8 @@ import { UsageError } from './usage-error.js';
 export type ControlRequest = { readonly json: boolean } & (
   | { readonly what: 'ps'; readonly all: boolean }
   | { readonly what: 'inspect' | 'stats' | 'resume' | 'kill' | 'console'; readonly name: string }
+  /** Without a name: of all machines. */
+  | { readonly what: 'metrics'; readonly name: string | undefined }
   | { readonly what: 'pause'; readonly name: string; readonly clock: 'count' | 'freeze' | undefined }
   | { readonly what: 'stop' | 'wait'; readonly name: string; readonly timeoutMs: number | undefined }
   | {
@@ -53,6 +55,7 @@ export interface ControlActions {
 interface Raw {
   readonly json?: boolean;
   readonly all?: boolean;
+  readonly prometheus?: boolean;
   readonly follow?: boolean;
   readonly tail?: string;
   readonly clock?: string;
@@ -99,11 +102,6 @@ export function addControlCommands(
 
   for (const [what, summary, more] of [
     ['inspect', 'everything about a machine, as JSON', 'Prints everything about a machine as one JSON tree.'],
-    [
-      'stats',
-      "a machine's counters",
-      'Prints exits of each CPU, the PIT, devices by function, and the cost of the process.',
-    ],
     ['resume', 'let a paused machine run on', 'Lets a paused machine run on.'],
     ['kill', 'end a machine at once', 'Ends a machine at once, as pulling the plug does.'],
   ] as const) {
@@ -111,6 +109,20 @@ export function addControlCommands(
       .argument(...NAME)
       .action((name: string, raw: Raw) => go({ what, name, json: json(raw) }));
   }
+
+  withJson(
+    add(
+      'stats',
+      "a machine's counters",
+      'Prints exits of each CPU, the PIT, devices by function, and the cost of the process.',
+      ['stats box', 'stats --prometheus box', 'stats --all --prometheus'],
+    ),
+  )
+    .usage('[options] NAME')
+    .argument('[name]', NAME[1])
+    .option('--prometheus', "in Prometheus's text format, for a scraper")
+    .option('-a, --all', 'all machines, with --prometheus')
+    .action((name: string | undefined, raw: Raw) => act('stats', () => actions.control(statsRequest(name, raw))));
 
   withJson(
     add('pause', 'stop the CPUs of a machine', 'Takes every CPU out of the guest.', [
@@ -299,4 +311,16 @@ function lines(option: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   if (/^\d{1,15}$/.test(text)) return Number(text);
   throw new UsageError(`${option}: '${text}' is not a number of lines`);
+}
+
+function statsRequest(
+  name: string | undefined,
+  { all = false, prometheus = false, json = false }: Raw,
+): ControlRequest {
+  if (prometheus && json) throw new UsageError('stats: one of --json, --prometheus, not both');
+  if (all && !prometheus) throw new UsageError('stats: --all goes with --prometheus');
+  if (all && name !== undefined) throw new UsageError('stats: a NAME or --all, not both');
+  if (all) return { what: 'metrics', name: undefined, json };
+  if (name === undefined) throw new UsageError('stats: the NAME of a machine is wanted');
+  return prometheus ? { what: 'metrics', name, json } : { what: 'stats', name, json };
 }

@@ -25,6 +25,7 @@ export {
 } from './remote-machine.js';
 export type { RemoteRunOptions, RemoteRunResult } from './remote-exec.js';
 export type { Backend, Stats, Summary } from './schemas.js';
+export { scrapeMachines, type ScrapeOptions } from './scrape.js';
 export {
   listenFor,
   MachineControl,

@@ -110,6 +110,11 @@ export class RemoteMachine {
     return this.#client.request('GET', '/v1/stats', call);
   }
 
+  /** The counters in the text format of Prometheus. */
+  async metrics(call: CallOptions = {}): Promise<string> {
+    return (await this.#client.bytes('GET', '/v1/metrics', call)).toString();
+  }
+
   /** The counters at each beat until the guest has ended; of a reader that is slow, beats are left out. */
   async *watchStats({ everyMs, writes, signal }: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
     const { request, answer } = this.#client.open('GET', '/v1/stats/watch', { query: { everyMs, writes }, signal });

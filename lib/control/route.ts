@@ -3,8 +3,11 @@ import type { Readable } from 'node:stream';
 import type { Static, TSchema } from '@sinclair/typebox';
 import type { ControlTarget } from './target.js';
 
-/** What an answer is: JSON of a schema, or a stream of bytes or frames that goes on while it is sent. */
-export type Answer = TSchema | 'bytes' | 'frames';
+/** Of the text format of Prometheus. */
+export const METRICS_MEDIA_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+/** What an answer is: JSON of a schema, text of Prometheus, or a stream of bytes or frames that goes on while it is sent. */
+export type Answer = TSchema | 'metrics' | 'bytes' | 'frames';
 
 export interface Call<Query, Params, Body> {
   readonly target: ControlTarget;

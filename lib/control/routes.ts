@@ -37,6 +37,13 @@ export const ROUTES: readonly Route[] = [
     ({ target, query, signal }) => statsStream(target, query, signal),
   ),
   route(
+    { method: 'GET', path: '/v1/metrics', summary: 'the counters in the text format of Prometheus', answer: 'metrics' },
+    async ({ target }) => {
+      const { metricsText } = await import('./metrics.js');
+      return metricsText([{ record: target.record, stats: statsOf(target) }]);
+    },
+  ),
+  route(
     { method: 'GET', path: '/v1/pit', summary: "the guest's time by the PIT", answer: schemas.Tree },
     ({ target }) => target.machine.pit.status(),
   ),

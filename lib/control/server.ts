@@ -11,7 +11,7 @@ import { ARGUMENT_CODE, failureOf, httpStatusOf, type Failure } from './failures
 import { openApi } from './openapi.js';
 import { drained } from './output-streams.js';
 import { RequestGuard } from './request-guard.js';
-import type { Call, Route } from './route.js';
+import { METRICS_MEDIA_TYPE, type Call, type Route } from './route.js';
 import { ROUTES } from './routes.js';
 import { FRAMES_MEDIA_TYPE } from './stream-frames.js';
 import type { ControlTarget } from './target.js';
@@ -116,7 +116,7 @@ async function settled(underWay: ReadonlySet<ServerResponse>, { clock }: Control
 
 function addRoute(app: FastifyInstance, route: Route, target: ControlTarget, guard: RequestGuard): void {
   const { method, path, query, params, body, readsWhole = false } = route;
-  const takesJson = body !== undefined && body !== 'bytes' && body !== 'frames';
+  const takesJson = typeof body === 'object';
   app.route({
     method,
     url: path,
@@ -142,6 +142,7 @@ function addRoute(app: FastifyInstance, route: Route, target: ControlTarget, gua
       });
       const answer = await route.handle(callOf(request, target, gone.signal));
       if (answer instanceof Readable) return sendStream(reply, answer, route.answer === 'frames');
+      if (route.answer === 'metrics') void reply.type(METRICS_MEDIA_TYPE);
       return reply.send(answer);
     },
   });
