@@ -115,6 +115,7 @@ export type {
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
+export type { ExitProbe, RequestProbe, TickProbe } from './base/probes.js';
 export { debianRoot, type DebianRoot } from './images/debian-root.js';
 export { defaultInitramfs } from './images/initramfs.js';
 export { defaultKernel, type KernelImage } from './images/kernel.js';

@@ -77,7 +77,7 @@ export async function metricsText(sources: readonly MetricSource[], failed?: num
     putMachine(put, record, stats);
     putCpus(put, stats.cpus);
     putDevices(put, stats.devices);
-    putPit(put, (stats.pit ?? {}) as Partial<PitStatus>);
+    putPit(put, stats.pit ?? {});
   }
   if (failed !== undefined) {
     const help = 'Machines that did not answer and are left out';

@@ -39,6 +39,7 @@ export class MachinePit {
   readonly #options: PitOptions;
   readonly #readMemory: ReadMemory;
   readonly #logger: Logger;
+  readonly #machineName: string | undefined;
   readonly #subscriptions = new Set<Subscription>();
   #policy: PolicyName | PitPolicy | undefined;
   #controller!: PitController;
@@ -47,7 +48,8 @@ export class MachinePit {
   #last: PitStatus | undefined;
 
   /** `options` have been checked. */
-  constructor(options: PitOptions, readMemory: ReadMemory, logger: Logger) {
+  constructor(options: PitOptions, readMemory: ReadMemory, logger: Logger, machineName?: string) {
+    this.#machineName = machineName;
     this.#options = options;
     this.#readMemory = readMemory;
     this.#logger = logger;
@@ -100,6 +102,7 @@ export class MachinePit {
     this.#controller = new PitController({
       // Native code tells its times on this clock, so no other will do.
       clock: hostClock,
+      machineName: this.#machineName,
       port: pitPort(board),
       pit: {
         ...this.#options,
