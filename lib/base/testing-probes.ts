@@ -1,15 +1,17 @@
 /** For tests of probes: what a channel says while something goes on, and that nothing is said to nobody. */
-import type { Channel } from 'node:diagnostics_channel';
+import { subscribe, unsubscribe, type Channel } from 'node:diagnostics_channel';
 
 /** The messages of the channel during `work`, which may be asynchronous. */
-export async function probed<T>(channel: Channel, work: () => unknown): Promise<T[]> {
+export async function probed<T>({ name }: Channel, work: () => unknown): Promise<T[]> {
   const seen: T[] = [];
-  const take = (message: unknown): void => void seen.push(message as T);
-  channel.subscribe(take);
+  const take = (message: unknown): void => {
+    seen.push(message as T);
+  };
+  subscribe(name, take);
   try {
     await work();
   } finally {
-    channel.unsubscribe(take);
+    unsubscribe(name, take);
   }
   return seen;
 }
@@ -19,7 +21,9 @@ export async function toldNobody(channel: Channel, work: () => unknown): Promise
   if (channel.hasSubscribers) throw new Error('somebody listens');
   let count = 0;
   const own = channel as { publish?: (message: unknown) => void };
-  own.publish = () => void count++;
+  own.publish = () => {
+    count++;
+  };
   try {
     await work();
   } finally {
