@@ -37,7 +37,7 @@ export async function measureFlat(options: FlatOptions): Promise<{ metrics: Figu
     for (const name of names) holders.push(await hold(name, folder));
     options.progress(`${MACHINES} machines run`);
     const calls = await measureCalls(names[0]!, place, options);
-    const scrapeMs = await measureScrapes(place, options);
+    const scrapes = await measureScrapes(place, options);
     const watched = await measureWatching(names, place, options);
     const { machineMs, statsMs, plainMs } = calls;
     return {
@@ -46,7 +46,8 @@ export async function measureFlat(options: FlatOptions): Promise<{ metrics: Figu
         machineRatio: pairedRatio(machineMs, plainMs),
         statsMs: summarise(statsMs),
         statsRatio: pairedRatio(statsMs, plainMs),
-        scrapeOf20Ms: summarise(scrapeMs),
+        scrapeOf20Ms: summarise(scrapes.map(({ tookMs }) => tookMs)),
+        scrapeOf20CpuMs: summarise(scrapes.map(({ cpuMs }) => cpuMs)),
         watch20CpuPercent: summarise(watched.map(({ cpuPercent }) => cpuPercent)),
         watch20PerSecond: summarise(watched.map(({ perSecond }) => perSecond)),
       },
@@ -96,25 +97,30 @@ async function measureCalls(name: string, place: Place, { runs, progress }: Flat
   return { machineMs, statsMs, plainMs };
 }
 
-async function measureScrapes(place: Place, { runs, progress }: FlatOptions): Promise<number[]> {
-  const scrapeMs: number[] = [];
+/** The time of each, and the CPU time of this process, which asks; that of those that answer comes on top. */
+async function measureScrapes(place: Place, { runs, progress }: FlatOptions) {
+  const samples: { tookMs: number; cpuMs: number }[] = [];
   for (let at = -SCRAPES_A_RUN; at < runs * SCRAPES_A_RUN; at++) {
     let text = '';
+    const before = process.cpuUsage();
     const tookMs = await timeOf(async () => (text = await scrapeMachines(place === undefined ? {} : { place })));
+    const { user, system } = process.cpuUsage(before);
     const found = text.match(/^vivarium_machine_info/gm)?.length ?? 0;
     if (found !== MACHINES) throw new Error(`a scrape found ${found} machines of ${MACHINES}`);
-    if (at >= 0) scrapeMs.push(tookMs);
+    if (at >= 0) samples.push({ tookMs, cpuMs: (user + system) / 1000 });
   }
   progress('scrapes: done');
-  return scrapeMs;
+  return samples;
 }
 
 /** CPU time of this process, in per cent of one CPU. */
 async function measureWatching(names: readonly string[], place: Place, { runs, seconds, progress }: FlatOptions) {
-  const stop = new AbortController();
+  const stops: AbortController[] = [];
   let updates = 0;
   const watching = names.map(async (name) => {
     const machine = await connect(name, place === undefined ? {} : { place });
+    const stop = new AbortController();
+    stops.push(stop);
     for await (const stats of machine.watchStats({ everyMs: WATCH_EVERY_MS, signal: stop.signal })) {
       if (stats.state !== 'running') throw new Error(`${name} is ${stats.state}`);
       updates++;
@@ -135,7 +141,7 @@ async function measureWatching(names: readonly string[], place: Place, { runs, s
     if (round >= 0) samples.push({ cpuPercent: (user + system) / 10 / elapsedMs, perSecond });
     progress(`watching, ${round < 0 ? 'warm-up' : `round ${round + 1}`}: ${perSecond.toFixed(0)} updates a second`);
   }
-  stop.abort();
+  for (const stop of stops) stop.abort();
   await ended;
   return samples;
 }
