@@ -115,6 +115,8 @@ export type {
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
+export type { Logger, LogLevel } from './base/logger.js';
+export { pinoLogger, type PinoInstance } from './base/pino-logger.js';
 export type { ExitProbe, RequestProbe, TickProbe } from './base/probes.js';
 export { debianRoot, type DebianRoot } from './images/debian-root.js';
 export { defaultInitramfs } from './images/initramfs.js';
