@@ -131,7 +131,7 @@ export class RemoteMachine {
   };
 
   readonly memory = {
-    /** A copy. @throws VmmError ERR_GUEST_MEMORY, TypeError for more than 16 MiB */
+    /** A copy. @throws VmmError ERR_GUEST_MEMORY; TypeError for more than 16 MiB at once, of write() RangeError */
     read: async (gpa: number, length: number, call: CallOptions = {}): Promise<Uint8Array> =>
       this.#client.bytes('GET', '/v1/memory', { ...call, query: { gpa, lengthBytes: length } }),
     write: async (gpa: number, bytes: Uint8Array, call: CallOptions = {}): Promise<void> => {
