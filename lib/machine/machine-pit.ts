@@ -30,6 +30,13 @@ export interface RestoredTime {
   readonly ticks: 'owed' | 'forgiven';
 }
 
+/** The machine's, checked. */
+export interface MachinePitConfig {
+  readonly name?: string;
+  readonly pit: PitOptions;
+  readonly logger: Logger;
+}
+
 interface Subscription {
   readonly attach: (controller: PitController) => () => void;
   detach: () => void;
@@ -47,10 +54,9 @@ export class MachinePit {
   /** What there was to say when the guest ended. */
   #last: PitStatus | undefined;
 
-  /** `options` have been checked. */
-  constructor(options: PitOptions, readMemory: ReadMemory, logger: Logger, machineName?: string) {
-    this.#machineName = machineName;
-    this.#options = options;
+  constructor({ name, pit, logger }: MachinePitConfig, readMemory: ReadMemory) {
+    this.#machineName = name;
+    this.#options = pit;
     this.#readMemory = readMemory;
     this.#logger = logger;
   }
