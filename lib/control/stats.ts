@@ -1,41 +1,18 @@
-/** The counters of a machine out of its inspect() tree, in few and flat members, for who looks often. */
+/** The counters of a machine in few and flat members, for who looks often. */
 import type { Stats } from './schemas.js';
 import type { ControlTarget } from './target.js';
 
-interface CpuTree {
-  readonly id: number;
-  /** 64-bit numbers as texts. */
-  readonly counters?: Readonly<Record<string, string | number>> & {
-    readonly byReason?: Readonly<Record<string, string>>;
-  };
-}
-
-interface DeviceTree {
-  readonly contract: {
-    readonly class: string;
-    readonly functions: Readonly<
-      Record<string, { by: string; calls: number; errors: number; ns: number; bytes?: number }>
-    >;
-  };
-}
-
-interface MachineTree {
-  readonly cpus?: readonly CpuTree[];
-  readonly lent?: { readonly devices?: Readonly<Record<string, DeviceTree>> };
-}
-
 export function statsOf({ machine, clock, console, logs, saves }: ControlTarget): Stats {
-  const tree = machine.inspect() as MachineTree;
+  const { cpus, devices } = machine.counters();
   const { user, system } = process.cpuUsage();
   return {
     state: machine.state,
     atMs: Number(clock.nowNs() / 1000n) / 1000,
-    cpus: (tree.cpus ?? []).map(({ id, counters: { byReason = {}, ...counters } = {} }) => {
-      const numbers = numbersOf(counters);
-      return { id, exits: numbers['exits'] ?? 0, byReason: numbersOf(byReason), counters: numbers };
+    cpus: cpus.map(({ id, counters: { byReason, ...counters } }) => {
+      return { id, exits: Number(counters.exits), byReason: numbersOf(byReason), counters: numbersOf(counters) };
     }),
     memoryBytes: machine.memory.sizeBytes,
-    devices: Object.entries(tree.lent?.devices ?? {}).map(([id, { contract }]) => ({
+    devices: [...devices].map(([id, contract]) => ({
       id,
       class: contract.class,
       functions: Object.fromEntries(
@@ -49,6 +26,7 @@ export function statsOf({ machine, clock, console, logs, saves }: ControlTarget)
   };
 }
 
-function numbersOf(texts: Readonly<Record<string, unknown>>): Record<string, number> {
-  return Object.fromEntries(Object.entries(texts).map(([name, value]) => [name, Number(value)]));
+/** Exact up to 2^53. */
+function numbersOf(counts: Readonly<Record<string, bigint>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(counts).map(([name, value]) => [name, Number(value)]));
 }

@@ -7,6 +7,7 @@ import type { Clock } from '../base/clock.js';
 import type {
   DeviceSource,
   EndStatus,
+  MachineCounters,
   MachineMemory,
   PauseOptions,
   Snapshot,
@@ -40,6 +41,7 @@ export interface ControlledMachine {
     rebind(backend: DeviceSource, options?: RebindOptions): Promise<RebindReport>;
   };
   inspect(): unknown;
+  counters(): MachineCounters;
 }
 
 /** How the guest ended, and what whoever holds the machine makes of it. */

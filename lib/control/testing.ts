@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js';
 import { AbortError, VmmError } from '../base/errors.js';
-import type { EndStatus, Snapshot, SnapshotOptions } from '../machine/index.js';
+import type { EndStatus, MachineCounters, Snapshot, SnapshotOptions } from '../machine/index.js';
 import { lockFile } from '../memory/index.js';
 import { untilAborted } from '../base/turn-queue.js';
 import type { MachinePlace } from './machine-folders.js';
@@ -144,6 +144,11 @@ export class FakeControlled implements ControlledMachine {
         return Promise.resolve({ holdNs: 1, drainNs: 0, held: 0 });
       },
     };
+  }
+
+  counters(): MachineCounters {
+    const none = { answeredNatively: 0n, answeredByScript: 0n, threadCpuNs: 0n };
+    return { cpus: [{ id: 0, counters: { ...none, exits: 7n, kicks: 1n, byReason: { io: 7n } } }], devices: new Map() };
   }
 
   inspect(): unknown {

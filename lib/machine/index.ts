@@ -20,7 +20,7 @@ export { carriedNetwork, carryNetwork, formatMac, parseMac } from '../vsp/index.
 export { MachineConsole, type WaitForOptions } from './console.js';
 export { describeSnapshot, type DescribedSnapshot } from './snapshot/described.js';
 export { setLinuxProbe, type LinuxSupport } from './linux-support.js';
-export type { JsonValue } from './inspect.js';
+export type { JsonValue, MachineCounters } from './inspect.js';
 export type {
   RestoreCost,
   RestoreOptions,

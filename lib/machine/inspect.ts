@@ -4,9 +4,10 @@
  */
 import { formatGpa } from '../base/address.js';
 import type { BootImage } from '../boot/index.js';
-import type { Vcpu } from '../kvm/index.js';
+import type { Vcpu, VcpuCounters } from '../kvm/index.js';
 import type { AddressSpace } from '../memory/index.js';
 import type { PitStatus } from '../time/index.js';
+import type { DeviceContract } from '../vsp/index.js';
 import type { Board } from './board.js';
 import type { MachineConfig } from './options.js';
 import type { EndStatus } from './status.js';
@@ -26,6 +27,20 @@ export interface InspectInput {
   readonly space: AddressSpace;
   /** What stands on its memory: a pager, memory that is shared with other clones. */
   readonly paging: object;
+}
+
+/** What is counted: of CPUs, and of lent devices by function. */
+export interface MachineCounters {
+  readonly cpus: readonly { readonly id: number; readonly counters: VcpuCounters }[];
+  readonly devices: ReadonlyMap<string, DeviceContract>;
+}
+
+export function countersOf(
+  board: Board,
+  devices: { contracts(): ReadonlyMap<string, DeviceContract> },
+): MachineCounters {
+  const vcpus = board.isClosed ? [] : board.vcpus;
+  return { cpus: vcpus.map((vcpu) => ({ id: vcpu.id, counters: vcpu.counters() })), devices: devices.contracts() };
 }
 
 export function inspectMachine(input: InspectInput): JsonValue {

@@ -17,6 +17,7 @@ import {
   ConsoleProvider,
   EntropyProvider,
   type CutOptions,
+  type DeviceContract,
   NetLimiter,
   NetProvider,
   type Quiescable,
@@ -251,6 +252,11 @@ export class MachineDevices implements Savable {
     if (device) return device;
     const ids = [...this.#lent.keys()].map((known) => `'${known}'`).join(', ');
     throw new RangeError(`there is no device '${id}'; the machine has ${ids === '' ? 'none' : ids}`);
+  }
+
+  /** Of the lent devices, by id. */
+  contracts(): ReadonlyMap<string, DeviceContract> {
+    return new Map([...this.#lent].map(([id, { contract }]) => [id, contract]));
   }
 
   inspect(): unknown {
