@@ -45,6 +45,7 @@ export async function forward(plan: ForwardPlan, context: ForwardContext): Promi
   const letGo = async (): Promise<void> => {
     await Promise.all(held.map((release) => release()));
   };
+  const given = graceful(interruption, world.clock);
   let running: Promise<SessionEnd>;
   let quit = false;
   try {
@@ -57,23 +58,47 @@ export async function forward(plan: ForwardPlan, context: ForwardContext): Promi
     const argv = plan.argv({ nics: lent.nics, control });
     const join = [...lent.join, ...(claim ? [await carryFor(claim, world)] : [])];
     const told = withTimeoutSignal(io, interruption.signal, (signal) => (quit ||= signal === 'SIGQUIT'));
-    const given = graceful(interruption, world.clock);
-    running = world.forward(argv, told, { log: report.logger(), signal: given, join }).finally(letGo);
+    running = world.forward(argv, told, { log: report.logger(), signal: given.signal, join }).finally(letGo);
   } catch (error) {
     await letGo();
     throw error;
   }
   // Only now, so that there is no moment at which nobody takes them.
   interruption.dropSignals();
-  // One that is never reached ends, which says why.
-  onReached?.().catch(() => undefined);
-  const end = await running;
+  const end = await untilReachedOrEnded(running, onReached, given, world.clock);
   if (interruption.cause !== undefined) throw new AbortError(interruption.signal);
   // A process inside can't tell a SIGQUIT of the user's from the one for the time that is over, and leaves the end to us.
   const quitInside = end.by === 'process' && quit && end.status === statusOfSignal('SIGQUIT');
   if (quitInside) return { status: end.status, reason: 'signal', fields: { signal: 'SIGQUIT' } };
   if (end.by === 'process') return { status: end.status, reason: FORWARDED };
   return { status: statusOfSignal(end.signal), reason: 'signal', fields: { signal: end.signal } };
+}
+
+/** One that can't be reached mostly ends, and says why; one that does not is ended. @throws why it could not be reached */
+async function untilReachedOrEnded(
+  running: Promise<SessionEnd>,
+  onReached: ForwardContext['onReached'],
+  ender: AbortController,
+  clock: RunWorld['clock'],
+): Promise<SessionEnd> {
+  let isOver = false;
+  let unreached: { readonly error: unknown } | undefined;
+  let timer: { cancel(): void } | undefined;
+  onReached?.().catch((error: unknown) => {
+    if (isOver) return;
+    timer = clock.setTimer(LAST_WORDS_NS, () => {
+      unreached = { error };
+      ender.abort();
+    });
+  });
+  try {
+    return await running;
+  } catch (error) {
+    throw unreached === undefined ? error : unreached.error;
+  } finally {
+    isOver = true;
+    timer?.cancel();
+  }
 }
 
 /** Listens, and gives what takes the channel over which the connections go; those that come before wait for it. */
@@ -111,10 +136,10 @@ function withTimeoutSignal(io: CommandIo, signal: AbortSignal, onSignal: (signal
 }
 
 /** Aborts some time after the interruption. */
-function graceful(interruption: Interruption, clock: RunWorld['clock']): AbortSignal {
+function graceful(interruption: Interruption, clock: RunWorld['clock']): AbortController {
   const late = new AbortController();
   interruption.signal.addEventListener('abort', () => clock.setTimer(LAST_WORDS_NS, () => late.abort()), {
     once: true,
   });
-  return late.signal;
+  return late;
 }
