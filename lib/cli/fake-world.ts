@@ -332,10 +332,17 @@ export class FakeWorld implements RunWorld {
     return `/host${path}`;
   }
 
+  /** Images that others hold. */
+  readonly held = new Set<string>();
+
   lockDisks(disks: readonly DiskChoice[]): Promise<() => Promise<void>> {
-    this.locked.push(...disks.map(({ path }) => path));
+    const paths = disks.map(({ path }) => path);
+    const taken = paths.find((path) => this.held.has(path));
+    if (taken !== undefined)
+      return Promise.reject(new VmmError('ERR_DISK_LOCKED', `${taken}: another process uses it`));
+    this.locked.push(...paths);
     return Promise.resolve(() => {
-      this.locked.length = 0;
+      for (const path of paths) this.locked.splice(this.locked.indexOf(path), 1);
       return Promise.resolve();
     });
   }

@@ -4,7 +4,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
-import { AbortError } from '../base/errors.js';
+import { AbortError, VmmError } from '../base/errors.js';
 import type { DiskChoice } from './disk-option.js';
 import { statusOfSignal } from './exit-status.js';
 import type { CommandContext } from './hosted-command.js';
@@ -23,8 +23,13 @@ const LAST_WORDS_NS = 5_000_000_000n;
 
 /** What the process inside is to be. */
 export interface ForwardPlan {
-  /** Images that it uses, with absolute paths: nobody else of this machine may meanwhile. */
+  /** Images that it uses, with absolute paths: nobody else of this machine may write to them meanwhile. */
   readonly disks: readonly DiskChoice[];
+  /**
+   * They are a snapshot's, which nobody changes: a process that holds one for writing is taken for the machine that was saved, which goes
+   * on in an image beside it.
+   */
+  readonly disksMayBeHeld?: boolean;
   readonly nics: readonly NicChoice[];
   /** The guest has the default initramfs, so it can be asked to start the agent. */
   readonly hasAgent: boolean;
@@ -40,7 +45,7 @@ export interface ForwardContext extends CommandContext {
 
 export async function forward(plan: ForwardPlan, context: ForwardContext): Promise<Outcome> {
   const { io, world, report, interruption, claim, onReached } = context;
-  const { disks, hasAgent } = plan;
+  const { disks, hasAgent, disksMayBeHeld = false } = plan;
   const held: (() => Promise<void>)[] = [];
   const letGo = async (): Promise<void> => {
     await Promise.all(held.map((release) => release()));
@@ -49,7 +54,14 @@ export async function forward(plan: ForwardPlan, context: ForwardContext): Promi
   let running: Promise<SessionEnd>;
   let quit = false;
   try {
-    if (disks.length > 0) held.push(await world.lockDisks(disks));
+    for (const disk of disks) {
+      const release = await world.lockDisks([disk]).catch((error: unknown) => {
+        const isHeld = error instanceof VmmError && error.code === 'ERR_DISK_LOCKED';
+        if (isHeld && disksMayBeHeld) return undefined;
+        throw error;
+      });
+      if (release !== undefined) held.push(release);
+    }
     const lent = await lendNics(plan, context);
     held.push(() => lent.close());
     // What came while these were opened has found nobody inside to tell.
