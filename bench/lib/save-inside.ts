@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type * as vivarium from 'vivarium';
 import { KERNEL_WORDS } from './boot-request.js';
 import { InsidePlace } from './inside-place.js';
-import { connectQmp } from './qmp.js';
+import { connectQmp, type Qmp } from './qmp.js';
 import {
   GUEST_LIVES,
   GUEST_MIB,
@@ -87,7 +87,7 @@ async function vivariumGuest(): Promise<Saver> {
   return {
     async save(mode, folder) {
       const startMs = performance.now();
-      const { stats } = await machine.snapshot(path.join(folder, 'snapshot'), { mode, track: false });
+      const { stats } = await machine.snapshot(path.join(folder, 'snapshot'), { mode, track: false, compress: 'none' });
       return { totalMs: performance.now() - startMs, stopMs: stats.pauseMs };
     },
     async restore(folder) {
@@ -140,6 +140,16 @@ interface Migration {
   readonly 'error-desc'?: string;
 }
 
+/** The guest's memory and state are there. */
+async function whenArrived(qmp: Qmp): Promise<void> {
+  for (;;) {
+    const { status } = (await qmp.execute('query-migrate')) as Migration;
+    if (status === 'completed') return;
+    if (status === 'failed') throw new Error("QEMU can't take its own file");
+    await delay(5);
+  }
+}
+
 async function qemuGuest(): Promise<Saver> {
   const { qmp, waitFor } = await qemu([], path.join(place.folder, 'qmp'));
   await waitFor(GUEST_UP);
@@ -166,6 +176,9 @@ async function qemuGuest(): Promise<Saver> {
       const next = await qemu(['-incoming', 'defer'], path.join(place.folder, 'qmp-restored'));
       const startMs = performance.now();
       await next.qmp.execute('migrate-incoming', { uri: `file:${path.join(folder, 'file')}` });
+      await whenArrived(next.qmp);
+      // One that was stopped when it was saved is stopped now.
+      await next.qmp.execute('cont');
       await next.waitFor(GUEST_LIVES);
       const tookMs = performance.now() - startMs;
       await next.close();
