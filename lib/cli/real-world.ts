@@ -46,6 +46,7 @@ async function controlWorld(): Promise<ControlWorld> {
     clock: hostClock,
     connect: (name, signal) => control.connect(name, { signal }),
     list: () => control.listMachines(),
+    scrape: () => control.scrapeMachines(),
     names: () => control.listRecords().map(({ name }) => name),
     listEnded: () => control.listEndedMachines(),
     ended: (name) => control.endedRecordOf(name),
