@@ -54,7 +54,10 @@ export default tseslint.config(
     files: ['**/*.ts'],
     extends: [...tseslint.configs.strictTypeChecked],
     languageOptions: {
-      parserOptions: { project: './tsconfig.json', tsconfigRootDir: import.meta.dirname },
+      parserOptions: {
+        project: ['./tsconfig.json', './lib/dashboard/page/tsconfig.json'],
+        tsconfigRootDir: import.meta.dirname,
+      },
     },
     rules: {
       eqeqeq: ['error', 'always'],
@@ -117,7 +120,12 @@ export default tseslint.config(
             // The control socket's server, and the schemas that check its requests and describe them.
             fastify: ['lib/control/server.ts', 'lib/control/routes/', '*.test.ts'],
             '@sinclair/typebox': ['lib/control/'],
-            // Schemas of saved state and of snapshot manifests.
+            // The dashboard's WebSockets, and what draws its page: types here, files to the browser.
+            ws: ['lib/dashboard/server.ts', '*.test.ts'],
+            uplot: ['lib/dashboard/page/vendor/'],
+            '@xterm/xterm': ['lib/dashboard/page/vendor/'],
+            '@xterm/addon-fit': ['lib/dashboard/page/vendor/'],
+            // Schemas of saved state, of snapshot manifests and of what the dashboard's page sends.
             valibot: ['lib/'],
             vitest: ['*.test.ts'],
             // The child processes of this test run its TypeScript, which Node 20 does not.

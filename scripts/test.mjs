@@ -54,6 +54,8 @@ if (runs('gate')) {
   });
   totals.addStep('lint', await tool('eslint/bin/eslint.js', ['.']));
   totals.addStep('types', await tool('typescript/bin/tsc', ['-p', 'tsconfig.json']));
+  const page = ['-p', 'lib/dashboard/page/tsconfig.json', '--noEmit'];
+  totals.addStep('types of the page', await tool('typescript/bin/tsc', page));
 }
 
 if (runs('unit')) {
