@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { VmmError } from '../base/errors.js';
+import type { ListedMachine } from '../control/index.js';
 import { makeMemory, fillMemory, save } from '../snapshot/testing.js';
 import { GROUP_BYTES } from '../snapshot/index.js';
 import { BUSY_BYTES, PageSession, type PageSocket } from './page-session.js';
@@ -221,7 +222,11 @@ describe('a slow browser', () => {
     session = new PageSession(socket, {
       world: test.world,
       watches,
-      machines: new Polled<never>({ clock: test.clock, everyMs: 1000, ask: () => Promise.resolve(undefined) }),
+      machines: new Polled<readonly ListedMachine[]>({
+        clock: test.clock,
+        everyMs: 1000,
+        ask: () => Promise.resolve(undefined),
+      }),
       shelf: undefined,
       signal: new AbortController().signal,
     });

@@ -108,10 +108,10 @@ export class Chart {
       ],
       axes: [
         { ...axis, values: (_plot, values) => values.map((value) => `${value} s`) },
+        // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment -- an enum of types alone, without values
         ...units.map((unit, at) => ({
           ...axis,
           scale: unit,
-          // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment -- an enum of types alone, with no value to take
           side: at === 0 ? LEFT : RIGHT,
           size: 62,
           grid: { ...axis.grid, show: at === 0 },
