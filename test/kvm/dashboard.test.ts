@@ -251,7 +251,7 @@ describe('without a mouse, on a narrow screen', () => {
   });
 
   it('fits 360 pixels, in light and dark', async () => {
-    await clockGuest('a-clock-with-a-name-that-is-as-long-as-names-may-be-here-about');
+    await clockGuest('a-clock-with-a-rather-long-name');
     const grounds: unknown[] = [];
     for (const dark of [false, true]) {
       const { page, troubles } = await open({ width: 360, dark });
