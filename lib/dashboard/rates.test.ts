@@ -26,7 +26,7 @@ function look({ atMs, delivered = 0, lagMs = 0, phase = 'nominal', io = 0, ...mo
     state: 'running',
     atMs,
     cpus: [
-      { id: 0, exits: io + 2 * io, byReason: { io, mmio: 2 * io }, counters: {} },
+      { id: 0, exits: 4 * io, byReason: { io, mmio: 2 * io }, counters: {} },
       { id: 1, exits: io, byReason: { io }, counters: {} },
     ],
     memoryBytes: 2 ** 20,
@@ -66,8 +66,8 @@ describe('rates', () => {
       interruptsHz: 250,
       programmedHz: 250,
       phase: 'nominal',
-      exits: 80,
-      exitsByReason: { io: 40, mmio: 40 },
+      exits: 100,
+      exitsByReason: { interrupted: 20, io: 40, mmio: 40 },
       pages: 100,
       buckets: [0, 100],
       bucketBytes: 65536,
@@ -105,7 +105,7 @@ describe('the history', () => {
     for (let atMs = 0; atMs <= 70_000; atMs += 1000) history.take(look({ atMs, io: atMs }));
     expect(history.rates[0]?.atMs).toBe(10_000);
     expect(history.latest?.atMs).toBe(70_000);
-    expect(history.reasons()).toEqual(['io', 'mmio']);
+    expect(history.reasons()).toEqual(['interrupted', 'io', 'mmio']);
   });
 
   it('tells when time was caught up, as spans', () => {

@@ -93,7 +93,10 @@ export class Chart {
       scales: {
         x: { time: false, range: () => [-WINDOW_MS / 1000, 0] },
         ...Object.fromEntries(
-          units.map((unit) => [unit, { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] }]),
+          units.map((unit) => [
+            unit,
+            { range: (_plot, low, high) => [Math.min(0, low * 1.1), high > 0 ? high * 1.1 : 1] },
+          ]),
         ),
       },
       series: [
@@ -103,6 +106,8 @@ export class Chart {
           scale: unit,
           stroke: style(`--series-${(at % COLOURS) + 1}`),
           width: 1.5,
+          // Of the axis on the right: lines that lie on each other are still told apart.
+          ...(unit === units[0] ? {} : { dash: [6, 4] }),
           points: { show: false },
         })),
       ],

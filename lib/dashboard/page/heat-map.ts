@@ -4,8 +4,9 @@ import { formatBytes, formatCount } from './format.js';
 import { WINDOW_MS } from './history.js';
 import type { Rates } from './rates.js';
 
-/** One for each beat that fits. */
-const COLUMNS = 300;
+/** As many as are still seen on a narrow screen. */
+const COLUMNS = 150;
+const MAX_ROWS = 64;
 const PAGE_BYTES = 4096;
 
 export class HeatMap {
@@ -19,7 +20,8 @@ export class HeatMap {
 
   draw(rates: readonly Rates[]): void {
     const latest = rates.at(-1);
-    const count = latest?.buckets.length ?? 0;
+    const perRow = Math.ceil((latest?.buckets.length ?? 0) / MAX_ROWS);
+    const count = perRow === 0 ? 0 : Math.ceil((latest?.buckets.length ?? 0) / perRow);
     const context = this.#canvas.getContext('2d');
     if (latest === undefined || count === 0 || context === null) return;
     // Setting a size clears it, so it is set when it changes.
@@ -28,21 +30,22 @@ export class HeatMap {
       this.#canvas.height = count;
     }
     const image = context.createImageData(COLUMNS, count);
-    const columns = warmest(rates, latest.atMs, count);
+    const columns = warmest(rates, latest.atMs, { count, perRow });
     // Counts of pages span orders of magnitude: by their logarithm, up to a bucket that is written from end to end at each beat.
     const most = Math.max(1, ...columns.flat());
     for (const [x, column] of columns.entries()) {
-      for (const [bucket, pages] of column.entries()) {
+      for (const [row, pages] of column.entries()) {
         const heat = pages > 0 ? 0.15 + (0.85 * Math.log1p(pages)) / Math.log1p(most) : 0;
-        paint(image.data, 4 * ((count - 1 - bucket) * COLUMNS + x), heat);
+        paint(image.data, 4 * ((count - 1 - row) * COLUMNS + x), heat);
       }
     }
     context.putImageData(image, 0, 0);
-    this.#tell(latest, count, most);
+    this.#tell(latest, most);
   }
 
-  #tell({ buckets, bucketBytes }: Rates, count: number, most: number): void {
+  #tell({ buckets, bucketBytes }: Rates, most: number): void {
     const active = buckets.filter((pages) => pages > 0).length;
+    const count = buckets.length;
     const total = formatBytes(count * bucketBytes);
     setText(
       this.#caption,
@@ -56,14 +59,21 @@ export class HeatMap {
   }
 }
 
-/** For each column of time the largest rates in it. */
-function warmest(rates: readonly Rates[], nowMs: number, count: number): number[][] {
+/** For each column of time the largest rates of each row in it. */
+function warmest(
+  rates: readonly Rates[],
+  nowMs: number,
+  { count, perRow }: { readonly count: number; readonly perRow: number },
+): number[][] {
   const columns = Array.from({ length: COLUMNS }, () => new Array<number>(count).fill(0));
   for (const { atMs, buckets } of rates) {
     const x = Math.min(COLUMNS - 1, Math.floor((1 - (nowMs - atMs) / WINDOW_MS) * COLUMNS));
     const column = columns[x];
     if (column === undefined) continue;
-    for (const [at, pages] of buckets.entries()) column[at] = Math.max(column[at] ?? 0, pages);
+    for (let row = 0; row < count; row++) {
+      const pages = buckets.slice(row * perRow, (row + 1) * perRow).reduce((sum, each) => sum + each, 0);
+      column[row] = Math.max(column[row] ?? 0, pages);
+    }
   }
   return columns;
 }

@@ -92,14 +92,18 @@ function pitOf({ pit }: WatchedStats): { lagMs: number; delivered: number; progr
   };
 }
 
-function sumExits({ cpus }: WatchedStats): number {
+function sumExits({ cpus }: Pick<WatchedStats, 'cpus'>): number {
   return cpus.reduce((sum, { exits }) => sum + exits, 0);
 }
 
+/** KVM gives no reason for returns that a signal brought about. */
 function sumReasons({ cpus }: WatchedStats): Record<string, number> {
-  const sums: Record<string, number> = {};
+  const sums: Record<string, number> = { interrupted: sumExits({ cpus }) };
   for (const { byReason } of cpus) {
-    for (const [name, count] of Object.entries(byReason)) sums[name] = (sums[name] ?? 0) + count;
+    for (const [name, count] of Object.entries(byReason)) {
+      sums[name] = (sums[name] ?? 0) + count;
+      sums['interrupted'] = (sums['interrupted'] ?? 0) - count;
+    }
   }
   return sums;
 }
