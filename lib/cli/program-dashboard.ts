@@ -21,7 +21,10 @@ export function addDashboardCommand(
         'and snapshots. Whoever has the URL may do all that the page can. Ctrl-C ends it, and no machine.',
     )
     .option('--port <port>', 'of 127.0.0.1 (default: any that is free)')
-    .option('--snapshots <dir>', 'a folder of snapshots, to show, to add to, to restore and to delete from')
+    .option(
+      '--snapshots <dir>',
+      'a folder of snapshots, to show, to add to, to restore and to delete from; made where it is not there',
+    )
     .option('--json', 'the URL as one JSON object on stdout')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', '\nExamples:\n  vivarium dashboard\n  vivarium dashboard --port 8080 --snapshots snapshots\n')

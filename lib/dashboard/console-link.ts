@@ -26,6 +26,8 @@ export class ConsoleLink {
   #input: Writable | undefined;
   /** Typed before the console was open. */
   #early: Buffer[] = [];
+  /** Ends the wait for the browser. */
+  #goOn: () => void = () => undefined;
 
   constructor(viewer: ConsoleViewer) {
     this.#viewer = viewer;
@@ -45,8 +47,8 @@ export class ConsoleLink {
       try {
         for await (const bytes of output as AsyncIterable<Buffer>) {
           await new Promise<void>((resolve) => {
+            this.#goOn = resolve;
             if (this.#viewer.show(bytes, resolve)) resolve();
-            else signal.addEventListener('abort', () => resolve(), { once: true });
           });
         }
       } finally {
@@ -68,5 +70,6 @@ export class ConsoleLink {
 
   close(): void {
     this.#stop.abort();
+    this.#goOn();
   }
 }

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { VmmError } from '../base/errors.js';
+import { AbortError, VmmError } from '../base/errors.js';
 import type { ListedMachine } from '../control/index.js';
 import { makeMemory, fillMemory, save } from '../snapshot/testing.js';
 import { GROUP_BYTES } from '../snapshot/index.js';
@@ -77,6 +77,19 @@ describe('the machines', () => {
     expect(answers().at(-1)).toMatchObject({ id: 4, failure: { code: 'ERR_NO_MACHINE' } });
     expect(machine.calls).toEqual(['pause', 'resume']);
   });
+});
+
+it('does not wait without end for a machine that does not answer', async () => {
+  const page = await test.open();
+  test.onConnect = (_name, signal) =>
+    new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(new AbortError(signal))));
+  page.send({ type: 'ask', id: 1, ask: { what: 'kill', name: 'box' } });
+  await expect
+    .poll(() => {
+      test.clock.advance(1_000_000_000n);
+      return page.all('answer');
+    })
+    .toMatchObject([{ id: 1, failure: { code: 'ERR_TIMEOUT', message: 'box does not answer' } }]);
 });
 
 describe('a watch', () => {

@@ -8,6 +8,7 @@ import { ConsoleLink } from './console-link.js';
 import { readMessage } from './messages.js';
 import { CHANNEL_BYTES, type Ask, type Beat, type PageMessage, type ServerMessage } from './page/protocol.js';
 import type { Polled } from './polled.js';
+import { reach } from './reach.js';
 import { noShelf, type SnapshotShelf } from './snapshot-shelf.js';
 import type { StatsWatches } from './stats-watches.js';
 import type { DashboardWorld } from './world.js';
@@ -161,7 +162,7 @@ export class PageSession {
       if (shelf === undefined) throw noShelf();
       return shelf.act(ask, { signal, onProgress });
     }
-    const machine = await world.connect(ask.name, signal);
+    const machine = await reach(ask.name, world, signal);
     await machine[ask.what]({ signal });
   }
 

@@ -8,6 +8,7 @@ import { failureOf } from '../control/failures.js';
 import type { SnapshotNode } from '../snapshot/index.js';
 import type { Ask, ServerMessage, SnapshotRow } from './page/protocol.js';
 import { Polled } from './polled.js';
+import { reach } from './reach.js';
 import type { DashboardWorld } from './world.js';
 
 export type SnapshotsMessage = Extract<ServerMessage, { type: 'snapshots' }>;
@@ -35,7 +36,7 @@ export class SnapshotShelf {
       switch (ask.what) {
         case 'save': {
           const { name, mode, parent } = ask;
-          const machine = await this.#world.connect(name, signal);
+          const machine = await reach(name, this.#world, signal);
           const from = parent === undefined ? {} : { parent: path.join(this.folder, parent) };
           await machine.snapshot(dir, { mode, ...from, signal });
           return;

@@ -112,11 +112,12 @@ export class TestDashboard {
   readonly folder = mkdtempSync(path.join(tmpdir(), 'vivarium-dashboard-'));
   readonly snapshots = path.join(this.folder, 'snapshots');
   readonly restores: { dir: string; name: string }[] = [];
+  onConnect: DashboardWorld['connect'] = (name, signal) => connect(name, { place: this.place, signal });
   onRestore: DashboardWorld['restore'] = () => Promise.resolve();
   readonly world: DashboardWorld = {
     clock: this.clock,
     list: () => listMachines({ place: this.place }),
-    connect: (name, signal) => connect(name, { place: this.place, signal }),
+    connect: (name, signal) => this.onConnect(name, signal),
     store: snapshots,
     restore: (dir, name, options) => {
       this.restores.push({ dir, name });

@@ -94,6 +94,26 @@ const choose = (page: Page, name: string): Promise<void> =>
 
 const chart = (page: Page, title: string) => page.locator('section.panel', { hasText: title });
 
+/** Whether a time of catch-up is shaded: with the colour of the styles, on what is drawn through. */
+function hasShade(page: Page): Promise<boolean> {
+  return chart(page, 'Guest time by the PIT')
+    .locator('canvas')
+    .first()
+    .evaluate((element) => {
+      const canvas = element as unknown as {
+        width: number;
+        height: number;
+        getContext(kind: string): { getImageData(...at: number[]): { data: Uint8ClampedArray } };
+      };
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      const wanted = [196, 120, 0, 56];
+      for (let at = 0; at < data.length; at += 4) {
+        if (wanted.every((value, channel) => Math.abs(data[at + channel]! - value) <= 4)) return true;
+      }
+      return false;
+    });
+}
+
 /** How many colours the picture of memory has: a blank one has one. */
 function heatColours(page: Page): Promise<number> {
   return page.locator('canvas.heat').evaluate((element) => {
@@ -157,6 +177,8 @@ describe('the page', () => {
     await expect.poll(() => vm.state).toBe('paused');
     await page.getByRole('button', { name: 'Resume' }).click();
     await expect.poll(() => vm.state).toBe('running');
+    // What it has missed meanwhile is caught up.
+    await expect.poll(() => hasShade(page)).toBe(true);
     await page.getByRole('button', { name: 'Kill' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Kill' }).click();
     expect(await vm.wait()).toEqual({ reason: 'killed' });

@@ -31,7 +31,10 @@ export const noBrowser =
 export function openBrowser(): Promise<Browser> {
   if (executable === undefined) throw new Error('Chromium is not installed, though this run promises it');
   // Tests run as root too, for whom Chromium has no sandbox; it sees no page but ours.
-  return chromium.launch({ executablePath: executable, args: ['--no-sandbox', '--disable-gpu'] });
+  return chromium.launch({
+    executablePath: executable,
+    args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
+  });
 }
 
 /** A picture of all of the page, for people. */

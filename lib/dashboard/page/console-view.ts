@@ -31,7 +31,8 @@ export class ConsoleView {
     scrollback: SCROLLBACK_LINES,
     fontSize: FONT_PX,
     fontFamily: 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace',
-    screenReaderMode: false,
+    // A guest may write links; none of them is followed.
+    linkHandler: { activate: () => undefined },
     theme: { background: '#10141a', foreground: '#e6e9ed' },
   });
   readonly #fit = new FitAddon();
