@@ -14,6 +14,7 @@ function restore(world: FakeWorld, argv: string[], more: FakeIoOptions = {}) {
     doctor: () => Promise.reject(new Error('not asked for')),
     snapshots: () => Promise.reject(new Error('not asked for')),
     control: () => Promise.reject(new Error('not asked for')),
+    dashboard: () => Promise.reject(new Error('not asked for')),
   });
   return { io, status };
 }

@@ -115,7 +115,7 @@ describe('run --name', () => {
     writeFileSync(kernel, 'MZ');
     const argv = ['run', '--kernel', kernel, '--initrd', kernel, `--control=${control}`];
     const none = (): Promise<never> => Promise.reject(new Error('not asked for'));
-    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none };
+    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none, dashboard: none };
     expect(await runMain(argv, io, worlds)).toBe(0);
     expect(world.carriedFrom).toBe(channel);
     expect(world.machine?.options).toMatchObject({ name: 'box' });
@@ -128,7 +128,7 @@ describe('run -d', () => {
   const main = async (world: FakeWorld, ...argv: string[]) => {
     const io = new FakeIo();
     const none = (): Promise<never> => Promise.reject(new Error('not asked for'));
-    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none };
+    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none, dashboard: none };
     return { status: await runMain(argv, io, worlds), out: io.collected.text, err: io.stderr.text };
   };
 
