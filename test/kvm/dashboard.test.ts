@@ -18,7 +18,7 @@ import { noBrowser, openBrowser, picture } from '../lib/browser.js';
 import { makeGuest, type GuestOptions } from '../lib/machine.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
-const folder = mkdtempSync(path.join(tmpdir(), 'vivarium-dashboard-'));
+const folder = mkdtempSync(path.join(tmpdir(), 'viv-'));
 const shelf = path.join(folder, 'snapshots');
 const runtime = process.env['XDG_RUNTIME_DIR'];
 let browser: Browser | undefined;
@@ -296,7 +296,7 @@ describe('without a mouse, on a narrow screen', () => {
   });
 
   it('fits 360 pixels, in light and dark', async () => {
-    await clockGuest('a-clock-with-a-rather-long-name');
+    await clockGuest('a-clock-of-some-length');
     const grounds: unknown[] = [];
     for (const dark of [false, true]) {
       const { page, troubles } = await open({ width: 360, dark });
