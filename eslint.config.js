@@ -34,7 +34,7 @@ const nodeGlobals = Object.fromEntries(
 );
 
 export default tseslint.config(
-  { ignores: ['dist/', 'build/', 'coverage/', 'node_modules/', 'bench/results/'] },
+  { ignores: ['dist/', 'build/', 'coverage/', 'node_modules/', 'test-output/', 'bench/results/'] },
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   {
     files: ['**/*.mjs', '**/*.js'],
@@ -54,7 +54,10 @@ export default tseslint.config(
     files: ['**/*.ts'],
     extends: [...tseslint.configs.strictTypeChecked],
     languageOptions: {
-      parserOptions: { project: './tsconfig.json', tsconfigRootDir: import.meta.dirname },
+      parserOptions: {
+        project: ['./tsconfig.json', './lib/dashboard/page/tsconfig.json'],
+        tsconfigRootDir: import.meta.dirname,
+      },
     },
     rules: {
       eqeqeq: ['error', 'always'],
@@ -121,7 +124,12 @@ export default tseslint.config(
             'prom-client': ['lib/control/metrics.ts'],
             // The log of a process that holds a machine; an adapter for a program's own needs only its shape.
             pino: ['lib/cli/holder-log.ts', '*.test.ts'],
-            // Schemas of saved state and of snapshot manifests.
+            // The dashboard's WebSockets, and what draws its page: types here, files to the browser.
+            ws: ['lib/dashboard/server.ts', 'lib/dashboard/testing.ts'],
+            uplot: ['lib/dashboard/page/vendor/'],
+            '@xterm/xterm': ['lib/dashboard/page/vendor/'],
+            '@xterm/addon-fit': ['lib/dashboard/page/vendor/'],
+            // Schemas of saved state, of snapshot manifests and of what the dashboard's page sends.
             valibot: ['lib/'],
             vitest: ['*.test.ts'],
             // The child processes of this test run its TypeScript, which Node 20 does not.

@@ -6,7 +6,7 @@
  *   library     dist/ from lib/ (tsc)                 kernels     Debian's, unpacked into the cache
  *   packages    compilers, QEMU, passt, mke2fs        initramfs   the guest's root: busybox, agent, virtio modules
  *   addon       build/ from native/ (cmake-js)        host        the image of the embedded KVM host
- *   tests       the generic kernel, programs for guests, a Debian root file system
+ *   tests       the generic kernel, programs for guests, a Debian root file system; Chromium is among the packages
  *
  * --refresh looks for newer kernels. --for-run leaves out what only the tests need. Exit status 1 when something that
  * this machine can't do without is missing.

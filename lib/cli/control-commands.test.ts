@@ -67,7 +67,13 @@ const world: ControlWorld = {
   endedOutput: (name) => endedOutputOf(name, place),
 };
 const none = (): Promise<never> => Promise.reject(new Error('not asked for'));
-const worlds: Worlds = { run: none, doctor: none, snapshots: none, control: () => Promise.resolve(world) };
+const worlds: Worlds = {
+  run: none,
+  doctor: none,
+  snapshots: none,
+  dashboard: none,
+  control: () => Promise.resolve(world),
+};
 
 function start(argv: string[], options: FakeIoOptions = {}) {
   const io = new FakeIo(options);

@@ -36,6 +36,7 @@ async function main(argv: string[], options: { world?: FakeWorld; doctor?: Docto
     doctor: () => Promise.resolve(options.doctor ?? doctorWorld()),
     snapshots: () => Promise.resolve({ clock: new ManualClock(), store: snapshots }),
     control: () => Promise.reject(new Error('not asked for')),
+    dashboard: () => Promise.reject(new Error('not asked for')),
   });
   return { status, out: io.collected.text, err: io.stderr.text, world };
 }

@@ -7,6 +7,7 @@ import { hostClock } from '../base/clock.js';
 import type { CommandIo } from '../base/command-io.js';
 import { freshName } from '../base/machine-name.js';
 import type { ControlWorld } from './control-world.js';
+import type { DashboardWorld } from '../dashboard/index.js';
 import type { DoctorWorld } from './doctor.js';
 import { ExitStatus } from './exit-status.js';
 import type { SnapshotsWorld } from './snapshots-command.js';
@@ -23,6 +24,7 @@ export interface Worlds {
   doctor(io: CommandIo): Promise<DoctorWorld>;
   snapshots(io: CommandIo): Promise<SnapshotsWorld>;
   control(io: CommandIo): Promise<ControlWorld>;
+  dashboard(io: CommandIo): Promise<DashboardWorld>;
 }
 
 /** Runs the command line (without the program's name); resolves to the exit status. */
@@ -53,6 +55,13 @@ export async function runMain(argv: readonly string[], io: CommandIo, worlds: Wo
       control: async (request) => {
         const [{ controlCommand }, world] = await Promise.all([import('./control-dispatch.js'), worlds.control(io)]);
         return controlCommand(request, io, world);
+      },
+      dashboard: async (request) => {
+        const [{ dashboardCommand }, world] = await Promise.all([
+          import('./dashboard-command.js'),
+          worlds.dashboard(io),
+        ]);
+        return dashboardCommand(request, io, world);
       },
       machineNames: async () => (await worlds.control(io)).names(),
     });

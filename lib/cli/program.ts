@@ -8,11 +8,12 @@ import { gathered } from './gathered.js';
 import { nearest } from '../base/options.js';
 import { completions, completionScript, SHELLS } from './completion.js';
 import { addControlCommands, type ControlActions } from './program-control.js';
+import { addDashboardCommand, type DashboardActions } from './program-dashboard.js';
 import { addSnapshotCommands, type SnapshotActions } from './program-snapshots.js';
 import { DEFAULT_STALL_SECONDS, type RawRunOptions } from './run-options.js';
 import { UsageError } from './usage-error.js';
 
-export interface Actions extends SnapshotActions, ControlActions {
+export interface Actions extends SnapshotActions, ControlActions, DashboardActions {
   run(options: RawRunOptions, command: readonly string[] | undefined): Promise<number>;
   doctor(options: { json: boolean }): Promise<number>;
 }
@@ -146,6 +147,7 @@ crashed, or never showed a sign of life. 128+n: ended by signal n.`,
   };
   addSnapshotCommands(program, actions, act);
   addControlCommands(program, actions, act);
+  addDashboardCommand(program, actions, act);
   addCompletion(program, io, actions, act);
 
   if (ours.length === 0) {

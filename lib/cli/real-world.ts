@@ -15,6 +15,7 @@ import type { KernelImage } from '../images/kernel.js';
 import { namedMachines } from './named-machines.js';
 import { networkOf } from './networks.js';
 import type { ControlWorld } from './control-world.js';
+import type { DashboardWorld } from '../dashboard/index.js';
 import type { DoctorWorld, KvmFacts } from './doctor.js';
 import type { SnapshotsWorld } from './snapshots-command.js';
 import type { HostChoice, KernelChoice, RunWorld } from './world.js';
@@ -25,6 +26,7 @@ export const outerWorlds: Worlds = {
   doctor: (io) => Promise.resolve(doctorWorld(io)),
   snapshots: snapshotsWorld,
   control: controlWorld,
+  dashboard: dashboardWorld,
 };
 
 /** The world of a command inside the embedded host. */
@@ -33,6 +35,7 @@ export const innerWorlds: Worlds = {
   doctor: (io) => Promise.resolve(doctorWorld(io)),
   snapshots: snapshotsWorld,
   control: controlWorld,
+  dashboard: dashboardWorld,
 };
 
 async function snapshotsWorld(): Promise<SnapshotsWorld> {
@@ -51,6 +54,20 @@ async function controlWorld(): Promise<ControlWorld> {
     listEnded: () => control.listEndedMachines(),
     ended: (name) => control.endedRecordOf(name),
     endedOutput: (name) => control.endedOutputOf(name),
+  };
+}
+
+async function dashboardWorld(): Promise<DashboardWorld> {
+  const [control, { snapshots }] = await Promise.all([import('../control/index.js'), import('../snapshot/index.js')]);
+  return {
+    clock: hostClock,
+    list: () => control.listMachines(),
+    connect: (name, signal) => control.connect(name, { signal }),
+    store: snapshots,
+    restore: async (dir, name, options) => {
+      const { restoreProcess } = await import('./restore-process.js');
+      return restoreProcess(dir, name, options);
+    },
   };
 }
 

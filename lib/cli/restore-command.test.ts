@@ -14,6 +14,7 @@ function restore(world: FakeWorld, argv: string[], more: FakeIoOptions = {}) {
     doctor: () => Promise.reject(new Error('not asked for')),
     snapshots: () => Promise.reject(new Error('not asked for')),
     control: () => Promise.reject(new Error('not asked for')),
+    dashboard: () => Promise.reject(new Error('not asked for')),
   });
   return { io, status };
 }
@@ -94,6 +95,21 @@ describe('inside the embedded host', () => {
         ...['--nic=carried:3,id=net3', '/host/here/ready'],
       ],
     ]);
+  });
+
+  it('holds the images of the snapshot meanwhile, but for those that the saved machine holds still', async () => {
+    const world = embedded();
+    const image = (path: string) => ({ id: path, path, format: 'raw' as const });
+    world.described = { ...world.described, images: [image('/free.img'), image('/held.img')] };
+    world.held.add('/held.img');
+    let locked: string[] = [];
+    world.onForward = () => {
+      locked = [...world.locked];
+      return Promise.resolve({ by: 'process', status: 0 });
+    };
+    expect(await restore(world, ['ready']).status).toBe(0);
+    expect(locked).toEqual(['/free.img']);
+    expect(world.locked).toEqual([]);
   });
 
   it('is not asked for a guest that is no Linux, unless it is wished for', async () => {

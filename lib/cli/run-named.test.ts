@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterAll, describe, expect, it } from 'vitest';
+import { VmmError } from '../base/errors.js';
 import { FakeIo, FakeWorld } from './fake-world.js';
 import { Holder } from './holder.js';
 import { runMain } from './main-command.js';
-import { run } from './testing-run.js';
+import { run, turns, until } from './testing-run.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'vivarium-holder-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -85,6 +86,24 @@ describe('run --name', () => {
     expect(world.forwarded[0]).not.toContain('--name');
   });
 
+  it('in the embedded host is ended where it can not be reached and does not say why itself', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.unreachable = new VmmError('ERR_CONTROL', 'box does not answer');
+    let calls = 0;
+    world.onForward = () => {
+      calls++;
+      return new Promise(() => undefined);
+    };
+    const { io, status } = run(world, { name: 'box', holder: true });
+    await until(() => calls === 1);
+    await turns();
+    world.clock.advance(5_000_000_000n);
+    expect(await status).toBe(125);
+    expect(io.stderr.text).toContain('vivarium: box does not answer\n');
+    expect(world.names.get('box')).toMatchObject({ status: 125, reason: 'failure' });
+  });
+
   it('inside takes its connections from that channel', async () => {
     const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
     world.inside = true;
@@ -96,7 +115,7 @@ describe('run --name', () => {
     writeFileSync(kernel, 'MZ');
     const argv = ['run', '--kernel', kernel, '--initrd', kernel, `--control=${control}`];
     const none = (): Promise<never> => Promise.reject(new Error('not asked for'));
-    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none };
+    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none, dashboard: none };
     expect(await runMain(argv, io, worlds)).toBe(0);
     expect(world.carriedFrom).toBe(channel);
     expect(world.machine?.options).toMatchObject({ name: 'box' });
@@ -109,7 +128,7 @@ describe('run -d', () => {
   const main = async (world: FakeWorld, ...argv: string[]) => {
     const io = new FakeIo();
     const none = (): Promise<never> => Promise.reject(new Error('not asked for'));
-    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none };
+    const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none, dashboard: none };
     return { status: await runMain(argv, io, worlds), out: io.collected.text, err: io.stderr.text };
   };
 

@@ -65,6 +65,7 @@ async function main(argv: string[], options: { store?: FakeStore } & FakeIoOptio
     doctor: () => Promise.reject(new Error('not asked for')),
     snapshots: () => Promise.resolve(world),
     control: () => Promise.reject(new Error('not asked for')),
+    dashboard: () => Promise.reject(new Error('not asked for')),
   });
   return { io, store, running };
 }

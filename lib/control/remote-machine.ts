@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { toInnerPath } from '../host/index.js';
@@ -116,14 +116,23 @@ export class RemoteMachine {
   }
 
   /** The counters at each beat until the guest has ended; of a reader that is slow, beats are left out. */
-  async *watchStats({ everyMs, writes, signal }: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
+  async *watchStats(options: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
+    const { output, close } = await this.openStats(options);
+    try {
+      for await (const line of createInterface({ input: output })) yield JSON.parse(line) as Stats;
+    } finally {
+      close();
+    }
+  }
+
+  /** The same as they come, a line of JSON each: for who only hands them on. */
+  async openStats({ everyMs, writes, signal }: WatchStatsOptions = {}): Promise<{
+    readonly output: Readable;
+    readonly close: () => void;
+  }> {
     const { request, answer } = this.#client.open('GET', '/v1/stats/watch', { query: { everyMs, writes }, signal });
     request.end();
-    try {
-      for await (const line of createInterface({ input: await answer })) yield JSON.parse(line) as Stats;
-    } finally {
-      request.destroy();
-    }
+    return { output: await answer, close: () => void request.destroy() };
   }
 
   readonly pit = {
@@ -172,7 +181,7 @@ export class RemoteMachine {
 
   /** The console both ways, for whoever has a terminal. */
   async attach({ scrollbackBytes, signal }: CallOptions & { readonly scrollbackBytes?: number } = {}): Promise<{
-    readonly input: NodeJS.WritableStream;
+    readonly input: Writable;
     readonly output: Readable;
     readonly close: () => void;
   }> {

@@ -4,6 +4,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildPage } from './build-page.mjs';
 import { COMMAND, packCommand } from './pack-command.mjs';
 import { hashOf, isStamped, ROOT, writeStamp } from './stamp.mjs';
 import { findModule, findTool, lastLines, run } from './tools.mjs';
@@ -42,7 +43,8 @@ export async function buildLibrary({ onStart = () => undefined } = {}) {
   if (published && existsSync(join(ROOT, 'dist/index.js'))) return { done: 'present' };
   const compiler = findModule('typescript/lib/tsc.js');
   // The lock file: what the command packs along is in dist/ too.
-  const sources = ['lib/', 'tsconfig.json', 'tsconfig.build.json', 'scripts/lib/pack-command.mjs', 'package-lock.json'];
+  const programs = ['scripts/lib/pack-command.mjs', 'scripts/lib/build-page.mjs'];
+  const sources = ['lib/', 'tsconfig.json', 'tsconfig.build.json', ...programs, 'package-lock.json'];
   const hash = hashOf(sources, { keep: (path) => !path.endsWith('.test.ts') });
   if (isStamped(LIBRARY_STAMP, hash, COMMAND)) return { done: 'present' };
   if (compiler === undefined) return { error: 'typescript is not installed: run npm ci first' };
@@ -50,6 +52,7 @@ export async function buildLibrary({ onStart = () => undefined } = {}) {
   const { status, output } = await run(process.execPath, [compiler, '-p', 'tsconfig.build.json']);
   if (status !== 0) return { error: `tsc failed with status ${status}:\n${lastLines(output)}` };
   try {
+    await buildPage();
     await packCommand();
   } catch (error) {
     return { error: String(error) };

@@ -16,7 +16,8 @@ export async function packCommand() {
   const bundle = await rolldown({
     input: { main: join(ROOT, 'dist/cli/main.js'), worker: join(ROOT, 'dist/cli/worker.js') },
     platform: 'node',
-    external: ['bindings'], // it looks for the addon from the files around it
+    // The first looks for the addon from the files around it; ws does without the others where they are not installed.
+    external: ['bindings', 'bufferutil', 'utf-8-validate'],
     onLog(level, log) {
       if (level === 'warn') throw new Error(`packing the command: ${log.message}`);
     },

@@ -8,6 +8,8 @@ import { findTool, run } from './tools.mjs';
 const QEMU = 'qemu-system-x86';
 /** The first QEMU major version whose emulated SVM runs two-CPU guests without hanging (docs: facts of the host). */
 const GOOD_QEMU_MAJOR = 8;
+/** What Chromium is called where it is installed. */
+export const CHROMIUMS = ['chromium', 'chromium-browser', 'google-chrome'];
 
 /**
  * What is lacking: `what` for people, the Debian packages that cure it, and whether this machine can't do without.
@@ -46,6 +48,10 @@ export async function lackingPackages({ forRun }) {
   // The other reader and writer of qcow2 images that ours is held against.
   if (!forRun && (findTool('qemu-img') === undefined || findTool('qemu-io') === undefined)) {
     lacks.push({ what: 'qemu-img', packages: ['qemu-utils'], essential: () => false });
+  }
+  // Looks at the dashboard's page as its users do.
+  if (!forRun && findTool(...CHROMIUMS) === undefined) {
+    lacks.push({ what: 'chromium', packages: ['chromium'], essential: () => false });
   }
   // Makes the Debian system that guests boot from a disk.
   if (!forRun && process.getuid() === 0 && findTool('mmdebstrap') === undefined) {

@@ -25,6 +25,7 @@ export const ROOMS = [
   'host',
   'control',
   'api',
+  'dashboard',
   'cli',
 ];
 

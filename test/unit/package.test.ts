@@ -2,7 +2,8 @@
  * The package as others get it: packed, looked at by publint and arethetypeswrong, installed into an empty folder where no compiler
  * is to be found, and used from there both by `import` and from CommonJS.
  */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   accessSync,
   constants,
@@ -144,6 +145,32 @@ describe('the package', () => {
       (error: unknown) => (error as { stdout: string }).stdout,
     );
     expect((JSON.parse(told) as { kvm: object }).kvm).toHaveProperty('present');
+  });
+
+  it('has the dashboard, with what its page draws by', async () => {
+    const command = path.join(app, 'node_modules/.bin/vivarium');
+    const child = spawn(process.execPath, [command, 'dashboard', '--json'], { cwd: app, env: environment() });
+    try {
+      const [line] = (await once(child.stdout, 'data')) as [Buffer];
+      const url = new URL((JSON.parse(line.toString()) as { url: string }).url);
+      for (const [file, text] of [
+        ['/', '<title>vivarium</title>'],
+        ['/main.js', 'new Page()'],
+        ['/style.css', ':root'],
+        ['/vendor/uplot.js', 'uPlot'],
+        ['/vendor/xterm.js', 'Terminal'],
+        ['/vendor/addon-fit.js', 'FitAddon'],
+      ] as const) {
+        const answer = await fetch(new URL(`${file}${url.search}`, url));
+        expect([file, answer.status]).toEqual([file, 200]);
+        expect(await answer.text()).toContain(text);
+      }
+      const ended = once(child, 'exit');
+      child.kill('SIGINT');
+      expect(await ended).toEqual([0, null]);
+    } finally {
+      child.kill('SIGKILL');
+    }
   });
 
   it("has the guest's agent", async () => {
