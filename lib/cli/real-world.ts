@@ -63,6 +63,7 @@ async function dashboardWorld(): Promise<DashboardWorld> {
     clock: hostClock,
     list: () => control.listMachines(),
     connect: (name, signal) => control.connect(name, { signal }),
+    metrics: () => control.scrapeMachines(),
     store: snapshots,
     restore: async (dir, name, options) => {
       const { restoreProcess } = await import('./restore-process.js');
