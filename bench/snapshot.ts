@@ -1,16 +1,18 @@
 /**
  * What a snapshot costs: the stop of `instant` as memory grows, the guest's speed meanwhile and its worst write; the stop of
  * `live` while the guest dirties 100 MiB/s; and the rate of memory that does not get smaller, against the same bytes written
- * and synced by one thread in the same place.
+ * and synced by one thread in the same place. Embedded: a fresh Linux guest in each mode, and restored, against QEMU
+ * (lib/save-embedded.ts).
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { randomFillSync } from 'node:crypto';
 import type { Machine, SnapshotOptions, SnapshotStats } from '#lib/machine/index.js';
-import type { Bench } from './lib/bench.js';
+import type { Bench, Figures } from './lib/bench.js';
 import { pace, pacedMachine, rateOver, setCycles, written } from './lib/paced-guest.js';
 import { rawWriteMs } from './lib/raw-file.js';
 import { Samples } from './lib/samples.js';
+import { measureSavesEmbedded } from './lib/save-embedded.js';
 
 const MIB = 2 ** 20;
 const DEFAULT_RUNS = 5;
@@ -23,29 +25,37 @@ const RATE_MIB = 512;
 
 export const bench: Bench = {
   name: 'snapshot',
-  stage: 'flat',
-  about: 'stops of instant (at most 10 ms at 1 GiB) and live (20 ms), time of a save against raw writes (1.25)',
-  async run({ runs = DEFAULT_RUNS, progress }) {
-    const folder = mkdtempSync(path.resolve('build/bench-snapshot-'));
-    const samples = new Samples();
-    try {
-      for (const sizeMiB of SIZES_MIB) {
-        progress(`instant, ${sizeMiB} MiB`);
-        await instant(folder, sizeMiB, runs, samples);
-      }
-      progress('live');
-      await live(folder, runs, samples);
-      progress('rate');
-      await rate(folder, runs, samples);
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
-    // From 128 MiB to 4 GiB memory grows 32 times.
-    const growth = samples.median('instantAt4096MiBStopMs') / samples.median('instantAt128MiBStopMs');
-    const instantGrowthOfMemoryRatio = Number(((growth - 1) / (4096 / 128 - 1)).toPrecision(4));
-    return { metrics: { ...samples.figures(), instantGrowthOfMemoryRatio }, peers: {}, runs };
+  stage: 'flat+embedded',
+  about:
+    "stops of instant (at most 10 ms at 1 GiB) and live (20 ms), time of a save against raw writes (1.25) and QEMU's (0.5)",
+  async run({ runs = DEFAULT_RUNS, stages, progress }) {
+    const flat = stages.includes('flat') ? await measureFlat(runs, progress) : {};
+    if (!stages.includes('embedded')) return { metrics: flat, peers: {}, runs };
+    const { metrics, qemu } = await measureSavesEmbedded({ runs, progress });
+    return { metrics: { ...flat, ...metrics }, peers: { qemu }, runs };
   },
 };
+
+async function measureFlat(runs: number, progress: (line: string) => void): Promise<Figures> {
+  const folder = mkdtempSync(path.resolve('build/bench-snapshot-'));
+  const samples = new Samples();
+  try {
+    for (const sizeMiB of SIZES_MIB) {
+      progress(`instant, ${sizeMiB} MiB`);
+      await instant(folder, sizeMiB, runs, samples);
+    }
+    progress('live');
+    await live(folder, runs, samples);
+    progress('rate');
+    await rate(folder, runs, samples);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  // From 128 MiB to 4 GiB memory grows 32 times.
+  const growth = samples.median('instantAt4096MiBStopMs') / samples.median('instantAt128MiBStopMs');
+  const instantGrowthOfMemoryRatio = Number(((growth - 1) / (4096 / 128 - 1)).toPrecision(4));
+  return { ...samples.figures(), instantGrowthOfMemoryRatio };
+}
 
 /** One snapshot, removed again. */
 async function save(machine: Machine, folder: string, options: SnapshotOptions): Promise<SnapshotStats> {

@@ -5,11 +5,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
-import { createConnection, type Socket } from 'node:net';
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { findQemu } from '#lib/host/index.js';
 import { biosImage } from './pit-bios.js';
+import { connectQmp } from './qmp.js';
 
 export interface QemuPeer {
   readU32(gpa: number): number;
@@ -21,7 +20,6 @@ export interface QemuPeer {
 const MEMORY_MIB = 16;
 /** A software-backed KVM lists IA32_ARCH_CAPABILITIES and refuses to have it set, at which QEMU ends. */
 const CPU = 'host,-arch-capabilities';
-const START_DEADLINE_MS = 120_000;
 
 /**
  * Resolves when the guest is running. `globals` are values of -global.
@@ -54,7 +52,7 @@ export async function startQemuPeer(guest: Uint8Array, globals: readonly string[
     rmSync(folder, { recursive: true, force: true });
   };
   try {
-    const qmp = await connect(file('qmp'), () => child.exitCode !== null || child.signalCode !== null);
+    const qmp = await connectQmp(file('qmp'), () => child.exitCode !== null || child.signalCode !== null);
     const memory = openSync(file('ram'), 'r');
     const word = Buffer.alloc(4);
     return {
@@ -62,7 +60,9 @@ export async function startQemuPeer(guest: Uint8Array, globals: readonly string[
         readSync(memory, word, 0, 4, gpa);
         return word.readUInt32LE();
       },
-      execute: (command) => qmp.execute(command),
+      execute: async (command) => {
+        await qmp.execute(command);
+      },
       async close() {
         qmp.close();
         closeSync(memory);
@@ -72,47 +72,5 @@ export async function startQemuPeer(guest: Uint8Array, globals: readonly string[
   } catch (error) {
     await end();
     throw new Error(`QEMU did not start: ${complaint.trim()}`, { cause: error });
-  }
-}
-
-/** A connection that has been greeted. Only answers count: events, which QMP mixes in, have neither of their keys. */
-async function connect(socketPath: string, hasEnded: () => boolean) {
-  const socket = await connected(socketPath, hasEnded);
-  const waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
-  let text = '';
-  socket.on('data', (bytes: Buffer) => {
-    const lines = (text + bytes.toString()).split('\n');
-    text = lines.pop()!;
-    for (const line of lines) {
-      const message = JSON.parse(line) as { return?: unknown; error?: { desc: string } };
-      if (message.error) waiting.shift()?.reject(new Error(message.error.desc));
-      else if ('return' in message) waiting.shift()?.resolve();
-    }
-  });
-  socket.once('close', () => {
-    for (const { reject } of waiting.splice(0)) reject(new Error('QEMU has closed its control socket'));
-  });
-  socket.on('error', () => undefined); // 'close' follows
-  const execute = (command: string) =>
-    new Promise<void>((resolve, reject) => {
-      waiting.push({ resolve, reject });
-      socket.write(`${JSON.stringify({ execute: command })}\n`);
-    });
-  await execute('qmp_capabilities');
-  return { execute, close: () => socket.destroy() };
-}
-
-/** QEMU makes its socket some time after its start. */
-async function connected(socketPath: string, hasEnded: () => boolean): Promise<Socket> {
-  const deadlineMs = performance.now() + START_DEADLINE_MS;
-  for (;;) {
-    const socket = createConnection(socketPath);
-    try {
-      await once(socket, 'connect');
-      return socket;
-    } catch (error) {
-      if (hasEnded() || performance.now() > deadlineMs) throw error;
-      await delay(50);
-    }
   }
 }

@@ -63,7 +63,8 @@ export class FakeIo implements CommandIo {
   readonly env: Readonly<Record<string, string>>;
   /** Every change of the terminal's mode. */
   readonly rawModes: boolean[] = [];
-  readonly #takers = new Set<(signal: CommandSignal) => void>();
+  /** Also of objects that stand before this one, as a holder's. */
+  readonly takers = new Set<(signal: CommandSignal) => void>();
 
   constructor(options: FakeIoOptions = {}) {
     this.stdinIsTerminal = this.stdoutIsTerminal = this.stderrIsTerminal = options.terminal ?? false;
@@ -85,17 +86,17 @@ export class FakeIo implements CommandIo {
   }
 
   onSignal(callback: (signal: CommandSignal) => void): () => void {
-    this.#takers.add(callback);
-    return () => void this.#takers.delete(callback);
+    this.takers.add(callback);
+    return () => void this.takers.delete(callback);
   }
 
   /** Whether a signal would be taken; otherwise it would end the process. */
   get takesSignals(): boolean {
-    return this.#takers.size > 0;
+    return this.takers.size > 0;
   }
 
   signal(signal: CommandSignal): void {
-    for (const taker of [...this.#takers]) taker(signal);
+    for (const taker of [...this.takers]) taker(signal);
   }
 }
 
@@ -315,8 +316,11 @@ export class FakeWorld implements RunWorld {
     return Promise.resolve();
   }
 
+  /** Rejected by untilReached(). */
+  unreachable: Error | undefined;
+
   untilReached(): Promise<void> {
-    return Promise.resolve();
+    return this.unreachable === undefined ? Promise.resolve() : Promise.reject(this.unreachable);
   }
 
   startHolder(argv: readonly string[]): HolderProcess {
@@ -328,10 +332,17 @@ export class FakeWorld implements RunWorld {
     return `/host${path}`;
   }
 
+  /** Images that others hold. */
+  readonly held = new Set<string>();
+
   lockDisks(disks: readonly DiskChoice[]): Promise<() => Promise<void>> {
-    this.locked.push(...disks.map(({ path }) => path));
+    const paths = disks.map(({ path }) => path);
+    const taken = paths.find((path) => this.held.has(path));
+    if (taken !== undefined)
+      return Promise.reject(new VmmError('ERR_DISK_LOCKED', `${taken}: another process uses it`));
+    this.locked.push(...paths);
     return Promise.resolve(() => {
-      this.locked.length = 0;
+      for (const path of paths) this.locked.splice(this.locked.indexOf(path), 1);
       return Promise.resolve();
     });
   }

@@ -4,7 +4,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
-import { AbortError } from '../base/errors.js';
+import { AbortError, VmmError } from '../base/errors.js';
 import type { DiskChoice } from './disk-option.js';
 import { statusOfSignal } from './exit-status.js';
 import type { CommandContext } from './hosted-command.js';
@@ -23,8 +23,13 @@ const LAST_WORDS_NS = 5_000_000_000n;
 
 /** What the process inside is to be. */
 export interface ForwardPlan {
-  /** Images that it uses, with absolute paths: nobody else of this machine may meanwhile. */
+  /** Images that it uses, with absolute paths: nobody else of this machine may write to them meanwhile. */
   readonly disks: readonly DiskChoice[];
+  /**
+   * They are a snapshot's, which nobody changes: a process that holds one for writing is taken for the machine that was saved, which goes
+   * on in an image beside it.
+   */
+  readonly disksMayBeHeld?: boolean;
   readonly nics: readonly NicChoice[];
   /** The guest has the default initramfs, so it can be asked to start the agent. */
   readonly hasAgent: boolean;
@@ -40,15 +45,23 @@ export interface ForwardContext extends CommandContext {
 
 export async function forward(plan: ForwardPlan, context: ForwardContext): Promise<Outcome> {
   const { io, world, report, interruption, claim, onReached } = context;
-  const { disks, hasAgent } = plan;
+  const { disks, hasAgent, disksMayBeHeld = false } = plan;
   const held: (() => Promise<void>)[] = [];
   const letGo = async (): Promise<void> => {
     await Promise.all(held.map((release) => release()));
   };
+  const given = graceful(interruption, world.clock);
   let running: Promise<SessionEnd>;
   let quit = false;
   try {
-    if (disks.length > 0) held.push(await world.lockDisks(disks));
+    for (const disk of disks) {
+      const release = await world.lockDisks([disk]).catch((error: unknown) => {
+        const isHeld = error instanceof VmmError && error.code === 'ERR_DISK_LOCKED';
+        if (isHeld && disksMayBeHeld) return undefined;
+        throw error;
+      });
+      if (release !== undefined) held.push(release);
+    }
     const lent = await lendNics(plan, context);
     held.push(() => lent.close());
     // What came while these were opened has found nobody inside to tell.
@@ -57,23 +70,47 @@ export async function forward(plan: ForwardPlan, context: ForwardContext): Promi
     const argv = plan.argv({ nics: lent.nics, control });
     const join = [...lent.join, ...(claim ? [await carryFor(claim, world)] : [])];
     const told = withTimeoutSignal(io, interruption.signal, (signal) => (quit ||= signal === 'SIGQUIT'));
-    const given = graceful(interruption, world.clock);
-    running = world.forward(argv, told, { log: report.logger(), signal: given, join }).finally(letGo);
+    running = world.forward(argv, told, { log: report.logger(), signal: given.signal, join }).finally(letGo);
   } catch (error) {
     await letGo();
     throw error;
   }
   // Only now, so that there is no moment at which nobody takes them.
   interruption.dropSignals();
-  // One that is never reached ends, which says why.
-  onReached?.().catch(() => undefined);
-  const end = await running;
+  const end = await untilReachedOrEnded(running, onReached, given, world.clock);
   if (interruption.cause !== undefined) throw new AbortError(interruption.signal);
   // A process inside can't tell a SIGQUIT of the user's from the one for the time that is over, and leaves the end to us.
   const quitInside = end.by === 'process' && quit && end.status === statusOfSignal('SIGQUIT');
   if (quitInside) return { status: end.status, reason: 'signal', fields: { signal: 'SIGQUIT' } };
   if (end.by === 'process') return { status: end.status, reason: FORWARDED };
   return { status: statusOfSignal(end.signal), reason: 'signal', fields: { signal: end.signal } };
+}
+
+/** One that can't be reached mostly ends, and says why; one that does not is ended. @throws why it could not be reached */
+async function untilReachedOrEnded(
+  running: Promise<SessionEnd>,
+  onReached: ForwardContext['onReached'],
+  ender: AbortController,
+  clock: RunWorld['clock'],
+): Promise<SessionEnd> {
+  let isOver = false;
+  let unreached: { readonly error: unknown } | undefined;
+  let timer: { cancel(): void } | undefined;
+  onReached?.().catch((error: unknown) => {
+    if (isOver) return;
+    timer = clock.setTimer(LAST_WORDS_NS, () => {
+      unreached = { error };
+      ender.abort();
+    });
+  });
+  try {
+    return await running;
+  } catch (error) {
+    throw unreached === undefined ? error : unreached.error;
+  } finally {
+    isOver = true;
+    timer?.cancel();
+  }
 }
 
 /** Listens, and gives what takes the channel over which the connections go; those that come before wait for it. */
@@ -111,10 +148,10 @@ function withTimeoutSignal(io: CommandIo, signal: AbortSignal, onSignal: (signal
 }
 
 /** Aborts some time after the interruption. */
-function graceful(interruption: Interruption, clock: RunWorld['clock']): AbortSignal {
+function graceful(interruption: Interruption, clock: RunWorld['clock']): AbortController {
   const late = new AbortController();
   interruption.signal.addEventListener('abort', () => clock.setTimer(LAST_WORDS_NS, () => late.abort()), {
     once: true,
   });
-  return late.signal;
+  return late;
 }

@@ -95,7 +95,7 @@ export async function hostedCommand(
 
 async function chooseHost(
   plan: HostedPlan,
-  { kvm }: HoldingOptions,
+  { kvm, isHolder }: HoldingOptions,
   context: CommandContext,
 ): Promise<HostChoice['host']> {
   const { world, report, interruption } = context;
@@ -110,7 +110,8 @@ async function chooseHost(
   report.event(
     'host',
     { host, reason },
-    host === 'native' ? { progress: `using ${text}` } : { notice: `using ${text}` },
+    // A process that holds a machine was started by one that has said so.
+    host === 'native' || isHolder ? { progress: `using ${text}` } : { notice: `using ${text}` },
   );
   return host;
 }

@@ -97,6 +97,21 @@ describe('inside the embedded host', () => {
     ]);
   });
 
+  it('holds the images of the snapshot meanwhile, but for those that the saved machine holds still', async () => {
+    const world = embedded();
+    const image = (path: string) => ({ id: path, path, format: 'raw' as const });
+    world.described = { ...world.described, images: [image('/free.img'), image('/held.img')] };
+    world.held.add('/held.img');
+    let locked: string[] = [];
+    world.onForward = () => {
+      locked = [...world.locked];
+      return Promise.resolve({ by: 'process', status: 0 });
+    };
+    expect(await restore(world, ['ready']).status).toBe(0);
+    expect(locked).toEqual(['/free.img']);
+    expect(world.locked).toEqual([]);
+  });
+
   it('is not asked for a guest that is no Linux, unless it is wished for', async () => {
     const world = embedded();
     world.described = { ...world.described, kind: 'flat' };

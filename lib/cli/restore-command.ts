@@ -49,6 +49,7 @@ async function planInside(dir: string, options: RestoreCommandOptions, world: Ru
   const given = new Map(options.nics.map((nic) => [nic.id, nic]));
   return {
     disks: images.map((image) => ({ ...image, readOnly: true })),
+    disksMayBeHeld: true,
     nics: nics.map(({ id, backend }) => given.get(id) ?? savedNic(id, backend)),
     hasAgent: true,
     argv: (inside) => innerRestoreArguments(options, world.innerPath(dir, '/'), inside),

@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterAll, describe, expect, it } from 'vitest';
+import { VmmError } from '../base/errors.js';
 import { FakeIo, FakeWorld } from './fake-world.js';
 import { Holder } from './holder.js';
 import { runMain } from './main-command.js';
-import { run } from './testing-run.js';
+import { run, turns, until } from './testing-run.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'vivarium-holder-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -83,6 +84,24 @@ describe('run --name', () => {
     const record = { name: 'box', id: 'abc', pid: 7, host: 'embedded', since: 'now' };
     expect(JSON.parse(control.slice('--control='.length))).toEqual({ channel: 1, hasAgent: true, record });
     expect(world.forwarded[0]).not.toContain('--name');
+  });
+
+  it('in the embedded host is ended where it can not be reached and does not say why itself', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    world.unreachable = new VmmError('ERR_CONTROL', 'box does not answer');
+    let calls = 0;
+    world.onForward = () => {
+      calls++;
+      return new Promise(() => undefined);
+    };
+    const { io, status } = run(world, { name: 'box', holder: true });
+    await until(() => calls === 1);
+    await turns();
+    world.clock.advance(5_000_000_000n);
+    expect(await status).toBe(125);
+    expect(io.stderr.text).toContain('vivarium: box does not answer\n');
+    expect(world.names.get('box')).toMatchObject({ status: 125, reason: 'failure' });
   });
 
   it('inside takes its connections from that channel', async () => {

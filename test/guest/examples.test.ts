@@ -9,6 +9,8 @@ const FOLDER = path.resolve(import.meta.dirname, '../../examples');
 
 const EXPECTED: Record<string, RegExp> = {
   'flat-guest.mjs': /^the guest wrote "hello, world\\n" and ended by debug-exit with 42$/m,
+  'three-machines.mjs':
+    /^(\w+-\d+: Linux \d+\.\d+\S*\n){3}two and three reach one\nrandom numbers: ([0-9a-f]{32} ?){3}\nno two are the same$/m,
   'boot-linux.mjs': /^this is Linux \d+\.\d+\S*, up for \d+ s\nended by poweroff$/m,
 };
 

@@ -1,12 +1,23 @@
 /** A stock guest in a process of its own: reached by its name from others, until it is stopped. */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { onTerminal, vivarium } from '../lib/command.js';
 
 const NAME = `named-${process.pid}`;
+const CLONE = `${NAME}-clone`;
+const folder = mkdtempSync(join(tmpdir(), 'vivarium-named-'));
 
 interface Listed {
   readonly name: string;
@@ -14,18 +25,30 @@ interface Listed {
   readonly pid: number;
 }
 
-async function listed(): Promise<Listed | undefined> {
+async function listed(wanted = NAME): Promise<Listed | undefined> {
   const { stdout } = await vivarium(['ps', '--json']);
-  return (JSON.parse(stdout.toString()) as Listed[]).find(({ name }) => name === NAME);
+  return (JSON.parse(stdout.toString()) as Listed[]).find(({ name }) => name === wanted);
+}
+
+/** What a shell in the machine of that name prints. */
+async function shell(name: string, words: string): Promise<string> {
+  const { status, stdout, stderr } = await vivarium(['exec', '--wait', '120', name, '--', 'sh', '-c', words]);
+  expect(status, stderr).toBe(0);
+  return stdout.toString().trim();
 }
 
 beforeAll(async () => {
-  const { status, stdout, stderr } = await vivarium(['run', '-d', '--name', NAME]);
+  const disk = join(folder, 'disk.img');
+  writeFileSync(disk, '');
+  truncateSync(disk, 2 ** 20);
+  const devices = ['--disk', disk, '--nic', `switch:${NAME}`];
+  const { status, stdout, stderr } = await vivarium(['run', '-d', '--name', NAME, ...devices]);
   expect(status, stderr).toBe(0);
   expect(stdout.toString()).toBe(`${NAME}\n`);
 });
 afterAll(async () => {
-  if ((await listed()) !== undefined) await vivarium(['kill', NAME]);
+  for (const name of [NAME, CLONE]) if ((await listed(name)) !== undefined) await vivarium(['kill', name]);
+  rmSync(folder, { recursive: true });
 });
 
 describe('run -d', () => {
@@ -107,6 +130,34 @@ describe('run -d', () => {
     }
     expect((await listed())?.state).toBe('running');
     expect((await vivarium(['logs', NAME])).stdout.toString()).toContain('42');
+  });
+
+  it('is saved while it runs, and a clone of it goes on beside it, on disks of its own and the same network', async () => {
+    await shell(NAME, 'echo before > /tmp/mark; echo before > /dev/vda; sync');
+    const saved = join(folder, 'saved');
+    const done = await vivarium(['snapshot', '--live', NAME, saved]);
+    expect(done.status, done.stderr).toBe(0);
+    await shell(NAME, 'echo after > /tmp/mark; echo after > /dev/vda; sync');
+    const restored = await vivarium(['restore', '-d', '--name', CLONE, saved]);
+    expect(restored.status, restored.stderr).toBe(0);
+    expect(restored.stdout.toString()).toBe(`${CLONE}\n`);
+    const seen = 'cat /tmp/mark; echo 3 > /proc/sys/vm/drop_caches; head -n 1 /dev/vda';
+    expect(await shell(CLONE, seen)).toBe('before\nbefore');
+    expect(await shell(NAME, seen)).toBe('after\nafter');
+    const random = 'head -c 16 /dev/urandom | sha256sum';
+    expect(await shell(CLONE, random)).not.toBe(await shell(NAME, random));
+    // Two machines with one address: the clone takes another, and they hear each other.
+    await shell(
+      CLONE,
+      'ip link set eth0 down; ip link set eth0 address 02:00:00:00:77:01; ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0',
+    );
+    await shell(NAME, 'ip addr add 10.9.0.1/24 dev eth0');
+    expect(await shell(CLONE, 'ping -c 1 -W 20 10.9.0.1')).toContain('1 packets received');
+    const [behindS, nowS] = [Number(await shell(CLONE, 'date +%s')), Date.now() / 1000];
+    expect(Math.abs(nowS - behindS)).toBeLessThan(10);
+    expect((await vivarium(['stop', CLONE])).status).toBe(0);
+    await expect.poll(() => listed(CLONE)).toBeUndefined();
+    expect((await listed())?.state).toBe('running');
   });
 
   it('is paused, resumed, looked at, and stopped by its power button', async () => {

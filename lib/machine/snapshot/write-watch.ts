@@ -1,4 +1,5 @@
 /** Which pages of a machine's memory are written, for whoever watches: a consumer of dirty epochs, over restarts. */
+import { VmmError } from '../../base/errors.js';
 import { groupCount, type DirtyConsumer } from '../../memory/index.js';
 import type { WrittenPages, WriteWatch } from '../call-options.js';
 import type { DirtyLineage } from './dirty-lineage.js';
@@ -12,8 +13,8 @@ export function watchWrites(lineage: () => DirtyLineage, sizeBytes: number): Wri
     take(): WrittenPages {
       if (isClosed) return { pages: 0, byGroup: new Uint8Array(groupCount(sizeBytes)) };
       const now = lineage();
+      // The one before went with its board.
       if (now !== watched) {
-        consumer.close();
         watched = now;
         consumer = now.watch();
       }
@@ -21,8 +22,14 @@ export function watchWrites(lineage: () => DirtyLineage, sizeBytes: number): Wri
       return { pages: written.count(), byGroup: written.countByGroup() };
     },
     close(): void {
+      if (isClosed) return;
       isClosed = true;
-      consumer.close();
+      try {
+        consumer.close();
+      } catch (error) {
+        // Its board has gone, and nothing is noted any more.
+        if (!(error instanceof VmmError && error.code === 'ERR_CLOSED')) throw error;
+      }
     },
   };
 }
