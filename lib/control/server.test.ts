@@ -64,7 +64,7 @@ function linesOf<T>(stream: Readable): (count: number) => Promise<T[]> {
     while (taken.length < count) {
       const { done, value } = await lines.next();
       if (done === true) break;
-      taken.push(JSON.parse(value as string) as T);
+      taken.push(JSON.parse(value) as T);
     }
     return taken;
   };
