@@ -120,6 +120,10 @@ export default tseslint.config(
             // The control socket's server, and the schemas that check its requests and describe them.
             fastify: ['lib/control/server.ts', 'lib/control/routes/', '*.test.ts'],
             '@sinclair/typebox': ['lib/control/'],
+            // Counters in the text format of Prometheus.
+            'prom-client': ['lib/control/metrics.ts'],
+            // The log of a process that holds a machine; an adapter for a program's own needs only its shape.
+            pino: ['lib/cli/holder-log.ts', '*.test.ts'],
             // The dashboard's WebSockets, and what draws its page: types here, files to the browser.
             ws: ['lib/dashboard/server.ts', 'lib/dashboard/testing.ts'],
             uplot: ['lib/dashboard/page/vendor/'],

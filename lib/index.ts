@@ -115,13 +115,16 @@ export type {
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
 export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
+export type { Logger, LogLevel } from './base/logger.js';
+export { pinoLogger, type PinoInstance } from './base/pino-logger.js';
+export type { ExitProbe, RequestProbe, TickProbe } from './base/probes.js';
 export { debianRoot, type DebianRoot } from './images/debian-root.js';
 export { defaultInitramfs } from './images/initramfs.js';
 export { defaultKernel, type KernelImage } from './images/kernel.js';
 export type { ImageOptions } from './images/options.js';
 export { embeddedHost as host, type HostStatus, type ScriptOptions, type ScriptResult } from './host/index.js';
 
-export { connect, listMachines, RemoteMachine, serveMachine } from './control/index.js';
+export { connect, listMachines, RemoteMachine, scrapeMachines, serveMachine } from './control/index.js';
 export type {
   ConnectOptions,
   ListedMachine,
@@ -130,6 +133,7 @@ export type {
   RemoteEnd,
   RemoteRunOptions,
   RemoteRunResult,
+  ScrapeOptions,
   ServedMachine,
   ServeOptions,
   ViewOutputOptions,

@@ -114,6 +114,16 @@ export const PROMISES = [
     '',
     'the same, where the restored machine notes what it writes (the default)',
   ],
+  ['control', 'machineMs', 5, ' ms', 'who an idle machine of another process is, by its control socket'],
+  ['control', 'statsMs', 5, ' ms', 'its counters'],
+  ['control', 'scrapeOf20Ms', 20, ' ms', "the counters of twenty machines, as Prometheus's text"],
+  [
+    'control',
+    'watch20CpuPercent',
+    10,
+    ' %',
+    'CPU use of a process that watches twenty machines at 10 updates a second',
+  ],
 ];
 
 /** The table as text, from the results that there are. */

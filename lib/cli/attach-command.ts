@@ -1,5 +1,6 @@
 /** `console` and `logs`: what a machine's guest prints, here; the console also takes what is typed, until Ctrl-]. */
 import { AbortError, VmmError } from '../base/errors.js';
+import { bytesOfLastLines } from '../control/index.js';
 import { LEAVE_BYTE } from './console-session.js';
 import { isCode, type AskContext } from './control-commands.js';
 import { untilInterrupted } from './until-interrupted.js';
@@ -10,15 +11,27 @@ import { pumpOutput } from './pump-output.js';
 const WAITING_BYTES = 1024 * 1024;
 const LEAVING_NS = 1_000_000_000n;
 
-export async function logsCommand(name: string, follow: boolean, context: AskContext): Promise<number> {
+export interface LogsCommandOptions {
+  readonly follow: boolean;
+  /** Lines of what was kept; undefined: all of it. */
+  readonly tailLines: number | undefined;
+}
+
+export async function logsCommand(
+  name: string,
+  { follow, tailLines }: LogsCommandOptions,
+  context: AskContext,
+): Promise<number> {
   const { io, world } = context;
   return untilInterrupted(context, async (signal) => {
     let source: AsyncIterable<Uint8Array>;
     try {
-      source = await (await world.connect(name, signal)).logs({ follow, signal });
+      const tail = tailLines === undefined ? {} : { tailLines };
+      source = await (await world.connect(name, signal)).logs({ follow, ...tail, signal });
     } catch (error) {
       if (!isCode(error, 'ERR_NO_MACHINE') || world.ended(name) === undefined) throw error;
-      source = once(world.endedOutput(name));
+      const output = world.endedOutput(name);
+      source = once(output.subarray(output.length - bytesOfLastLines([output], tailLines ?? Infinity)));
     }
     return (await pumpOutput(piecesOf(name, source, signal), io.stdout)) === 'broken'
       ? statusOfSignal('SIGPIPE')

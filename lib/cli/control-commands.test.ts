@@ -12,6 +12,7 @@ import {
   listMachines,
   listRecords,
   MachineControl,
+  scrapeMachines,
   type ControlSocket,
   type EndToRemember,
   type MachineClaim,
@@ -59,6 +60,7 @@ const world: ControlWorld = {
   clock,
   connect: (name, signal) => connect(name, { place, signal }),
   list: () => listMachines({ place }),
+  scrape: () => scrapeMachines({ place }),
   names: () => listRecords(place).map(({ name }) => name),
   listEnded: () => listEndedMachines(place),
   ended: (name) => endedRecordOf(name, place),
@@ -155,6 +157,24 @@ describe('wait', () => {
   });
 });
 
+describe('stats --prometheus', () => {
+  it('prints the metrics of one machine, or of all with how many did not answer', async () => {
+    const exits = 'vivarium_vcpu_exits_total{machine="box",cpu="0"} 7\n';
+    const one = await main('stats', '--prometheus', 'box');
+    expect(one).toMatchObject({ status: 0, err: '', out: expect.stringContaining(exits) });
+    expect(one.out).not.toContain('vivarium_scrape_failed');
+    const all = await main('stats', '--all', '--prometheus');
+    expect(all).toMatchObject({ status: 0, err: '', out: expect.stringContaining(exits) });
+    expect(all.out).toContain('\nvivarium_scrape_failed 0\n');
+  });
+
+  it('is not JSON', async () => {
+    const { status, out, err } = await main('stats', '--json', '--prometheus', 'box');
+    expect({ status, out }).toEqual({ status: 125, out: '' });
+    expect(err).toContain('stats: one of --json, --prometheus, not both');
+  });
+});
+
 describe('logs', () => {
   it('print what was printed; with -f also what comes; and what is remembered', async () => {
     machine.print('one\n');
@@ -165,6 +185,15 @@ describe('logs', () => {
     expect((await following).out).toBe('one\ntwo\n');
     await end({ status: 0, reason: 'poweroff', output: [Buffer.from('last words\n')] });
     expect(await main('logs', 'box')).toEqual({ status: 0, out: 'last words\n', err: '' });
+  });
+
+  it('print the last lines, also of what is remembered', async () => {
+    machine.print('one\ntwo\nthree\n');
+    await expect.poll(async () => (await main('logs', '--tail', '2', 'box')).out).toBe('two\nthree\n');
+    expect((await main('logs', '--tail', '0', 'box')).out).toBe('');
+    expect((await main('logs', '--tail', '-1', 'box')).err).toMatch(/^vivarium: --tail: '-1' is not a number of lines/);
+    await end({ status: 0, reason: 'poweroff', output: [Buffer.from('one\ntwo\nlast words')] });
+    expect(await main('logs', '--tail', '2', 'box')).toEqual({ status: 0, out: 'two\nlast words', err: '' });
   });
 });
 
@@ -346,6 +375,9 @@ describe('the command line', () => {
     [['snapshot', 'box', 'd', '--live', '--paused'], 'snapshot: one of --live, --paused, not all'],
     [['snapshot', 'box', 'd', '--max-pause', '0'], "--max-pause: '0' is not a number of milliseconds above 0"],
     [['rebind', 'box', 'net0', 'tap:'], "rebind: 'tap:' is none of PATH, tap:NAME, switch:NAME, passt"],
+    [['stats'], 'stats: the NAME of a machine is wanted'],
+    [['stats', '--all'], 'stats: --all goes with --prometheus'],
+    [['stats', '--all', '--prometheus', 'box'], 'stats: a NAME or --all, not both'],
     [['ps', '--', 'x'], 'ps: there is nothing to put after --'],
     [['pause'], "missing required argument 'name'; vivarium pause --help tells more"],
   ])('refuses %j', async (argv, message) => {

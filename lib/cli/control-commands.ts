@@ -71,6 +71,17 @@ export function statsCommand(name: string, context: AskContext): Promise<number>
   return ask(name, context, (machine, signal) => machine.stats({ signal }), statsText);
 }
 
+/** The text format of Prometheus, of one machine, or of all without a name. */
+export function metricsCommand(name: string | undefined, context: AskContext): Promise<number> {
+  return untilInterrupted(context, async (signal) => {
+    const { io, world } = context;
+    const text =
+      name === undefined ? await world.scrape() : await (await world.connect(name, signal)).metrics({ signal });
+    io.stdout.write(text);
+    return ExitStatus.OK;
+  });
+}
+
 function statsText({ state, cpus, memoryBytes, devices, process, pit }: Stats): string {
   const { phase, programmedHz } = (pit ?? {}) as { phase?: string; programmedHz?: number };
   const lines = [

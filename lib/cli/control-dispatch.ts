@@ -5,6 +5,7 @@ import { consoleCommand, logsCommand } from './attach-command.js';
 import {
   changeCommand,
   inspectCommand,
+  metricsCommand,
   parseBackend,
   psCommand,
   rebindCommand,
@@ -29,6 +30,8 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
       return inspectCommand(request.name, context);
     case 'stats':
       return statsCommand(request.name, context);
+    case 'metrics':
+      return metricsCommand(request.name, context);
     case 'pause': {
       const { name, clock } = request;
       return changeCommand(name, context, (vm, signal) => vm.pause({ ...(clock && { clock }), signal }));
@@ -45,7 +48,7 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
     case 'wait':
       return waitCommand(request.name, request.timeoutMs, context);
     case 'logs':
-      return logsCommand(request.name, request.follow, context);
+      return logsCommand(request.name, request, context);
     case 'console':
       return consoleCommand(request.name, context);
     case 'exec': {

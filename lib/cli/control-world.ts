@@ -7,6 +7,8 @@ export interface ControlWorld {
   /** @throws TypeError for what is no name; VmmError ERR_NO_MACHINE, ERR_STATE; AbortError */
   connect(name: string, signal: AbortSignal): Promise<RemoteMachine>;
   list(): Promise<ListedMachine[]>;
+  /** The counters of all machines in the text format of Prometheus. */
+  scrape(): Promise<string>;
   /** Those that may be there, without asking them. */
   names(): readonly string[];
   /** Those that have ended and are remembered. */

@@ -22,6 +22,7 @@ const world: DashboardWorld = {
   clock: new ManualClock(),
   list: () => Promise.resolve([]),
   connect: none,
+  metrics: none,
   store: snapshots,
   restore: none,
 };

@@ -1,14 +1,14 @@
 /**
  * The process that holds a machine which was started with `-d`: it has no terminal, keeps the last of what the guest prints, writes what
- * it has to say itself into a bounded file, and tells who started it, on descriptor 3, when the machine runs.
+ * it has to say itself into a bounded file (holder-log.ts), and tells who started it, on descriptor 3, when the machine runs.
  */
-import { appendFileSync, closeSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { Writable } from 'node:stream';
 import type { CommandIo } from '../base/command-io.js';
 import { OutputHub } from '../control/index.js';
+import { HolderLog } from './holder-log.js';
 
 const READY_FD = 3;
-const MAX_LOG_BYTES = 1024 * 1024;
 
 /** What the parent hears once the machine can be reached. */
 export interface Ready {
@@ -41,9 +41,9 @@ export class Holder {
     this.io = own;
   }
 
-  /** What is said from now on is also written there. */
-  logTo(path: string): void {
-    this.#stderr.path = path;
+  /** What is said from now on is also written there, as records. */
+  logTo(path: string): Promise<void> {
+    return this.#stderr.recordTo(path);
   }
 
   /** The machine runs: whoever started this need not wait any longer. */
@@ -57,35 +57,5 @@ export class Holder {
     } catch {
       // Nobody waits any more.
     }
-  }
-}
-
-class HolderLog extends Writable {
-  path: string | undefined;
-  /** Who started the process listens no more. */
-  isAlone = false;
-  readonly #parent: Writable;
-  readonly #output: OutputHub | undefined;
-  #bytes = 0;
-
-  constructor(parent: Writable, output: OutputHub | undefined) {
-    super();
-    this.#parent = parent;
-    this.#output = output;
-    parent.on('error', () => undefined);
-  }
-
-  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
-    this.#bytes += chunk.length;
-    if (this.path !== undefined && this.#bytes <= MAX_LOG_BYTES) {
-      try {
-        appendFileSync(this.path, chunk, { mode: 0o600 });
-      } catch {
-        // The folder was cleared: there is nobody to tell.
-      }
-    }
-    if (this.isAlone) this.#output?.push(Uint8Array.from(chunk));
-    else this.#parent.write(chunk);
-    done();
   }
 }

@@ -67,7 +67,7 @@ export async function hostedCommand(
       outcome = await startHolder(argv, context);
     } else {
       if (options.name !== undefined && !world.inside) claim = await world.claimName(options.name, host);
-      if (claim !== undefined) holder?.logTo(claim.logPath);
+      if (claim !== undefined) await holder?.logTo(claim.logPath);
       const onReached = async (): Promise<void> => {
         if (claim === undefined || holder === undefined) return;
         await world.untilReached(claim.record.name, signal);

@@ -6,9 +6,16 @@ import { UsageError } from './usage-error.js';
 export type ControlRequest = { readonly json: boolean } & (
   | { readonly what: 'ps'; readonly all: boolean }
   | { readonly what: 'inspect' | 'stats' | 'resume' | 'kill' | 'console'; readonly name: string }
+  /** Without a name: of all machines. */
+  | { readonly what: 'metrics'; readonly name: string | undefined }
   | { readonly what: 'pause'; readonly name: string; readonly clock: 'count' | 'freeze' | undefined }
   | { readonly what: 'stop' | 'wait'; readonly name: string; readonly timeoutMs: number | undefined }
-  | { readonly what: 'logs'; readonly name: string; readonly follow: boolean }
+  | {
+      readonly what: 'logs';
+      readonly name: string;
+      readonly follow: boolean;
+      readonly tailLines: number | undefined;
+    }
   | {
       readonly what: 'exec';
       readonly name: string;
@@ -48,7 +55,9 @@ export interface ControlActions {
 interface Raw {
   readonly json?: boolean;
   readonly all?: boolean;
+  readonly prometheus?: boolean;
   readonly follow?: boolean;
+  readonly tail?: string;
   readonly clock?: string;
   readonly timeout?: string;
   readonly wait?: string;
@@ -93,11 +102,6 @@ export function addControlCommands(
 
   for (const [what, summary, more] of [
     ['inspect', 'everything about a machine, as JSON', 'Prints everything about a machine as one JSON tree.'],
-    [
-      'stats',
-      "a machine's counters",
-      'Prints exits of each CPU, the PIT, devices by function, and the cost of the process.',
-    ],
     ['resume', 'let a paused machine run on', 'Lets a paused machine run on.'],
     ['kill', 'end a machine at once', 'Ends a machine at once, as pulling the plug does.'],
   ] as const) {
@@ -105,6 +109,20 @@ export function addControlCommands(
       .argument(...NAME)
       .action((name: string, raw: Raw) => go({ what, name, json: json(raw) }));
   }
+
+  withJson(
+    add(
+      'stats',
+      "a machine's counters",
+      'Prints exits of each CPU, the PIT, devices by function, and the cost of the process.',
+      ['stats box', 'stats --prometheus box', 'stats --all --prometheus'],
+    ),
+  )
+    .usage('[options] NAME')
+    .argument('[name]', NAME[1])
+    .option('--prometheus', "in Prometheus's text format, for a scraper")
+    .option('-a, --all', 'all machines, with --prometheus')
+    .action((name: string | undefined, raw: Raw) => act('stats', () => actions.control(statsRequest(name, raw))));
 
   withJson(
     add('pause', 'stop the CPUs of a machine', 'Takes every CPU out of the guest.', [
@@ -150,11 +168,15 @@ export function addControlCommands(
     'logs',
     'what a guest has printed',
     "Prints what the guest's console, or its COMMAND, has printed: the last of it.",
-    ['logs box', 'logs -f box'],
+    ['logs box', 'logs -f --tail 20 box'],
   )
     .argument(...NAME)
     .option('-f, --follow', 'go on until the guest ends')
-    .action((name: string, raw: Raw) => go({ what: 'logs', name, follow: raw.follow ?? false, json: false }));
+    .option('--tail <lines>', 'only the last of what was kept (default: all)')
+    .action((name: string, raw: Raw) => {
+      const tailLines = lines('--tail', raw.tail);
+      return go({ what: 'logs', name, follow: raw.follow ?? false, tailLines, json: false });
+    });
 
   add(
     'console',
@@ -283,4 +305,22 @@ function milliseconds(option: string, text: string | undefined, leastMs = 1): nu
   const value = Math.ceil(Number(text) * 1000);
   if (/^\d+(\.\d+)?$/.test(text) && value >= leastMs && value <= MAX_MS) return value;
   throw new UsageError(`${option}: '${text}' is not a number of seconds above 0 and below 24 days`);
+}
+
+function lines(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw new UsageError(`${option}: '${text}' is not a number of lines`);
+}
+
+function statsRequest(
+  name: string | undefined,
+  { all = false, prometheus = false, json = false }: Raw,
+): ControlRequest {
+  if (prometheus && json) throw new UsageError('stats: one of --json, --prometheus, not both');
+  if (all && !prometheus) throw new UsageError('stats: --all goes with --prometheus');
+  if (all && name !== undefined) throw new UsageError('stats: a NAME or --all, not both');
+  if (all) return { what: 'metrics', name: undefined, json };
+  if (name === undefined) throw new UsageError('stats: the NAME of a machine is wanted');
+  return prometheus ? { what: 'metrics', name, json } : { what: 'stats', name, json };
 }

@@ -49,6 +49,7 @@ async function controlWorld(): Promise<ControlWorld> {
     clock: hostClock,
     connect: (name, signal) => control.connect(name, { signal }),
     list: () => control.listMachines(),
+    scrape: () => control.scrapeMachines(),
     names: () => control.listRecords().map(({ name }) => name),
     listEnded: () => control.listEndedMachines(),
     ended: (name) => control.endedRecordOf(name),
@@ -62,6 +63,7 @@ async function dashboardWorld(): Promise<DashboardWorld> {
     clock: hostClock,
     list: () => control.listMachines(),
     connect: (name, signal) => control.connect(name, { signal }),
+    metrics: () => control.scrapeMachines(),
     store: snapshots,
     restore: async (dir, name, options) => {
       const { restoreProcess } = await import('./restore-process.js');

@@ -197,7 +197,7 @@ describe('Holder', () => {
     const holder = new Holder(io, { hasCommand: true, readyFd });
     expect(holder.io.stdinIsTerminal || holder.io.stdoutIsTerminal || holder.io.stderrIsTerminal).toBe(false);
     holder.io.stderr.write('early\n');
-    holder.logTo(log);
+    await holder.logTo(log);
     holder.io.stdout.write('out\n');
     holder.ready({ name: 'box', id: 'abc', pid: 7 });
     expect(() => closeSync(readyFd)).toThrow();
@@ -206,10 +206,45 @@ describe('Holder', () => {
     for (let at = 0; at < 40; at++) holder.io.stderr.write(Buffer.alloc(64 * 1024));
     await new Promise((resolve) => holder.io.stderr.write('', resolve));
     expect(io.stderr.text).toBe('early\n');
-    expect(readFileSync(log, 'latin1')).toMatch(/^late\n/);
+    const records = readFileSync(log, 'utf8').trim().split('\n');
+    expect(records.length).toBeGreaterThan(2);
+    expect(JSON.parse(records[0]!)).toEqual({ level: 30, time: expect.any(Number), pid: process.pid, msg: 'late' });
+    expect(JSON.parse(records.at(-1)!)).toMatchObject({ level: 30 });
     expect(statSync(log).size).toBeLessThanOrEqual(1024 * 1024);
     const kept = Buffer.concat(holder.output.kept()).toString('latin1');
     expect(kept.length).toBe(1024 * 1024);
     expect(io.collected.text).toBe('');
+  });
+
+  it('makes a record of each line, and of an event with its members', async () => {
+    const log = join(folder, 'events');
+    const holder = new Holder(new FakeIo({}), { hasCommand: false });
+    await holder.logTo(log);
+    const text = Buffer.from(
+      [
+        'vivarium: größer\n',
+        '{"event":"log","atMs":5,"level":"warn","message":"disk root: no space","dropped":3}\n',
+        '{"event":"exit","atMs":6,"status":0}\n',
+        '{"event":"error","atMs":7,"message":"broken","code":"ERR_STATE"}\n',
+        '{"event":\n',
+      ].join(''),
+    );
+    // In the middle of a line, and of a character.
+    const cut = text.indexOf('ö') + 1;
+    holder.io.stderr.write(text.subarray(0, cut));
+    holder.io.stderr.write(text.subarray(cut));
+    await new Promise((resolve) => holder.io.stderr.write('', resolve));
+    const records = readFileSync(log, 'utf8').trim().split('\n');
+    const plain = records.map((record) => {
+      const { time: _time, pid: _pid, ...more } = JSON.parse(record) as Record<string, unknown>;
+      return more;
+    });
+    expect(plain).toEqual([
+      { level: 30, msg: 'vivarium: größer' },
+      { level: 40, event: 'log', atMs: 5, dropped: 3, msg: 'disk root: no space' },
+      { level: 30, event: 'exit', atMs: 6, status: 0, msg: 'exit' },
+      { level: 50, event: 'error', atMs: 7, code: 'ERR_STATE', msg: 'broken' },
+      { level: 30, msg: '{"event":' },
+    ]);
   });
 });

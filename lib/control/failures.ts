@@ -11,6 +11,8 @@ export interface Failure {
   readonly code: string;
   readonly message: string;
   readonly cure?: string;
+  /** Of ARGUMENT_CODE: it is right in kind and out of bounds. Missing: a TypeError. */
+  readonly kind?: 'RangeError';
 }
 
 /** Statuses of HTTP (RFC 9110, 15) by code; anything else that was foreseen is a 422. */
@@ -32,7 +34,8 @@ export function failureOf(error: unknown): Failure {
     const { code, message, cure } = error;
     return { code, message, ...(cure === undefined ? {} : { cure }) };
   }
-  if (error instanceof TypeError || error instanceof RangeError) return { code: ARGUMENT_CODE, message: error.message };
+  if (error instanceof RangeError) return { code: ARGUMENT_CODE, message: error.message, kind: 'RangeError' };
+  if (error instanceof TypeError) return { code: ARGUMENT_CODE, message: error.message };
   return { code: 'ERR_CONTROL', message: error instanceof Error ? error.message : String(error) };
 }
 
@@ -40,8 +43,8 @@ export function httpStatusOf({ code }: Failure): number {
   return STATUSES[code] ?? 422;
 }
 
-export function errorOf({ code, message, cure }: Failure): Error {
-  if (code === ARGUMENT_CODE) return new TypeError(message);
+export function errorOf({ code, message, cure, kind }: Failure): Error {
+  if (code === ARGUMENT_CODE) return kind === 'RangeError' ? new RangeError(message) : new TypeError(message);
   return new VmmError(code as VmmErrorCode, message, cure === undefined ? {} : { cure });
 }
 
@@ -49,6 +52,6 @@ export function errorOf({ code, message, cure }: Failure): Error {
 export function failureIn(body: unknown): Failure | undefined {
   const { error } = (typeof body === 'object' && body !== null ? body : {}) as { error?: Partial<Failure> };
   if (typeof error?.code !== 'string' || typeof error.message !== 'string') return undefined;
-  const { code, message, cure } = error;
-  return { code, message, ...(typeof cure === 'string' ? { cure } : {}) };
+  const { code, message, cure, kind } = error;
+  return { code, message, ...(typeof cure === 'string' && { cure }), ...(kind === 'RangeError' && { kind }) };
 }

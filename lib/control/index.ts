@@ -14,7 +14,7 @@ export {
   type MachinePlace,
   type MachineRecord,
 } from './machine-folders.js';
-export { OutputHub } from './output-hub.js';
+export { bytesOfLastLines, OutputHub } from './output-hub.js';
 export {
   connect,
   RemoteMachine,
@@ -25,6 +25,7 @@ export {
 } from './remote-machine.js';
 export type { RemoteRunOptions, RemoteRunResult } from './remote-exec.js';
 export type { Backend, Stats, Summary } from './schemas.js';
+export { scrapeMachines, type ScrapeOptions } from './scrape.js';
 export {
   listenFor,
   MachineControl,

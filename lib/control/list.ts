@@ -1,8 +1,6 @@
 /** The user's machines with the state that each tells; who was killed is cleared away and not among them. */
-import type { VmmError } from '../base/errors.js';
-import { ControlClient } from './client.js';
+import { askMachine } from './ask.js';
 import {
-  clearDead,
   defaultPlace,
   listEnded,
   listRecords,
@@ -26,33 +24,15 @@ export interface ListOptions {
 export async function listMachines({ place = defaultPlace(), answerMs = 3000 }: ListOptions = {}): Promise<
   ListedMachine[]
 > {
-  const asked = listRecords(place).map((record) => ask(record, place, answerMs));
+  const asked = listRecords(place).map(async (record): Promise<ListedMachine | undefined> => {
+    const asked = await askMachine<Summary>(record, '/v1/machine', { place, answerMs });
+    if (asked.kind === 'gone') return undefined;
+    return { ...record, state: asked.kind === 'answered' ? asked.answer.state : asked.kind };
+  });
   return (await Promise.all(asked)).filter((machine) => machine !== undefined);
 }
 
 /** Those that have ended and are remembered, the last one first. */
 export function listEndedMachines(place: MachinePlace = defaultPlace()): EndedRecord[] {
   return listEnded(place).sort((a, b) => (a.endedAt < b.endedAt ? 1 : -1));
-}
-
-async function ask(record: MachineRecord, place: MachinePlace, answerMs: number): Promise<ListedMachine | undefined> {
-  try {
-    const signal = AbortSignal.timeout(answerMs);
-    const { state } = await new ControlClient(record, place).request<Summary>('GET', '/v1/machine', { signal });
-    return { ...record, state };
-  } catch (error) {
-    const { code } = error as VmmError;
-    if (code === 'ERR_NO_MACHINE') return undefined;
-    if (code === 'ERR_STATE') return { ...record, state: 'starting' };
-    // A process that has gone in the middle has left its name behind; one that lives does not answer as it should.
-    return code !== 'ERR_ABORTED' && isGone(record.name, place) ? undefined : { ...record, state: 'unresponsive' };
-  }
-}
-
-function isGone(name: string, place: MachinePlace): boolean {
-  try {
-    return clearDead(name, place);
-  } catch {
-    return false;
-  }
 }

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
@@ -83,7 +83,6 @@ describe('a name', () => {
 
   it('is no way out of the folder by a link in the place of its lock', async () => {
     mkdirSync(join(place.folder, 'box'));
-    const { symlinkSync } = await import('node:fs');
     symlinkSync('/etc/hostname', join(place.folder, 'box', 'lock'));
     await expect(claimName('box', NATIVE, place)).rejects.toMatchObject({ code: 'ERR_SYSTEM', errno: 'ELOOP' });
   });
@@ -135,6 +134,34 @@ describe('an end', () => {
     expect(kept).not.toContain('box0');
     expect(kept).not.toContain('box1');
   });
+
+  it('that can not be forgotten refuses nobody a name', async () => {
+    for (let at = 0; at < 33; at++) {
+      (await claimName(`box${at}`, NATIVE, place)).release({ status: 0, reason: 'poweroff' }, at * 1000);
+    }
+    const lockPath = join(place.folder, 'box0', 'lock');
+    rmSync(lockPath, { force: true });
+    symlinkSync('/etc/hostname', lockPath);
+    const claim = await claimName('next', NATIVE, place);
+    expect(recordOf('next', place)?.id).toBe(claim.record.id);
+    claim.release();
+  });
+
+  it('that came after the list was made is not forgotten in the place of the one before', async () => {
+    for (let at = 0; at < 33; at++) {
+      (await claimName(`box${at}`, NATIVE, place)).release({ status: 0, reason: 'poweroff' }, at * 1000);
+    }
+    // Between the list and the lock on box0 another machine of that name comes and ends.
+    let calls = 0;
+    const again = { ...endedRecordOf('box0', place)!, id: 'another', endedAt: '2030-01-01T00:00:00.000Z' };
+    const lock: typeof place.lock = (fd, mode) => {
+      if (++calls === 2) writeFileSync(join(place.folder, 'box0', 'ended.json'), JSON.stringify(again));
+      return place.lock(fd, mode);
+    };
+    (await claimName('next', NATIVE, { ...place, lock })).release();
+    expect(calls).toBe(2);
+    expect(endedRecordOf('box0', place)).toEqual(again);
+  });
 });
 
 it('finds no machine in what is no record', () => {
@@ -142,10 +169,23 @@ it('finds no machine in what is no record', () => {
     ['broken', '{'],
     ['other', JSON.stringify({ name: 'box', id: 'x', pid: 1, host: 'native', since: 'now' })],
     ['number', '7'],
+    ['unheld', JSON.stringify({ name: 'unheld', id: 'x', pid: 1, host: 'native', since: 'now' })],
+    ['held', JSON.stringify({ name: 'held', id: 'x', pid: 1, host: 'native', since: 'now', holder: { pid: '1' } })],
   ] as const) {
     mkdirSync(join(place.folder, name));
     writeFileSync(join(place.folder, name, 'machine.json'), text);
   }
   writeFileSync(join(place.folder, 'file'), '');
   expect(listRecords(place)).toEqual([]);
+});
+
+it('refuses a name that is held without a record of by whom', async () => {
+  const claim = await claimName('box', NATIVE, place);
+  const record = { name: 'box', id: 'x', pid: 1, host: 'native', since: 'now' };
+  writeFileSync(join(claim.folder, 'machine.json'), JSON.stringify(record));
+  await expect(claimName('box', NATIVE, place)).rejects.toMatchObject({
+    code: 'ERR_NAME_TAKEN',
+    message: expect.stringContaining('held by another process'),
+  });
+  claim.release();
 });

@@ -285,16 +285,26 @@ function names({ folder }: MachinePlace): string[] {
     .sort();
 }
 
+/** What can't be cleared now stays: it is no reason to refuse anybody a name. */
 function forgetOldest(place: MachinePlace): void {
   const ended = listEnded(place).sort((a, b) => (a.endedAt < b.endedAt ? 1 : -1));
-  for (const { name } of ended.slice(KEPT_ENDED)) {
-    const fd = tryLock(name, place);
-    if (fd === undefined) continue;
+  for (const { name, id } of ended.slice(KEPT_ENDED)) {
     try {
-      clearFolder(join(place.folder, name));
-    } finally {
-      closeSync(fd);
+      forget(name, id, place);
+    } catch {
+      // A folder of somebody else's making, or a full disk.
     }
+  }
+}
+
+function forget(name: string, id: string, place: MachinePlace): void {
+  const fd = tryLock(name, place);
+  if (fd === undefined) return;
+  try {
+    // Since it was listed the name may have been used once more: that one ended last.
+    if (endedRecordOf(name, place)?.id === id) clearFolder(join(place.folder, name));
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -303,9 +313,14 @@ function readRecord(
   place: MachinePlace,
 ): { readonly record: MachineRecord; readonly holder: ProcessIdentity } | undefined {
   const found = readJson(join(place.folder, name, 'machine.json'));
-  if (!isRecord(found, name)) return undefined;
+  if (!isRecord(found, name) || !isIdentity(found?.['holder'])) return undefined;
   const { holder, ...record } = found as unknown as MachineRecord & { holder: ProcessIdentity };
   return { record, holder };
+}
+
+function isIdentity(value: unknown): value is ProcessIdentity {
+  const { pid, startTicks, bootId, pidNamespace } = (value ?? {}) as Partial<Record<keyof ProcessIdentity, unknown>>;
+  return typeof pid === 'number' && [startTicks, bootId, pidNamespace].every((text) => typeof text === 'string');
 }
 
 function isRecord(found: Record<string, unknown> | undefined, name: string): boolean {

@@ -1,6 +1,6 @@
 /** The routes as an OpenAPI 3.1 document, made of the schemas that check them. */
 import type { TSchema } from '@sinclair/typebox';
-import type { Answer, Route } from './route.js';
+import { METRICS_MEDIA_TYPE, type Answer, type Route } from './route.js';
 import { Failed } from './schemas.js';
 import { FRAMES_MEDIA_TYPE } from './stream-frames.js';
 
@@ -48,6 +48,7 @@ function members(schema: TSchema | undefined, place: 'path' | 'query'): Json[] {
 
 function content(answer: Answer): Json {
   if (answer === 'bytes') return { 'application/octet-stream': {} };
+  if (answer === 'metrics') return { [METRICS_MEDIA_TYPE]: { schema: { type: 'string' } } };
   if (answer === 'frames') return { [FRAMES_MEDIA_TYPE]: {} };
   return { 'application/json': { schema: answer } };
 }

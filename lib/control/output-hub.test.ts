@@ -35,6 +35,23 @@ describe('OutputHub', () => {
     expect(await all(view)).toEqual({ text: 'abc', lostBytes: 0 });
   });
 
+  it('begins with the last lines, wherever its pieces are cut', async () => {
+    const hub = new OutputHub();
+    for (const piece of ['one\ntw', 'o\n', '\nthr', 'ee\n']) hub.push(bytes(piece));
+    hub.end();
+    const tail = async (tailLines: number): Promise<string> => (await all(hub.view({ tailLines }))).text;
+    const tails = ['', 'three\n', '\nthree\n', 'two\n\nthree\n', 'one\ntwo\n\nthree\n', 'one\ntwo\n\nthree\n'];
+    expect(await Promise.all([0, 1, 2, 3, 4, 5].map(tail))).toEqual(tails);
+    expect((await all(hub.view({ tailLines: 3, tailBytes: 8 }))).text).toBe('\n\nthree\n');
+  });
+
+  it('counts a line that has not ended', async () => {
+    const hub = new OutputHub();
+    hub.push(bytes('one\ntwo\nthr'));
+    hub.end();
+    expect((await all(hub.view({ tailLines: 2 }))).text).toBe('two\nthr');
+  });
+
   it('lets a slow viewer lose the oldest, tells it how much and where, and holds nobody', async () => {
     const hub = new OutputHub({ viewerBytes: 8 });
     const slow = hub.view();

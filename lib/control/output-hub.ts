@@ -14,6 +14,8 @@ export interface OutputHubOptions {
 export interface ViewOptions {
   /** How much of what was kept comes first. Default: all. */
   readonly tailBytes?: number;
+  /** At most so many lines of that; one that has not ended yet counts. */
+  readonly tailLines?: number;
   /** False ends the view with what is kept now. Default true. */
   readonly follow?: boolean;
 }
@@ -68,9 +70,10 @@ export class OutputHub {
     return lastOf(this.#kept.pieces(), this.#keepBytes);
   }
 
-  view({ tailBytes = Infinity, follow = true }: ViewOptions = {}): OutputView {
+  view({ tailBytes = Infinity, tailLines = Infinity, follow = true }: ViewOptions = {}): OutputView {
     const view = new OutputView(this.#viewerBytes, () => this.#views.delete(view));
-    for (const piece of lastOf(this.kept(), tailBytes)) view.take(piece);
+    const kept = lastOf(this.kept(), tailBytes);
+    for (const piece of lastOf(kept, bytesOfLastLines(kept, tailLines))) view.take(piece);
     if (follow && !this.#ended) this.#views.add(view);
     else view.end();
     return view;
@@ -161,4 +164,24 @@ function lastOf(pieces: readonly Uint8Array[], bytes: number): Uint8Array[] {
     left -= piece.length;
   }
   return last;
+}
+
+const NEWLINE = 0x0a;
+
+/** How long the last lines of the pieces are together; a newline belongs to the line that it ends. */
+export function bytesOfLastLines(pieces: readonly Uint8Array[], lines: number): number {
+  if (lines <= 0) return 0;
+  let bytes = 0;
+  let ends = 0;
+  for (let at = pieces.length - 1; at >= 0; at--) {
+    const piece = pieces[at]!;
+    // The very last byte begins no further line.
+    let end = bytes === 0 ? piece.length - 1 : piece.length;
+    while (end > 0) {
+      end = piece.lastIndexOf(NEWLINE, end - 1);
+      if (end >= 0 && ++ends === lines) return bytes + piece.length - end - 1;
+    }
+    bytes += piece.length;
+  }
+  return bytes;
 }

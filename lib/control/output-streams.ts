@@ -50,19 +50,36 @@ export async function takeInput(
   }
 }
 
-/** All of a stream. @throws RangeError when it is longer, VmmError ERR_CONTROL when it is cut */
-export async function readBounded(stream: Readable, maxBytes: number): Promise<Buffer> {
+/**
+ * All of a stream. What is too long is read to its end and dropped, since a client that still sends does not hear what it is told.
+ *
+ * @throws RangeError when it is longer, VmmError ERR_CONTROL when it is cut
+ */
+export function readBounded(stream: Readable, maxBytes: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let bytes = 0;
-  try {
-    for await (const chunk of stream as AsyncIterable<Buffer>) {
+  return new Promise((resolve, reject) => {
+    stream.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > maxBytes) break;
-      chunks.push(chunk);
-    }
-  } catch (cause) {
-    throw new VmmError('ERR_CONTROL', 'what was sent is cut short', { cause });
-  }
-  if (bytes > maxBytes) throw new RangeError(`at most ${maxBytes} bytes are taken at once`);
-  return Buffer.concat(chunks);
+      if (bytes <= maxBytes) chunks.push(chunk);
+      else chunks.length = 0;
+    });
+    stream.once('end', () => {
+      if (bytes <= maxBytes) resolve(Buffer.concat(chunks));
+      else reject(new RangeError(`at most ${maxBytes} bytes are taken at once`));
+    });
+    const cut = (cause?: unknown): void =>
+      reject(new VmmError('ERR_CONTROL', 'what was sent is cut short', cause === undefined ? {} : { cause }));
+    stream.once('error', cut);
+    stream.once('close', () => cut());
+  });
+}
+
+/** Reads what still comes and drops it; resolves at the stream's end, or when it has gone. */
+export function drained(stream: Readable): Promise<void> {
+  return new Promise((resolve) => {
+    if (stream.readableEnded || stream.destroyed) return resolve();
+    for (const event of ['end', 'error', 'close']) stream.once(event, () => resolve());
+    stream.resume();
+  });
 }

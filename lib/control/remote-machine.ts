@@ -24,6 +24,8 @@ export type RemoteEnd = End;
 export interface ViewOutputOptions extends CallOptions {
   /** At most so much of what was shown before. */
   readonly tailBytes?: number;
+  /** At most so many lines of that. */
+  readonly tailLines?: number;
   /** Go on until the guest ends. */
   readonly follow?: boolean;
 }
@@ -108,6 +110,11 @@ export class RemoteMachine {
     return this.#client.request('GET', '/v1/stats', call);
   }
 
+  /** The counters in the text format of Prometheus. */
+  async metrics(call: CallOptions = {}): Promise<string> {
+    return (await this.#client.bytes('GET', '/v1/metrics', call)).toString();
+  }
+
   /** The counters at each beat until the guest has ended; of a reader that is slow, beats are left out. */
   async *watchStats(options: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
     const { output, close } = await this.openStats(options);
@@ -133,7 +140,7 @@ export class RemoteMachine {
   };
 
   readonly memory = {
-    /** A copy. @throws VmmError ERR_GUEST_MEMORY, TypeError for more than 16 MiB */
+    /** A copy. @throws VmmError ERR_GUEST_MEMORY; TypeError for more than 16 MiB at once, of write() RangeError */
     read: async (gpa: number, length: number, call: CallOptions = {}): Promise<Uint8Array> =>
       this.#client.bytes('GET', '/v1/memory', { ...call, query: { gpa, lengthBytes: length } }),
     write: async (gpa: number, bytes: Uint8Array, call: CallOptions = {}): Promise<void> => {
@@ -165,8 +172,9 @@ export class RemoteMachine {
   }
 
   /** What `vivarium logs` shows. */
-  async logs({ tailBytes, follow = false, signal }: ViewOutputOptions = {}): Promise<Readable> {
-    const { request, answer } = this.#client.open('GET', '/v1/logs', { query: { follow, tailBytes }, signal });
+  async logs({ tailBytes, tailLines, follow = false, signal }: ViewOutputOptions = {}): Promise<Readable> {
+    const query = { follow, tailBytes, tailLines };
+    const { request, answer } = this.#client.open('GET', '/v1/logs', { query, signal });
     request.end();
     return answer;
   }

@@ -3,8 +3,11 @@ import type { Readable } from 'node:stream';
 import type { Static, TSchema } from '@sinclair/typebox';
 import type { ControlTarget } from './target.js';
 
-/** What an answer is: JSON of a schema, or a stream of bytes or frames that goes on while it is sent. */
-export type Answer = TSchema | 'bytes' | 'frames';
+/** Of the text format of Prometheus. */
+export const METRICS_MEDIA_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+/** What an answer is: JSON of a schema, text of Prometheus, or a stream of bytes or frames that goes on while it is sent. */
+export type Answer = TSchema | 'metrics' | 'bytes' | 'frames';
 
 export interface Call<Query, Params, Body> {
   readonly target: ControlTarget;
@@ -26,6 +29,8 @@ export interface Route {
   readonly params?: TSchema;
   /** JSON of a schema; 'bytes' or 'frames' for a stream. Missing: the request has none. */
   readonly body?: Answer;
+  /** The stream is read to its end before anything is done, and has to be there in a request's time. Default false. */
+  readonly readsWhole?: boolean;
   readonly answer: Answer;
   handle(call: Call<never, never, never>): unknown;
 }
@@ -45,6 +50,7 @@ export function route<
     readonly query?: Query;
     readonly params?: Params;
     readonly body?: Body;
+    readonly readsWhole?: boolean;
     readonly answer: Answer;
   },
   handle: (call: Call<StaticOf<Query>, StaticOf<Params>, StaticOf<Body>>) => unknown,

@@ -37,6 +37,13 @@ export const ROUTES: readonly Route[] = [
     ({ target, query, signal }) => statsStream(target, query, signal),
   ),
   route(
+    { method: 'GET', path: '/v1/metrics', summary: 'the counters in the text format of Prometheus', answer: 'metrics' },
+    async ({ target }) => {
+      const { metricsText } = await import('./metrics.js');
+      return metricsText([{ record: target.record, stats: statsOf(target) }]);
+    },
+  ),
+  route(
     { method: 'GET', path: '/v1/pit', summary: "the guest's time by the PIT", answer: schemas.Tree },
     ({ target }) => target.machine.pit.status(),
   ),
@@ -117,8 +124,8 @@ export const ROUTES: readonly Route[] = [
       query: schemas.LogsQuery,
       answer: 'bytes',
     },
-    ({ target, query: { follow = false, tailBytes } }) =>
-      viewStream(target.logs.view({ follow, ...(tailBytes !== undefined && { tailBytes }) })),
+    ({ target, query: { follow = false, tailBytes = Infinity, tailLines = Infinity } }) =>
+      viewStream(target.logs.view({ follow, tailBytes, tailLines })),
   ),
   route(
     {
@@ -226,6 +233,7 @@ export const ROUTES: readonly Route[] = [
       summary: 'writes the bytes that are sent into guest memory',
       query: Type.Object({ gpa: Type.Integer({ minimum: 0 }) }, { additionalProperties: false }),
       body: 'bytes',
+      readsWhole: true,
       answer: schemas.Nothing,
     },
     async ({ target, query: { gpa }, stream }) => {

@@ -52,7 +52,12 @@ export const Summary = Type.Object({
 export type Summary = Static<typeof Summary>;
 
 export const Failed = Type.Object({
-  error: Type.Object({ code: Type.String(), message: Type.String(), cure: Type.Optional(Type.String()) }),
+  error: Type.Object({
+    code: Type.String(),
+    message: Type.String(),
+    cure: Type.Optional(Type.String()),
+    kind: Type.Optional(Type.Literal('RangeError', { description: 'of ERR_ARGUMENT: out of bounds' })),
+  }),
 });
 
 /** A tree of the machine's own. */
@@ -78,6 +83,7 @@ export const LogsQuery = Type.Object(
   {
     follow: Type.Optional(Type.Boolean({ description: 'go on until the guest ends; default false' })),
     tailBytes: Type.Optional(Type.Integer({ minimum: 0, description: 'at most so much of what was kept' })),
+    tailLines: Type.Optional(Type.Integer({ minimum: 0, description: 'at most so many lines of what was kept' })),
   },
   strict,
 );

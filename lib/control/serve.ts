@@ -11,6 +11,7 @@ import { VmmError } from '../base/errors.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { DeviceSource, EndStatus } from '../machine/index.js';
 import { backendOf } from './backends.js';
+import type { Failure } from './failures.js';
 import { claimName, type MachineClaim, type MachinePlace, type MachineRecord } from './machine-folders.js';
 import { OutputHub } from './output-hub.js';
 import type { Backend } from './schemas.js';
@@ -19,6 +20,12 @@ import type { ControlledMachine, ControlTarget, FinalStatus } from './target.js'
 
 /** How many connections may wait to be taken (listen(2)); the kernel's limit is lower where it is. */
 const BACKLOG = 4096;
+/** How many are served at a time, so that a client which forgets to close its own takes no descriptors from the guest's devices. */
+const MAX_CONNECTIONS = 1024;
+/** Further ones are told so; this many at a time, the rest is closed at once. */
+const MAX_REFUSALS = 64;
+/** How long one that is refused may take to go. */
+const REFUSAL_MS = 1000;
 
 export interface ControlOptions {
   readonly record: MachineRecord;
@@ -94,9 +101,24 @@ export interface ControlSocket {
   close(): Promise<void>;
 }
 
-/** Listens, for this user alone. @throws SystemError-like errors of listen(2) */
-export async function listenFor(claim: MachineClaim, accept: (socket: Socket) => void): Promise<ControlSocket> {
-  const server = createServer({ allowHalfOpen: true }, accept);
+/**
+ * Listens, for this user alone. Beyond `maxConnections` (default 1024) a client is answered with 503.
+ *
+ * @throws SystemError-like errors of listen(2)
+ */
+export async function listenFor(
+  claim: MachineClaim,
+  accept: (socket: Socket) => void,
+  { maxConnections = MAX_CONNECTIONS }: { readonly maxConnections?: number } = {},
+): Promise<ControlSocket> {
+  let served = 0;
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    if (served >= maxConnections) return refuse(socket, `${claim.record.name} serves ${served} connections already`);
+    served++;
+    socket.once('close', () => served--);
+    accept(socket);
+  });
+  server.maxConnections = maxConnections + MAX_REFUSALS;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen({ path: claim.socketPath, backlog: BACKLOG }, resolve);
@@ -107,6 +129,17 @@ export async function listenFor(claim: MachineClaim, accept: (socket: Socket) =>
   return {
     close: () => new Promise((resolve) => server.close(() => resolve())),
   };
+}
+
+/** One answer without a look at the question. */
+function refuse(socket: Socket, message: string): void {
+  const body = JSON.stringify({ error: { code: 'ERR_STATE', message } satisfies Failure });
+  const head = ['HTTP/1.1 503 Service Unavailable', 'content-type: application/json', 'connection: close'];
+  socket.on('error', () => undefined);
+  socket.setTimeout(REFUSAL_MS, () => socket.destroy());
+  // With what was asked unread it would be reset, and the answer lost.
+  socket.resume();
+  socket.end(`${[...head, `content-length: ${Buffer.byteLength(body)}`].join('\r\n')}\r\n\r\n${body}`);
 }
 
 export interface ServeOptions {

@@ -215,8 +215,22 @@ describe('a request that is wrong', () => {
     ['a device that is none', 'GET', '/v1/devices/nope', undefined, "there is no device 'nope'"],
     ['a number in words', 'GET', '/v1/wait?timeoutMs=soon', undefined, 'querystring.timeoutMs: expected integer'],
   ] as const)('is refused by name: %s', async (_what, method, path, body, message) => {
-    await expect(client.request(method, path, { body })).rejects.toThrow(new TypeError(message));
+    await expect(client.request(method, path, { body })).rejects.toMatchObject({ message });
     expect(machine.calls).toEqual([]);
+  });
+
+  it('is told of by the class of its error', async () => {
+    await expect(client.request('GET', '/v1/devices/nope')).rejects.toBeInstanceOf(RangeError);
+    await expect(client.request('POST', '/v1/pause', { body: [] })).rejects.toBeInstanceOf(TypeError);
+  });
+
+  it('to write more than 16 MiB hears why, and so does one that sends them nowhere', async () => {
+    const bytes = Buffer.alloc(17 * 2 ** 20);
+    const refused = client.bytes('PUT', '/v1/memory', { query: { gpa: 0 }, bytes });
+    await expect(refused).rejects.toThrow(new RangeError('at most 16777216 bytes are taken at once'));
+    const astray = client.bytes('PUT', '/v1/memory', { query: { gpa: -1 }, bytes });
+    await expect(astray).rejects.toThrow(/querystring.gpa/);
+    expect(await client.request('GET', '/v1/machine')).toMatchObject({ name: 'box' });
   });
 
   it('to no route says where they are listed', async () => {
@@ -227,7 +241,7 @@ describe('a request that is wrong', () => {
 
   it('of 1 MB of JSON is refused, and others are served meanwhile', async () => {
     const body = { dir: `/${'x'.repeat(1_000_000)}` };
-    await expect(client.request('POST', '/v1/snapshots', { body })).rejects.toThrow(/too large|went away/);
+    await expect(client.request('POST', '/v1/snapshots', { body })).rejects.toThrow(/too large/);
     expect(await client.request('GET', '/v1/machine')).toMatchObject({ name: 'box' });
     expect(machine.calls).toEqual([]);
   });
@@ -245,6 +259,19 @@ describe('a request that is wrong', () => {
     expect(await raw(`GET /v1/machine HTTP/1.1\r\nx: ${'y'.repeat(20_000)}\r\n\r\n`).all).toMatch(/^HTTP\/1.1 431/);
   });
 
+  it.each([
+    ['that is taken', 'gpa=0'],
+    ['that is refused', 'gpa=-1'],
+  ])('that hangs in the middle of bytes %s is cut', async (_what, query) => {
+    const head = `PUT /v1/memory?${query} HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n`;
+    const hanging = raw(`${head}content-length: 9\r\n\r\nhello`);
+    await client.request('GET', '/v1/machine');
+    await turns(50);
+    clock.advance(30_000_000_000n);
+    expect(await hanging.all).toBe('');
+    expect(Buffer.from(machine.bytes.subarray(0, 5)).toString()).toBe('\0'.repeat(5));
+  });
+
   it('that hangs in its middle is cut, and one whose answer takes its time is not', async () => {
     const hanging = raw(
       'POST /v1/pause HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{',
@@ -260,6 +287,20 @@ describe('a request that is wrong', () => {
     void control.close({ reason: 'poweroff' });
     expect(await waits).toEqual({ reason: 'poweroff' });
   });
+});
+
+it('answers clients beyond its limit of connections with a refusal, and serves the next when one has gone', async () => {
+  const other = await claimName('other', { host: 'native' }, place);
+  const small = await listenFor(other, (stream) => control.accept(stream), { maxConnections: 2 });
+  const held = [1, 2].map(() => connectSocket(other.socketPath));
+  await Promise.all(held.map((stream) => new Promise((resolve) => stream.once('connect', resolve))));
+  const ask = () => controlClient('other', place).request('GET', '/v1/machine');
+  await expect(ask()).rejects.toMatchObject({ code: 'ERR_STATE', message: 'other serves 2 connections already' });
+  held[0]!.destroy();
+  await expect.poll(() => ask().catch(() => undefined)).toMatchObject({ name: 'box' });
+  held[1]!.destroy();
+  await small.close();
+  other.release();
 });
 
 it('serves 1000 requests at the same time', async () => {

@@ -9,8 +9,9 @@ import { VmmError } from '../base/errors.js';
 import { validator } from './check.js';
 import { ARGUMENT_CODE, failureOf, httpStatusOf, type Failure } from './failures.js';
 import { openApi } from './openapi.js';
+import { drained } from './output-streams.js';
 import { RequestGuard } from './request-guard.js';
-import type { Call, Route } from './route.js';
+import { METRICS_MEDIA_TYPE, type Call, type Route } from './route.js';
 import { ROUTES } from './routes.js';
 import { FRAMES_MEDIA_TYPE } from './stream-frames.js';
 import type { ControlTarget } from './target.js';
@@ -32,6 +33,8 @@ export interface ControlServerOptions {
 const MAX_JSON_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 const REQUEST_MS = 30_000;
+/** Content Too Large (RFC 9110, 15.5.14). */
+const TOO_LONG = 413;
 /** Answers under way have so long to go out when the machine has ended. */
 const CLOSING_NS = 2_000_000_000n;
 
@@ -48,20 +51,24 @@ export async function makeControlServer(
   app.setValidatorCompiler(validator);
   app.removeContentTypeParser('text/plain');
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
-  app.setErrorHandler((error, _request, reply) => void answerFailure(reply, error));
+  app.setErrorHandler(async (error, request, reply) => {
+    // Who still sends does not hear an answer. Streams without a length may go on until they have one.
+    const isTooLong = (error as { statusCode?: number }).statusCode === TOO_LONG;
+    if (isTooLong || request.headers['content-length'] !== undefined) {
+      guard.expect(request.raw.socket);
+      await drained(request.raw);
+    }
+    return answerFailure(reply, error);
+  });
   app.setNotFoundHandler((request, reply) => {
     const message = `there is no ${request.method} ${request.url}; GET /v1/openapi.json tells what there is`;
     void reply.code(404).send({ error: { code: ARGUMENT_CODE, message } satisfies Failure });
-  });
-  app.addHook('preHandler', (request, _reply, done) => {
-    guard.arrived(request.raw.socket);
-    done();
   });
   app.addHook('onResponse', (request, _reply, done) => {
     guard.expect(request.raw.socket);
     done();
   });
-  for (const route of ROUTES) addRoute(app, route, target);
+  for (const route of ROUTES) addRoute(app, route, target, guard);
   const description = openApi(ROUTES, version);
   app.get('/v1/openapi.json', () => description);
   await app.ready();
@@ -107,9 +114,9 @@ async function settled(underWay: ReadonlySet<ServerResponse>, { clock }: Control
   });
 }
 
-function addRoute(app: FastifyInstance, route: Route, target: ControlTarget): void {
-  const { method, path, query, params, body } = route;
-  const takesJson = body !== undefined && body !== 'bytes' && body !== 'frames';
+function addRoute(app: FastifyInstance, route: Route, target: ControlTarget, guard: RequestGuard): void {
+  const { method, path, query, params, body, readsWhole = false } = route;
+  const takesJson = typeof body === 'object';
   app.route({
     method,
     url: path,
@@ -121,6 +128,13 @@ function addRoute(app: FastifyInstance, route: Route, target: ControlTarget): vo
       }
       done();
     },
+    // JSON is there in whole by now.
+    preHandler: (request, _reply, done) => {
+      const { raw } = request;
+      if (readsWhole) raw.once('end', () => guard.arrived(raw.socket));
+      else guard.arrived(raw.socket);
+      done();
+    },
     handler: async (request, reply) => {
       const gone = new AbortController();
       reply.raw.once('close', () => {
@@ -128,6 +142,7 @@ function addRoute(app: FastifyInstance, route: Route, target: ControlTarget): vo
       });
       const answer = await route.handle(callOf(request, target, gone.signal));
       if (answer instanceof Readable) return sendStream(reply, answer, route.answer === 'frames');
+      if (route.answer === 'metrics') void reply.type(METRICS_MEDIA_TYPE);
       return reply.send(answer);
     },
   });

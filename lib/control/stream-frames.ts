@@ -50,34 +50,41 @@ export function messageIn(frame: StreamFrame): unknown {
 
 /** Bytes in, frames out; fails with ERR_CONTROL for what is no frame, and for an end in the middle of one. */
 export class StreamFrameReader extends Transform {
-  #rest: Buffer = Buffer.alloc(0);
+  /** What waits for the rest of its frame. It is joined once, when that is there: a frame may come in thousands of pieces. */
+  #waiting: Buffer[] = [];
+  #waitingBytes = 0;
+  #wantedBytes = HEADER_BYTES;
 
   constructor() {
     super({ readableObjectMode: true, readableHighWaterMark: 4 });
   }
 
   override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
-    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    this.#waiting.push(chunk);
+    this.#waitingBytes += chunk.length;
+    if (this.#waitingBytes < this.#wantedBytes) return done();
+    let bytes = this.#waiting.length === 1 ? chunk : Buffer.concat(this.#waiting, this.#waitingBytes);
+    this.#wantedBytes = HEADER_BYTES;
     while (bytes.length >= HEADER_BYTES) {
       const type = bytes[0]!;
       const length = bytes.readUInt32LE(1);
       if (type > StreamType.MESSAGE || length > MAX_PAYLOAD_BYTES) {
         return done(new VmmError('ERR_CONTROL', `no frame: ${bytes.subarray(0, HEADER_BYTES).toString('hex')}`));
       }
-      if (bytes.length < HEADER_BYTES + length) break;
-      const frame: StreamFrame = {
-        type: type as StreamType,
-        payload: bytes.subarray(HEADER_BYTES, HEADER_BYTES + length),
-      };
+      this.#wantedBytes = HEADER_BYTES + length;
+      if (bytes.length < this.#wantedBytes) break;
+      const frame: StreamFrame = { type: type as StreamType, payload: bytes.subarray(HEADER_BYTES, this.#wantedBytes) };
       this.push(frame);
-      bytes = bytes.subarray(HEADER_BYTES + length);
+      bytes = bytes.subarray(this.#wantedBytes);
+      this.#wantedBytes = HEADER_BYTES;
     }
-    this.#rest = bytes;
+    this.#waiting = bytes.length === 0 ? [] : [bytes];
+    this.#waitingBytes = bytes.length;
     done();
   }
 
   override _flush(done: TransformCallback): void {
-    done(this.#rest.length === 0 ? null : new VmmError('ERR_CONTROL', 'the stream ended in the middle of a frame'));
+    done(this.#waitingBytes === 0 ? null : new VmmError('ERR_CONTROL', 'the stream ended in the middle of a frame'));
   }
 }
 

@@ -1,7 +1,7 @@
 /** Console, logs and exec over real sockets: slow and hostile clients, the guest never held by one. */
 import { connect as connectSocket, type Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { FakeProcess } from '../agent/fake-agent.js';
 import { claimName, type MachineClaim } from './machine-folders.js';
 import { connect, type RemoteMachine } from './remote-machine.js';
@@ -235,6 +235,23 @@ describe('frames', () => {
         seen.push(`${type} ${payload.toString()}`);
       }
       expect(seen).toEqual(['3 {"a":1}', '1 hello', '2 ']);
+    }
+  });
+
+  it('are joined once each, in however many pieces they come', async () => {
+    const joined = vi.spyOn(Buffer, 'concat');
+    try {
+      const payload = Buffer.alloc(2 * 2 ** 20, 7);
+      const bytes = encodeStreamFrame(StreamType.STDIN, payload);
+      const reader = new StreamFrameReader();
+      const frame = reader[Symbol.asyncIterator]().next() as Promise<{ value: { payload: Buffer } }>;
+      for (let at = 0; at < bytes.length; at += 1024) reader.write(bytes.subarray(at, at + 1024));
+      reader.end();
+      expect((await frame).value.payload.equals(payload)).toBe(true);
+      const sizes = joined.mock.results.map(({ value }) => (value as Buffer).length);
+      expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(bytes.length);
+    } finally {
+      joined.mockRestore();
     }
   });
 

@@ -51,6 +51,17 @@ describe('the files', () => {
   });
 });
 
+describe('the counters of all machines', () => {
+  it('come as text of Prometheus to who has the token', async () => {
+    const { status, text, headers } = await test.get(`/metrics?token=${test.token}`);
+    expect([status, text]).toEqual([200, 'vivarium_viewers 1\n']);
+    expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
+    expect((await test.get('/metrics')).status).toBe(403);
+    test.metrics = undefined;
+    expect(await test.get('/metrics', { cookie: test.cookie })).toMatchObject({ status: 500 });
+  });
+});
+
 describe('who is refused', () => {
   const cases = (): [string, string, Record<string, string>][] => [
     ['no token', '', {}],

@@ -42,6 +42,8 @@ const LIST_EVERY_MS = 1000;
 /** The longest that a page sends: a piece of what was pasted. */
 const MAX_MESSAGE_BYTES = 64 * 1024;
 const SOCKET_PATH = '/socket';
+/** For Prometheus, with the token as a parameter. */
+const METRICS_PATH = '/metrics';
 
 const REFUSALS: Readonly<Record<Exclude<GateAnswer, 'pass'>, string>> = {
   'foreign-host': 'This is not an address of the dashboard.',
@@ -79,7 +81,7 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES, perMessageDeflate: false });
 
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-    void answer(request, response, { gate, files, port });
+    void answer(request, response, { gate, files, port, metrics: () => world.metrics() });
   });
   server.on('upgrade', (request: IncomingMessage, stream: Duplex, head: Buffer) => {
     stream.on('error', () => undefined);
@@ -143,12 +145,13 @@ interface Serving {
   readonly gate: Gate;
   readonly files: ReadonlyMap<string, PageFile>;
   readonly port: number;
+  readonly metrics: () => Promise<string>;
 }
 
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { gate, files, port }: Serving,
+  { gate, files, port, metrics }: Serving,
 ): Promise<void> {
   for (const [name, value] of Object.entries(headersOf(port))) response.setHeader(name, value);
   const say = (status: number, text: string): void => {
@@ -159,6 +162,12 @@ async function answer(
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('allow', 'GET, HEAD');
     return say(405, 'Files are read here, and nothing else.');
+  }
+  if (pathOf(request) === METRICS_PATH) {
+    const text = await metrics().catch(() => undefined);
+    if (text === undefined) return say(500, 'The machines can not be asked.');
+    response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }).end(text);
+    return;
   }
   const file = files.get(pathOf(request));
   if (file === undefined) return say(404, 'There is no such file.');

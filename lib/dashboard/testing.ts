@@ -114,7 +114,11 @@ export class TestDashboard {
   readonly restores: { dir: string; name: string }[] = [];
   onConnect: DashboardWorld['connect'] = (name, signal) => connect(name, { place: this.place, signal });
   onRestore: DashboardWorld['restore'] = () => Promise.resolve();
+  /** What the machines' counters are; undefined where nobody can ask. */
+  metrics: string | undefined = 'vivarium_viewers 1\n';
   readonly world: DashboardWorld = {
+    metrics: () =>
+      this.metrics === undefined ? Promise.reject(new Error('no folder')) : Promise.resolve(this.metrics),
     clock: this.clock,
     list: () => listMachines({ place: this.place }),
     connect: (name, signal) => this.onConnect(name, signal),

@@ -8,6 +8,8 @@ export interface DashboardWorld {
   list(): Promise<ListedMachine[]>;
   /** @throws TypeError for what is no name; VmmError ERR_NO_MACHINE, ERR_STATE; AbortError */
   connect(name: string, signal: AbortSignal): Promise<RemoteMachine>;
+  /** The counters of all machines as Prometheus's text. @throws VmmError ERR_SETUP */
+  metrics(): Promise<string>;
   readonly store: Pick<typeof snapshots, 'list' | 'tree' | 'delete'>;
   /**
    * Starts the machine of a snapshot under a name, in a process of its own; resolves when it runs.

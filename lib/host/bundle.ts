@@ -22,7 +22,7 @@ const LAYOUT = 1;
  * Packages that are only needed by serveMachine(), whose sockets nobody outside would reach; the command, which
  * serves over a channel, has them packed in. They are 10 MB, which take seconds to unpack inside.
  */
-const LEFT_OUT = new Set(['fastify', '@sinclair/typebox']);
+const LEFT_OUT = new Set(['fastify', '@sinclair/typebox', 'prom-client', 'pino']);
 
 interface PackedFile {
   /** Its path in the archive. */

@@ -139,7 +139,7 @@ export class Board {
       if (!blank) await boot(kvm, config, memory, { vcpus, chipset, pci, signal });
       await attached;
       signalCheck(signal);
-      const exits = new ExitLoop({ vm, vcpus, ports, mmio, listener });
+      const exits = new ExitLoop({ machine: config.name, vm, vcpus, ports, mmio, listener });
       return new Board({ vm, vcpus, ports, mmio, chipset, pit, pci, exits });
     } catch (error) {
       await attached?.catch(() => undefined);

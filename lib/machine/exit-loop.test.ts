@@ -1,5 +1,7 @@
 /** What becomes of exits before, at and after the end of a power cycle, on vCPUs that are only a record. */
 import { describe, expect, it } from 'vitest';
+import { exitChannel } from '../base/probes.js';
+import { probed, toldNobody } from '../base/testing-probes.js';
 import type { AccessResult, DeviceFault } from '../bus/index.js';
 import type { VcpuExit, VcpuListener } from '../kvm/index.js';
 import { ExitLoop } from './exit-loop.js';
@@ -23,6 +25,7 @@ function rig(answer: () => AccessResult) {
   }));
   const bus = { access: answer, write: () => undefined };
   const loop = new ExitLoop({
+    machine: 'box',
     vm: { onPosted: () => undefined },
     vcpus,
     ports: bus,
@@ -88,5 +91,23 @@ describe('ExitLoop', () => {
     vcpus[0]!.listener!.onFailure(14);
     vcpus[1]!.listener!.onExit({ kind: 'shutdown' });
     expect(seen).toEqual(['fault disk', 'errno 14', 'shutdown']);
+  });
+
+  it('tells a probe of each exit that it serves, and makes nothing for nobody', async () => {
+    const { loop, vcpus } = rig(() => undefined);
+    const exits = (): void => {
+      vcpus[0]!.listener!.onExit(READ);
+      vcpus[1]!.listener!.onExit({ kind: 'mmio', gpa: 0xfee0_0000, isWrite: true, data: new Uint8Array(4) });
+      vcpus[1]!.listener!.onExit({ kind: 'shutdown' });
+    };
+    expect(await toldNobody(exitChannel, exits)).toBe(0);
+    const plain = { machine: 'box', address: undefined, isWrite: undefined };
+    expect(await probed(exitChannel, exits)).toEqual([
+      { ...plain, cpu: 0, kind: 'port', address: 0x500, isWrite: false },
+      { ...plain, cpu: 1, kind: 'mmio', address: 0xfee0_0000, isWrite: true },
+      { ...plain, cpu: 1, kind: 'shutdown' },
+    ]);
+    loop.end();
+    expect(await probed(exitChannel, exits)).toEqual([]);
   });
 });

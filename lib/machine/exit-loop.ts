@@ -6,6 +6,7 @@
  * It lives as long as its board's power cycle: after end() no vCPU goes on, not even by the one instruction after the
  * access that ended it, and answers that come late go nowhere.
  */
+import { exitChannel, type ExitProbe } from '../base/probes.js';
 import type { AccessResult, AddressBus, DeviceFault } from '../bus/index.js';
 import type { Vcpu, VcpuExit, Vm } from '../kvm/index.js';
 
@@ -23,6 +24,8 @@ export interface ExitLoopListener {
 export type ExitingVcpu = Pick<Vcpu, 'complete' | 'abandonExit'> & { listener: Vcpu['listener'] };
 
 export interface ExitLoopOptions<V extends ExitingVcpu = Vcpu> {
+  /** Its name, for probes. */
+  readonly machine?: string;
   readonly vm: Pick<Vm, 'onPosted'>;
   readonly vcpus: readonly V[];
   readonly ports: Pick<AddressBus, 'access' | 'write'>;
@@ -42,14 +45,14 @@ export class ExitLoop<V extends ExitingVcpu = Vcpu> {
   constructor(options: ExitLoopOptions<V>) {
     this.#options = options;
     const { vm, vcpus, ports, mmio, listener } = options;
-    for (const vcpu of vcpus) {
+    vcpus.forEach((vcpu, cpu) => {
       vcpu.listener = {
-        onExit: (exit) => this.#onExit(vcpu, exit),
+        onExit: (exit) => this.#onExit(vcpu, cpu, exit),
         onFailure: (errno) => {
           if (!this.#over) listener.onRunFailure(vcpu, errno);
         },
       };
-    }
+    });
     vm.onPosted((access) => {
       const bus = access.space === 'port' ? ports : mmio;
       const value = access.sizeBytes === 8 ? access.wide : access.value;
@@ -63,13 +66,14 @@ export class ExitLoop<V extends ExitingVcpu = Vcpu> {
     for (const vcpu of this.#options.vcpus) vcpu.abandonExit();
   }
 
-  #onExit(vcpu: V, exit: VcpuExit): void {
+  #onExit(vcpu: V, cpu: number, exit: VcpuExit): void {
     const { ports, mmio, listener } = this.#options;
     if (this.#over) {
       // It left the guest while the end was on its way to it.
       vcpu.abandonExit();
       return;
     }
+    if (exitChannel.hasSubscribers) exitChannel.publish(probeOf(this.#options.machine, cpu, exit));
     const complete = (): void => {
       if (!this.#over) vcpu.complete();
     };
@@ -87,4 +91,11 @@ export class ExitLoop<V extends ExitingVcpu = Vcpu> {
     else if (result instanceof Promise) void result.then((fault) => this.#settle(fault, done));
     else if (!this.#over) this.#options.listener.onFault(result);
   }
+}
+
+function probeOf(machine: string | undefined, cpu: number, exit: VcpuExit): ExitProbe {
+  const { kind } = exit;
+  const address = kind === 'port' ? exit.port : kind === 'mmio' ? exit.gpa : undefined;
+  const isWrite = kind === 'port' || kind === 'mmio' ? exit.isWrite : undefined;
+  return { machine, cpu, kind, address, isWrite };
 }

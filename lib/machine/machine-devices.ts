@@ -87,10 +87,10 @@ export class MachineDevices implements Savable {
     }
   }
 
-  async #openDisks({ disks, clock, logger, signal }: MachineDevicesOptions): Promise<void> {
+  async #openDisks({ name: machine, disks, clock, logger, signal }: MachineDevicesOptions): Promise<void> {
     for (const { id, backend, readOnly, copyOnWriteBytes: maxBytes, limits } of disks) {
       const copyOnWrite = maxBytes === undefined ? undefined : { maxBytes };
-      const context = { id, readOnly, copyOnWrite, limits, engine: this.#slot, clock, logger, signal };
+      const context = { machine, id, readOnly, copyOnWrite, limits, engine: this.#slot, clock, logger, signal };
       const disk = await BlockProvider.open(backend, context);
       this.#disks.push(disk);
       this.#lent.set(id, lentDisk(disk));
@@ -109,7 +109,7 @@ export class MachineDevices implements Savable {
       const backend = limiter?.around(opened) ?? opened;
       let nic: NetProvider;
       try {
-        nic = new NetProvider({ id, backend, mac, mtuBytes, clock, logger });
+        nic = new NetProvider({ machine, id, backend, mac, mtuBytes, clock, logger });
       } catch (error) {
         await backend.close();
         throw error;

@@ -30,6 +30,13 @@ export interface RestoredTime {
   readonly ticks: 'owed' | 'forgiven';
 }
 
+/** The machine's, checked. */
+export interface MachinePitConfig {
+  readonly name?: string;
+  readonly pit: PitOptions;
+  readonly logger: Logger;
+}
+
 interface Subscription {
   readonly attach: (controller: PitController) => () => void;
   detach: () => void;
@@ -39,6 +46,7 @@ export class MachinePit {
   readonly #options: PitOptions;
   readonly #readMemory: ReadMemory;
   readonly #logger: Logger;
+  readonly #machineName: string | undefined;
   readonly #subscriptions = new Set<Subscription>();
   #policy: PolicyName | PitPolicy | undefined;
   #controller!: PitController;
@@ -46,9 +54,9 @@ export class MachinePit {
   /** What there was to say when the guest ended. */
   #last: PitStatus | undefined;
 
-  /** `options` have been checked. */
-  constructor(options: PitOptions, readMemory: ReadMemory, logger: Logger) {
-    this.#options = options;
+  constructor({ name, pit, logger }: MachinePitConfig, readMemory: ReadMemory) {
+    this.#machineName = name;
+    this.#options = pit;
     this.#readMemory = readMemory;
     this.#logger = logger;
   }
@@ -100,6 +108,7 @@ export class MachinePit {
     this.#controller = new PitController({
       // Native code tells its times on this clock, so no other will do.
       clock: hostClock,
+      machineName: this.#machineName,
       port: pitPort(board),
       pit: {
         ...this.#options,

@@ -81,7 +81,7 @@ export class Machine implements AsyncDisposable {
     this.#devices = devices;
     this.#memory = memory;
     this.memory = memoryForUsers(memory.space.sizeBytes, () => this.#memory);
-    this.pit = new MachinePit(config.pit, (gpa, length) => this.#memory.space.read(gpa, length), config.logger);
+    this.pit = new MachinePit(config, (gpa, length) => this.#memory.space.read(gpa, length));
     this.console = new MachineConsole(
       (bytes) => this.#board.chipset.consoleInput(bytes),
       (holding) => this.#board.chipset.holdConsole(holding),

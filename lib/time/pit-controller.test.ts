@@ -1,5 +1,7 @@
 /** The controller and a guest that loses ticks. Random histories: pit-controller.property.test.ts. */
 import { describe, expect, it } from 'vitest';
+import { tickChannel, type TickProbe } from '../base/probes.js';
+import { probed, toldNobody } from '../base/testing-probes.js';
 import { PIT_HZ } from './counts.js';
 import type { PitEvents } from './pit-events.js';
 import { controlledGuest as guest } from './testing-controller.js';
@@ -34,6 +36,36 @@ describe('PitController in the nominal phase', () => {
     expect(status.firingHz).toBeCloseTo(1000, 0);
     expect(status.delivered).toBe(Number(sim.guestTicks));
     expect(JSON.parse(JSON.stringify(status))).toMatchObject({ reprograms: 1, episodes: 0, storms: 0 });
+  });
+});
+
+describe('PitController under a probe', () => {
+  it('tells each decision, and makes nothing for nobody', async () => {
+    const { sim, controller, pause } = await guest({ machineName: 'box' });
+    expect(await toldNobody(tickChannel, () => pause(100))).toBe(0);
+    await sim.run(2n * SECOND);
+    let firingHz = 0;
+    const seen = await probed<TickProbe>(tickChannel, async () => {
+      await pause(1000);
+      await sim.run(100n * MS);
+      ({ firingHz } = controller.status());
+      await sim.run(2n * SECOND);
+    });
+    const raised = seen.filter(({ phase }) => phase === 'catch-up');
+    expect(raised[0]).toMatchObject({ machine: 'box', owed: expect.closeTo(1000, -1) });
+    expect(raised.map((each) => each.firingHz)).toContain(firingHz);
+    expect(firingHz).toBeGreaterThan(1500);
+    expect(seen.at(-1)).toMatchObject({ machine: 'box', phase: 'nominal' });
+    expect(seen.at(-1)!.firingHz).toBeCloseTo(1000, 0);
+  });
+
+  it('tells that there is nothing to decide', async () => {
+    const { sim } = await guest();
+    const seen = await probed<TickProbe>(tickChannel, async () => {
+      sim.program(4000, 0);
+      await sim.run(500n * MS);
+    });
+    expect(seen.at(-1)).toMatchObject({ machine: undefined, phase: 'stand-down', firingHz: 0 });
   });
 });
 

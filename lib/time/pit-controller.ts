@@ -9,6 +9,7 @@
  */
 import type { Clock, Timer } from '../base/clock.js';
 import { silentLogger, type Logger } from '../base/logger.js';
+import { tickChannel, type TickProbe } from '../base/probes.js';
 import {
   checkPitOptions,
   timeScaleBounds,
@@ -35,6 +36,8 @@ import { QuietWatch } from './quiet-watch.js';
 import { TimeBooks } from './time-books.js';
 
 export interface PitControllerOptions {
+  /** Whose time it is, for probes. */
+  readonly machineName?: string | undefined;
   readonly clock: Clock;
   readonly port: PitPort;
   /** Checked by the constructor. */
@@ -57,6 +60,7 @@ const LONGEST_WAIT_NS = 100_000_000n;
 const LOOK_SHARE = 8n;
 
 export class PitController {
+  readonly #machine: string | undefined;
   readonly #clock: Clock;
   readonly #port: PitPort;
   readonly #logger: Logger;
@@ -81,6 +85,7 @@ export class PitController {
   /** @throws TypeError, RangeError for options that are impossible, or a state of an unknown version. */
   constructor(options: PitControllerOptions) {
     const { clock, port, state } = options;
+    this.#machine = options.machineName;
     this.#clock = clock;
     this.#port = port;
     this.#logger = options.logger ?? silentLogger;
@@ -365,6 +370,7 @@ export class PitController {
     const reason = this.#reasonToStandDown();
     if (reason !== undefined) {
       this.#episodes.standDown(reason);
+      if (tickChannel.hasSubscribers) tickChannel.publish(this.#probeOf(program.own.count));
       if (reason === 'port-failed') return;
       this.#steering.steer(nowNs, {
         count: program.own.count,
@@ -380,6 +386,7 @@ export class PitController {
     this.#forgive(decision.forgiveTicks, decision.gaveUp);
     const firingNs = Number(kernelPeriodNs(Math.max(1, decision.count), this.#port.minPeriodNs));
     this.#episodes.enter(nowNs, decision.phase, Number(nominal.periodNs) / firingNs, 1e9 / firingNs);
+    if (tickChannel.hasSubscribers) tickChannel.publish(this.#probeOf(decision.count));
     const comesSoon = isBegun && health.silentNs === 0n;
     this.#steering.steer(nowNs, {
       count: decision.count,
@@ -388,6 +395,13 @@ export class PitController {
       nominalCount: nominal.count,
       waitForTickNs: comesSoon ? minBigint((firing.periodNs * 5n) / 4n, LONGEST_WAIT_NS) : 0n,
     });
+  }
+
+  #probeOf(count: number): TickProbe {
+    const fires = count !== 0 && this.#observer.nominal.periodic;
+    const firingHz = fires ? 1e9 / Number(kernelPeriodNs(count, this.#port.minPeriodNs)) : 0;
+    const owed = Number(this.#books.ledger.owedTicks);
+    return { machine: this.#machine, phase: this.#episodes.phase, owed, firingHz };
   }
 
   #reasonToStandDown(): StandDownReason | undefined {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { connect, listMachines, serveMachine, type RemoteMachine } from '../../lib/control/index.js';
+import { connect, listMachines, scrapeMachines, serveMachine, type RemoteMachine } from '../../lib/control/index.js';
 import type { Machine } from '../../lib/machine/index.js';
 import { makeGuest, readU64, until } from '../lib/machine.js';
 
@@ -67,6 +67,35 @@ describe('a machine that is served', () => {
     expect(last).toMatchObject({ state: 'stopped' });
   });
 
+  it("has its counters in Prometheus's text, alone and with the others", async () => {
+    const { vm, remote } = await served('counted');
+    const { vm: other } = await served('other');
+    await Promise.all([vm.start(), other.start()]);
+    await until(() => readU64(vm, COUNTER) > 1000n && readU64(other, COUNTER) > 1000n);
+    const value = (text: string, sample: string): number =>
+      Number(
+        text
+          .split('\n')
+          .find((line) => line.startsWith(`${sample} `))
+          ?.slice(sample.length),
+      );
+    const cpuSeconds = (name: string): string => `vivarium_vcpu_cpu_seconds_total{machine="${name}",cpu="0"}`;
+    const alone = await remote.metrics();
+    expect(value(alone, cpuSeconds('counted'))).toBeGreaterThan(0);
+    expect(value(alone, 'vivarium_machine_state{machine="counted",state="running"}')).toBe(1);
+    expect(value(alone, 'vivarium_guest_memory_bytes{machine="counted"}')).toBe(16 * 1024 * 1024);
+    for (const name of ['exits_total', 'exits_answered_total', 'cpu_seconds_total']) {
+      expect(alone).toContain(`\nvivarium_vcpu_${name}{machine="counted",cpu="0"`);
+    }
+    for (const name of ['phase', 'firing_hertz', 'ticks_delivered_total', 'ticks_owed', 'lag_seconds']) {
+      expect(alone).toContain(`\nvivarium_pit_${name}{machine="counted"`);
+    }
+    const all = await scrapeMachines();
+    expect(value(all, cpuSeconds('counted'))).toBeGreaterThanOrEqual(value(alone, cpuSeconds('counted')));
+    expect(value(all, cpuSeconds('other'))).toBeGreaterThan(0);
+    expect(value(all, 'vivarium_scrape_failed')).toBe(0);
+  });
+
   it('is saved as the other end says, and errors come back as they are', async () => {
     const { vm, remote } = await served('saved');
     await vm.start();
@@ -77,7 +106,7 @@ describe('a machine that is served', () => {
     expect(readdirSync(dir)).toContain('memory');
     expect(vm.state).toBe('running');
     await expect(remote.snapshot(dir)).rejects.toMatchObject({ code: expect.stringMatching(/^ERR_S/) as string });
-    await expect(remote.device('nope').contract()).rejects.toThrow(TypeError);
+    await expect(remote.device('nope').contract()).rejects.toThrow(RangeError);
     await expect(remote.run({ argv: ['ls'], waitMs: 10 })).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
   });
 

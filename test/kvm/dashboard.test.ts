@@ -9,7 +9,7 @@ import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { hostClock } from '../../lib/base/clock.js';
 import { restoreProcess } from '../../lib/cli/restore-process.js';
-import { connect, listMachines, serveMachine } from '../../lib/control/index.js';
+import { connect, listMachines, scrapeMachines, serveMachine } from '../../lib/control/index.js';
 import { startDashboard, type Dashboard } from '../../lib/dashboard/index.js';
 import type { Machine } from '../../lib/machine/index.js';
 import { snapshots } from '../../lib/snapshot/index.js';
@@ -34,6 +34,7 @@ beforeAll(async () => {
       clock: hostClock,
       list: () => listMachines(),
       connect: (name, signal) => connect(name, { signal }),
+      metrics: () => scrapeMachines(),
       store: snapshots,
       restore: (dir, name, options) =>
         restoreProcess(dir, name, options, [process.execPath, path.join(ROOT, 'dist/command/main.js')]),

@@ -79,7 +79,7 @@ export class BoardRig {
       },
       { battery: newRtcBattery(), proxies: () => [], blank },
     );
-    const time = new MachinePit(config.pit, (gpa, length) => space.read(gpa, length), silentLogger);
+    const time = new MachinePit({ ...config, logger: silentLogger }, (gpa, length) => space.read(gpa, length));
     const rig = new BoardRig({ kvm, board, space, time, output, ends, options });
     if (!blank) rig.#attach();
     onTestFinished(() => rig.close());

@@ -7,6 +7,7 @@
  */
 import type { Clock } from '../../base/clock.js';
 import { RateLimit, type Logger } from '../../base/logger.js';
+import { requestChannel, type RequestProbe } from '../../base/probes.js';
 import { alignUp } from '../../base/units.js';
 import type { IoVector } from '../../memory/io-vector.js';
 import { FunctionBooks } from '../function-books.js';
@@ -25,6 +26,8 @@ import { OwedFlush } from './owed-flush.js';
 import { RangeLock } from './range-lock.js';
 
 export interface DispatcherOptions {
+  /** For probes. */
+  readonly machine?: string | undefined;
   readonly id: string;
   readonly readOnly: boolean;
   readonly clock: Clock;
@@ -46,6 +49,7 @@ export class BlockDispatcher {
   closed = false;
   /** abandon() is under way. */
   #abandons = false;
+  readonly #machine: string | undefined;
   readonly #id: string;
   readonly #readOnly: boolean;
   readonly #clock: Clock;
@@ -60,6 +64,7 @@ export class BlockDispatcher {
   constructor(lane: BlockLane, options: DispatcherOptions) {
     this.lane = lane;
     this.sizeBytes = lane.backend.geometry.sizeBytes;
+    this.#machine = options.machine;
     this.#id = options.id;
     this.#readOnly = options.readOnly;
     this.#clock = options.clock;
@@ -231,7 +236,9 @@ export class BlockDispatcher {
       this.#complain('warn', error.message, error);
     }
     call.active = false;
-    this.books.book(call.kind, error !== undefined, this.nowNs() - call.startedNs);
+    const ns = this.nowNs() - call.startedNs;
+    this.books.book(call.kind, error !== undefined, ns);
+    if (requestChannel.hasSubscribers) requestChannel.publish(this.#probeOf(call, error, ns));
     if (error === undefined && (call.kind === kinds.READ || call.kind === kinds.WRITE)) {
       this.books.moved(call.kind, call.lengthBytes);
     }
@@ -240,6 +247,21 @@ export class BlockDispatcher {
     if (call.locked) this.#lock.leave(call);
     this.gate.leave();
     this.#calls.give(call);
+  }
+
+  #probeOf({ kind, lengthBytes, emulated }: BlockCall, error: BlockError | undefined, ns: number): RequestProbe {
+    const name = BLOCK_FUNCTIONS[kind]!;
+    return {
+      machine: this.#machine,
+      device: this.#id,
+      class: 'block',
+      function: name,
+      bytes: lengthBytes,
+      ns,
+      // The serial number is asked for by nothing that comes this way.
+      by: emulated ? 'emulated' : this.lane.servedBy(name, ''),
+      error: error?.code,
+    };
   }
 
   #complain(level: 'warn' | 'error', message: string, error?: BlockError): void {

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
+import { requestChannel } from '../../base/probes.js';
+import { probed, toldNobody } from '../../base/testing-probes.js';
 import { HostVector } from '../../memory/io-vector.js';
 import type { BlockBackend, BlockDone } from './contract.js';
 import { ended } from './disk-model.js';
@@ -55,6 +57,33 @@ describe('BlockProvider', () => {
       flush: { by: 'emulated' },
     });
     expect(disk.contract.backend).toMatchObject({ kind: 'faulty', disk: { kind: 'memory' } });
+    await disk.close();
+  });
+
+  it('tells a probe of each request that has ended, and makes nothing for nobody', async () => {
+    const clock = new ManualClock();
+    const rules = [
+      { on: 'read', nth: 3, fault: { delayNs: 300n } },
+      { on: 'write', fault: { error: 'no-space' } },
+    ] as const;
+    const disk = await open(faultyDisk(memoryDisk(SIZE), { clock, rules }), { clock, machine: 'box' });
+    const reads = () => ended((done) => disk.read(0, bytes(512), done));
+    expect(await toldNobody(requestChannel, () => Promise.all([reads(), reads()]))).toBe(0);
+    const seen = await probed(requestChannel, async () => {
+      const read = reads();
+      clock.advance(300n);
+      await read;
+      await ended((done) => disk.write(512, bytes(1024), done));
+      await ended((done) => disk.flush(done));
+      await ended((done) => disk.read(SIZE, bytes(512), done));
+    });
+    const about = { machine: 'box', device: 'data', class: 'block', error: undefined };
+    expect(seen).toEqual([
+      { ...about, function: 'read', bytes: 512, ns: 300, by: 'native' },
+      { ...about, function: 'write', bytes: 1024, ns: 0, by: 'native', error: 'no-space' },
+      { ...about, function: 'flush', bytes: 0, ns: 0, by: 'emulated' },
+      { ...about, function: 'read', bytes: 512, ns: 0, by: 'native', error: 'out-of-range' },
+    ]);
     await disk.close();
   });
 

@@ -40,6 +40,8 @@ import type { BlockSource } from './source.js';
 import type { FrozenUnits } from './unit-store.js';
 
 export interface BlockProviderOptions {
+  /** Whose disk it is, for probes. */
+  readonly machine?: string | undefined;
   readonly id: string;
   readonly engine: IoEngine;
   readonly logger: Logger;
@@ -106,6 +108,7 @@ export class BlockProvider implements BlockService, Quiescable, Savable, CutHost
         }),
     );
     this.#dispatcher = new BlockDispatcher(lane, {
+      machine: options.machine,
       id: options.id,
       readOnly: this.readOnly,
       clock: this.#clock,

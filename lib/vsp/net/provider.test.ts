@@ -5,6 +5,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
+import { requestChannel } from '../../base/probes.js';
+import { probed, toldNobody } from '../../base/testing-probes.js';
 import { announcementOf } from './announcement.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
 import { keptFrame } from './kept-frame.js';
@@ -102,6 +104,26 @@ describe('NetProvider', () => {
       functions: { send: { by: 'native', calls: 3 }, 'send-segments': { by: 'emulated', calls: 1 } },
     });
     expect(other.contract.functions['send-checksum']).toMatchObject({ by: 'native', calls: 1 });
+  });
+
+  it('tells a probe of each frame, and makes nothing for nobody', async () => {
+    const network = new FakeNetwork();
+    const options = { id: 'net0', machine: 'box', backend: network, logger, mac: OWN, clock: new ManualClock() };
+    const net = lendingTo(new NetProvider(options));
+    net.attach(new FakeGuest(true, true));
+    const segments = segmentTcp(tcp(3000), 1000)!.map((bytes) => ({ bytes }));
+    const passFrames = (): void => {
+      net.send([{ bytes: tcp(10) }, unfinished(tcp(20))]);
+      network.host.receive([...segments, { bytes: tcp(5) }]);
+    };
+    expect(await toldNobody(requestChannel, passFrames)).toBe(0);
+    const about = { machine: 'box', device: 'net0', class: 'network', ns: 0, error: undefined };
+    expect(await probed(requestChannel, passFrames)).toEqual([
+      { ...about, function: 'send', bytes: tcp(10).length, by: 'native' },
+      { ...about, function: 'send', bytes: tcp(20).length, by: 'emulated' },
+      { ...about, function: 'receive', bytes: tcp(3000).length, by: 'emulated' },
+      { ...about, function: 'receive', bytes: tcp(5).length, by: 'emulated' },
+    ]);
   });
 
   it('merges and checks what comes, for a guest that takes it', () => {

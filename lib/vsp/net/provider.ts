@@ -12,6 +12,7 @@ import { hostClock, type Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import { RateLimit, type Logger } from '../../base/logger.js';
 import { checkInteger } from '../../base/options.js';
+import { requestChannel, type RequestProbe } from '../../base/probes.js';
 import type { Savable, SavedPart } from '../../base/saved-state.js';
 import type { DeviceContract, ServedBy } from '../contract.js';
 import { FunctionBooks } from '../function-books.js';
@@ -33,6 +34,8 @@ import { formatMac, isGroupMac } from './mac-address.js';
 import { MacFilter } from './mac-filter.js';
 
 export interface NetProviderOptions {
+  /** Whose interface it is, for probes. */
+  readonly machine?: string | undefined;
   readonly id: string;
   readonly backend: NetBackend;
   readonly logger: Logger;
@@ -59,6 +62,7 @@ const LINK = at('link');
 
 export class NetProvider implements NetService, Quiescable, Savable {
   readonly id: string;
+  readonly #machine: string | undefined;
   #mac: number;
   #mtuBytes: number;
   #filter: MacFilter;
@@ -86,6 +90,7 @@ export class NetProvider implements NetService, Quiescable, Savable {
   constructor(options: NetProviderOptions) {
     const { id, backend, clock = hostClock, logger, mtuBytes = backend.mtuBytes, mac } = options;
     this.id = id;
+    this.#machine = options.machine;
     this.#mac = checkInteger('mac', mac, 1, 2 ** 48 - 1);
     if (isGroupMac(mac)) throw new RangeError(`network ${id}: the address is that of a group`);
     this.#mtuBytes = checkInteger('mtuBytes', mtuBytes, MIN_MTU_BYTES, Math.min(MAX_MTU_BYTES, backend.mtuBytes));
@@ -169,6 +174,13 @@ export class NetProvider implements NetService, Quiescable, Savable {
       this.#books.moved(SEND, frame.bytes.length);
       if (frame.segmentBytes !== undefined) this.#books.book(SEND_SEGMENTS, false, ns);
       else if (frame.unfinished !== undefined) this.#books.book(SEND_CHECKSUM, false, ns);
+    }
+    if (requestChannel.hasSubscribers) {
+      for (const frame of frames) {
+        const has =
+          frame.segmentBytes !== undefined ? takes.segments : frame.unfinished === undefined || takes.checksum;
+        requestChannel.publish(this.#probeOf('send', frame, ns, has));
+      }
     }
     if (counts.dropped > 0) this.#drop('noFrame', counts.dropped, 'of the guest are none that can be sent');
     return more;
@@ -339,7 +351,15 @@ export class NetProvider implements NetService, Quiescable, Savable {
     }
     this.#dropped.noFrame += counts.dropped;
     this.#books.book(FILTER, false, 0, frames.length);
-    this.#books.book(RECEIVE, false, Number(this.#clock.nowNs() - startNs), mine.length);
+    const tookNs = Number(this.#clock.nowNs() - startNs);
+    this.#books.book(RECEIVE, false, tookNs, mine.length);
+    if (requestChannel.hasSubscribers) {
+      for (const frame of mine) {
+        const { checked, merged } = this.#backend.gives;
+        const has = frame.segmentBytes !== undefined ? merged : frame.checked !== true || checked;
+        requestChannel.publish(this.#probeOf('receive', frame, tookNs / mine.length, has));
+      }
+    }
     this.#hand(mine);
   }
 
@@ -364,6 +384,19 @@ export class NetProvider implements NetService, Quiescable, Savable {
     if (paused === this.#paused || this.#closed !== undefined) return;
     this.#paused = paused;
     this.#backend.setPaused(paused);
+  }
+
+  #probeOf(name: 'send' | 'receive', { bytes }: NetFrame, ns: number, isNative: boolean): RequestProbe {
+    return {
+      machine: this.#machine,
+      device: this.id,
+      class: 'network',
+      function: name,
+      bytes: bytes.length,
+      ns,
+      by: isNative ? 'native' : 'emulated',
+      error: undefined,
+    };
   }
 
   #drop(reason: 'noFrame' | 'guestSlow', count: number, what: string): void {
