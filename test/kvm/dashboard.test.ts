@@ -201,6 +201,7 @@ describe('the page', () => {
     await second.page.keyboard.press('Enter');
     await second.page.keyboard.type(', you');
     for (const each of [page, second.page]) await expect.poll(() => consoleText(each)).toContain('hello, you');
+    await picture(second.page, 'dashboard-console-dark');
     expect([...troubles, ...second.troubles]).toEqual([]);
   });
 
@@ -217,6 +218,7 @@ describe('the page', () => {
       .poll(() => told.innerText(), { timeout: 20_000 })
       .toMatch(/native [\d.]+ KiB\/s, [\d.]+ +requests\/s; emulated 0 B\/s/);
     await expect.poll(() => hasLine(page, 'Disk root', '--series-3')).toBe(true);
+    await picture(page, 'dashboard-disk');
     expect(
       await chart(page, 'Disk root')
         .getByRole('row', { name: /^read native [1-9]/ })

@@ -118,7 +118,7 @@ export class Chart {
           ...axis,
           scale: unit,
           side: at === 0 ? LEFT : RIGHT,
-          size: 62,
+          size: 74,
           grid: { ...axis.grid, show: at === 0 },
           values: (_plot: uPlot, values: number[]) => values.map((value) => `${this.#format(value)}${unit}`),
         })),

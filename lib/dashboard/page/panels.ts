@@ -37,8 +37,9 @@ export function timePanel(): Panel {
     if (latest === undefined) return;
     const { lagMs, interruptsHz, programmedHz, phase, atMs } = latest;
     const columns = [rates.map((each) => each.lagMs), rates.map((each) => each.interruptsHz)];
-    const spans = history.phases().map(({ fromMs, toMs }) => ({ fromMs: fromMs - atMs, toMs: toMs - atMs }));
-    const summary = `lag ${lagMs.toFixed(1)} ms; ${interruptsHz.toFixed(0)} of ${programmedHz.toFixed(0)} Hz; ${phase}; shaded: not nominal`;
+    const caughtUp = history.phases().filter((span) => span.phase === 'catch-up');
+    const spans = caughtUp.map(({ fromMs, toMs }) => ({ fromMs: fromMs - atMs, toMs: toMs - atMs }));
+    const summary = `lag ${lagMs.toFixed(1)} ms; ${interruptsHz.toFixed(0)} of ${programmedHz.toFixed(0)} Hz; ${phase}; shaded: catch-up`;
     chart.draw(times(rates), lines, columns, { summary, spans });
   });
 }
