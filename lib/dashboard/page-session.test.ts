@@ -10,6 +10,9 @@ import { Polled } from './polled.js';
 import { StatsWatches } from './stats-watches.js';
 import { TestDashboard, type ServedFake, type TestPage } from './testing.js';
 
+/** Looked at often, and for as long as a loaded machine may take: some looks move a clock. */
+const poll = <T>(look: () => T) => expect.poll(look, { timeout: 20_000, interval: 10 });
+
 let test: TestDashboard;
 beforeEach(async () => {
   test = await new TestDashboard().start();
@@ -24,19 +27,17 @@ const frame = (channel: number, text: string): Buffer => {
 
 /** Beats of a machine's clock until so many looks have come. */
 async function looks(page: TestPage, served: ServedFake, count: number): Promise<void> {
-  await expect
-    .poll(() => {
-      served.clock.advance(100_000_000n);
-      return page.all('stats').length;
-    })
-    .toBeGreaterThanOrEqual(count);
+  await poll(() => {
+    served.clock.advance(100_000_000n);
+    return page.all('stats').length;
+  }).toBeGreaterThanOrEqual(count);
 }
 
 describe('the machines', () => {
   it('are listed, and again when that has changed', async () => {
     const box = await test.serve('box');
     const page = await test.open();
-    await expect.poll(() => page.messages.map(({ type }) => type)).toContain('machines');
+    await poll(() => page.messages.map(({ type }) => type)).toContain('machines');
     expect(page.messages[0]).toEqual({ type: 'hello', snapshots: test.snapshots });
     const names = () =>
       page
@@ -45,19 +46,15 @@ describe('the machines', () => {
         ?.machines.map(({ name, state }) => `${name} ${state}`);
     expect(names()).toEqual(['box running']);
     await test.serve('other');
-    await expect
-      .poll(() => {
-        test.clock.advance(1_000_000_000n);
-        return names();
-      })
-      .toEqual(['box running', 'other running']);
+    await poll(() => {
+      test.clock.advance(1_000_000_000n);
+      return names();
+    }).toEqual(['box running', 'other running']);
     await box.end();
-    await expect
-      .poll(() => {
-        test.clock.advance(1_000_000_000n);
-        return names();
-      })
-      .toEqual(['other running']);
+    await poll(() => {
+      test.clock.advance(1_000_000_000n);
+      return names();
+    }).toEqual(['other running']);
   });
 
   it('do what they are told, and refusals come back', async () => {
@@ -65,15 +62,15 @@ describe('the machines', () => {
     const page = await test.open();
     const answers = () => page.all('answer');
     page.send({ type: 'ask', id: 1, ask: { what: 'pause', name: 'box' } });
-    await expect.poll(answers).toEqual([{ type: 'answer', id: 1 }]);
+    await poll(answers).toEqual([{ type: 'answer', id: 1 }]);
     expect(machine.state).toBe('paused');
     page.send({ type: 'ask', id: 2, ask: { what: 'resume', name: 'box' } });
-    await expect.poll(answers).toHaveLength(2);
+    await poll(answers).toHaveLength(2);
     page.send({ type: 'ask', id: 3, ask: { what: 'resume', name: 'box' } });
-    await expect.poll(answers).toHaveLength(3);
+    await poll(answers).toHaveLength(3);
     expect(answers().at(-1)).toMatchObject({ id: 3, failure: { code: 'ERR_STATE' } });
     page.send({ type: 'ask', id: 4, ask: { what: 'kill', name: 'nobody' } });
-    await expect.poll(answers).toHaveLength(4);
+    await poll(answers).toHaveLength(4);
     expect(answers().at(-1)).toMatchObject({ id: 4, failure: { code: 'ERR_NO_MACHINE' } });
     expect(machine.calls).toEqual(['pause', 'resume']);
   });
@@ -84,12 +81,10 @@ it('does not wait without end for a machine that does not answer', async () => {
   test.onConnect = (_name, signal) =>
     new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(new AbortError(signal))));
   page.send({ type: 'ask', id: 1, ask: { what: 'kill', name: 'box' } });
-  await expect
-    .poll(() => {
-      test.clock.advance(1_000_000_000n);
-      return page.all('answer');
-    })
-    .toMatchObject([{ id: 1, failure: { code: 'ERR_TIMEOUT', message: 'box does not answer' } }]);
+  await poll(() => {
+    test.clock.advance(1_000_000_000n);
+    return page.all('answer');
+  }).toMatchObject([{ id: 1, failure: { code: 'ERR_TIMEOUT', message: 'box does not answer' } }]);
 });
 
 describe('a watch', () => {
@@ -111,15 +106,15 @@ describe('a watch', () => {
     await looks(pages[1]!, served, pages[1]!.all('stats').length + 2);
     expect(test.dashboard.watches).toBe(1);
     pages[1]!.socket.close();
-    await expect.poll(() => test.dashboard.watches).toBe(0);
-    await expect.poll(() => served.machine.calls).toEqual(['watchWrites', 'unwatch']);
+    await poll(() => test.dashboard.watches).toBe(0);
+    await poll(() => served.machine.calls).toEqual(['watchWrites', 'unwatch']);
   });
 
   it('at a glance notes no writes', async () => {
     const served = await test.serve('box');
     const page = await test.open();
     page.send({ type: 'watch', name: 'box', beat: 'slow' });
-    await expect.poll(() => page.all('stats')).toHaveLength(1);
+    await poll(() => page.all('stats')).toHaveLength(1);
     expect(page.all('stats')[0]?.stats.writes).toBeUndefined();
     expect(served.machine.calls).toEqual([]);
   });
@@ -130,7 +125,7 @@ describe('a watch', () => {
     page.send({ type: 'watch', name: 'box', beat: 'fast' });
     await looks(page, served, 1);
     await served.end();
-    await expect.poll(() => page.all('watch-ended')).toEqual([{ type: 'watch-ended', name: 'box', beat: 'fast' }]);
+    await poll(() => page.all('watch-ended')).toEqual([{ type: 'watch-ended', name: 'box', beat: 'fast' }]);
     expect(page.all('stats').at(-1)?.stats.state).toBe('stopped');
     expect(test.dashboard.watches).toBe(0);
   });
@@ -138,7 +133,7 @@ describe('a watch', () => {
   it('of nobody says why', async () => {
     const page = await test.open();
     page.send({ type: 'watch', name: 'nobody', beat: 'slow' });
-    await expect.poll(() => page.all('watch-ended')).toHaveLength(1);
+    await poll(() => page.all('watch-ended')).toHaveLength(1);
     expect(page.all('watch-ended')[0]).toMatchObject({ name: 'nobody', failure: { code: 'ERR_NO_MACHINE' } });
   });
 });
@@ -152,15 +147,15 @@ describe('a console', () => {
     two.send({ type: 'open-console', channel: 9, name: 'box' });
     // Typed while it is being opened.
     one.socket.send(frame(7, 'early '));
-    await expect.poll(() => [one.shown, two.shown]).toEqual(['before ', 'before ']);
+    await poll(() => [one.shown, two.shown]).toEqual(['before ', 'before ']);
     machine.print('after');
-    await expect.poll(() => [one.shown, two.shown]).toEqual(['before after', 'before after']);
+    await poll(() => [one.shown, two.shown]).toEqual(['before after', 'before after']);
     expect(one.frames[0]!.readUInt32BE(0)).toBe(7);
     one.socket.send(frame(7, 'typed'));
-    await expect.poll(() => machine.typed).toBe('early typed');
+    await poll(() => machine.typed).toBe('early typed');
     one.send({ type: 'close-console', channel: 7 });
     two.socket.send(frame(9, '!'));
-    await expect.poll(() => machine.typed).toBe('early typed!');
+    await poll(() => machine.typed).toBe('early typed!');
   });
 
   it('ends with its machine', async () => {
@@ -168,9 +163,9 @@ describe('a console', () => {
     const page = await test.open();
     page.send({ type: 'open-console', channel: 1, name: 'box' });
     served.machine.print('last words');
-    await expect.poll(() => page.shown).toBe('last words');
+    await poll(() => page.shown).toBe('last words');
     await served.end();
-    await expect.poll(() => page.all('console-ended')).toMatchObject([{ type: 'console-ended', channel: 1 }]);
+    await poll(() => page.all('console-ended')).toMatchObject([{ type: 'console-ended', channel: 1 }]);
   });
 
   it('of a guest that takes nothing drops what is typed, within bounds, and says so', async () => {
@@ -179,14 +174,12 @@ describe('a console', () => {
     const page = await test.open();
     page.send({ type: 'open-console', channel: 1, name: 'box' });
     machine.print('ready');
-    await expect.poll(() => page.shown).toBe('ready');
+    await poll(() => page.shown).toBe('ready');
     const piece = 'x'.repeat(16 * 1024);
-    await expect
-      .poll(() => {
-        for (let count = 0; count < 64; count++) page.socket.send(frame(1, piece));
-        return page.all('console-full').length;
-      })
-      .toBeGreaterThan(0);
+    await poll(() => {
+      for (let count = 0; count < 64; count++) page.socket.send(frame(1, piece));
+      return page.all('console-full').length;
+    }).toBeGreaterThan(0);
     expect(page.all('console-full')[0]).toEqual({ type: 'console-full', channel: 1, lostBytes: piece.length });
   });
 });
@@ -254,28 +247,26 @@ describe('a slow browser', () => {
       served.clock.advance(100_000_000n);
       return stats();
     };
-    await expect.poll(beat).toBeGreaterThan(1);
+    await poll(beat).toBeGreaterThan(1);
     socket.bufferedAmount = BUSY_BYTES;
     const before = stats();
     let seen = 0;
     const leave = watches.join('box', 'fast', { take: () => seen++, ended: () => undefined });
-    await expect
-      .poll(() => {
-        beat();
-        return seen;
-      })
-      .toBeGreaterThan(20);
+    await poll(() => {
+      beat();
+      return seen;
+    }).toBeGreaterThan(20);
     leave();
     expect(stats()).toBe(before);
     socket.takeAll();
-    await expect.poll(beat).toBeGreaterThan(before);
+    await poll(beat).toBeGreaterThan(before);
   });
 
   it('does not hold the guest: the console stands, loses the oldest, and goes on', async () => {
     const { machine } = await test.serve('box');
     session.takeText(JSON.stringify({ type: 'open-console', channel: 1, name: 'box' }));
     machine.print('first');
-    await expect.poll(() => socket.consoleBytes).toBe(5);
+    await poll(() => socket.consoleBytes).toBe(5);
     const MiB = 1024 * 1024;
     const size = 8 * MiB;
     for (let at = 0; at < size; at += 64 * 1024) machine.print(Buffer.alloc(64 * 1024, 0x2e));
@@ -283,11 +274,11 @@ describe('a slow browser', () => {
     // All of it has been taken from the guest by those who look after it.
     const other = await test.open();
     other.send({ type: 'open-console', channel: 2, name: 'box' });
-    await expect.poll(() => other.shown.endsWith('last')).toBe(true);
+    await poll(() => other.shown.endsWith('last')).toBe(true);
     expect(socket.bufferedAmount).toBeLessThan(BUSY_BYTES + 2 * 64 * 1024);
     socket.takeAll();
     const shown = () => Buffer.concat(socket.sent.filter((data) => Buffer.isBuffer(data))).toString('latin1');
-    await expect.poll(() => shown().endsWith('last'), { timeout: 10_000 }).toBe(true);
+    await poll(() => shown().endsWith('last')).toBe(true);
     expect(shown()).toContain('bytes are left out');
     expect(socket.consoleBytes).toBeLessThan(size);
   });
@@ -295,7 +286,7 @@ describe('a slow browser', () => {
   it('that takes nothing at all is cut off', async () => {
     socket.bufferedAmount = 1024 ** 3;
     session.takeText(JSON.stringify({ type: 'ask', id: 1, ask: { what: 'delete', snapshot: 'any' } }));
-    await expect.poll(() => socket.terminated).toBe(true);
+    await poll(() => socket.terminated).toBe(true);
   });
 });
 
@@ -332,7 +323,7 @@ describe('the snapshots', () => {
     memory.close();
   };
   const answered = async (page: TestPage, id: number) => {
-    await expect.poll(() => page.all('answer').some((answer) => answer.id === id)).toBe(true);
+    await poll(() => page.all('answer').some((answer) => answer.id === id)).toBe(true);
     return page.all('answer').find((answer) => answer.id === id)!.failure;
   };
 
@@ -343,18 +334,16 @@ describe('the snapshots', () => {
     writeFileSync(path.join(at('damaged'), 'manifest.json'), 'no manifest');
     const page = await test.open();
     const last = () => page.all('snapshots').at(-1);
-    await expect.poll(last).toBeDefined();
+    await poll(last).toBeDefined();
     expect(last()).toMatchObject({
       roots: [{ name: 'first', memoryBytes: 4 * GROUP_BYTES, children: [{ name: 'second', children: [] }] }],
       broken: [{ name: 'damaged' }],
     });
     await make('third');
-    await expect
-      .poll(() => {
-        test.clock.advance(2_000_000_000n);
-        return last()?.roots.map(({ name }) => name);
-      })
-      .toEqual(['first', 'third']);
+    await poll(() => {
+      test.clock.advance(2_000_000_000n);
+      return last()?.roots.map(({ name }) => name);
+    }).toEqual(['first', 'third']);
   });
 
   it('are deleted, and their children keep what they need', async () => {
@@ -363,14 +352,12 @@ describe('the snapshots', () => {
     const page = await test.open();
     page.send({ type: 'ask', id: 1, ask: { what: 'delete', snapshot: 'first' } });
     expect(await answered(page, 1)).toBeUndefined();
-    await expect
-      .poll(() =>
-        page
-          .all('snapshots')
-          .at(-1)
-          ?.roots.map(({ name }) => name),
-      )
-      .toEqual(['second']);
+    await poll(() =>
+      page
+        .all('snapshots')
+        .at(-1)
+        ?.roots.map(({ name }) => name),
+    ).toEqual(['second']);
     await test.world.store.tree(test.snapshots);
     page.send({ type: 'ask', id: 2, ask: { what: 'delete', snapshot: 'first' } });
     expect(await answered(page, 2)).toMatchObject({ code: expect.stringMatching(/^ERR_S/) as string });
@@ -405,12 +392,10 @@ describe('the snapshots', () => {
     const page = await test.open();
     page.send({ type: 'watch', name: 'box', beat: 'fast' });
     page.send({ type: 'ask', id: 1, ask: { what: 'save', name: 'box', snapshot: 'new', mode: 'live', parent: 'old' } });
-    await expect
-      .poll(() => {
-        served.clock.advance(100_000_000n);
-        return page.all('stats').at(-1)?.stats.saves;
-      })
-      .toEqual([{ dir: at('new'), bytesDone: 1024, bytesTotal: 4096 }]);
+    await poll(() => {
+      served.clock.advance(100_000_000n);
+      return page.all('stats').at(-1)?.stats.saves;
+    }).toEqual([{ dir: at('new'), bytesDone: 1024, bytesTotal: 4096 }]);
     finish();
     expect(await answered(page, 1)).toBeUndefined();
     expect(asked).toEqual([{ dir: at('new'), mode: 'live', parent: at('old') }]);
