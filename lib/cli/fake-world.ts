@@ -284,7 +284,7 @@ export class FakeWorld implements RunWorld {
     this.names.set(name, undefined);
     return Promise.resolve({
       record: { name, id: 'abc', pid: 7, host, since: 'now' },
-      logPath: '/nowhere',
+      logPath: '/nowhere/log',
       listen: (accept) => {
         this.accept = accept;
         return Promise.resolve();
