@@ -1,6 +1,7 @@
 /**
- * Who may ask the dashboard anything: a request that names this address as its host, comes from no other site, and has the token.
- * It decides by headers alone; listening, routes and answers are not its business.
+ * Who may ask the dashboard anything: a request that names this address as its host, comes from no other site, and has the token
+ * in its URL. Never as a cookie: browsers give these to whatever listens on any port of the same host, such as a guest behind a
+ * forwarded one. It decides by headers alone; listening, routes and answers are not its business.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 
@@ -9,7 +10,6 @@ export interface GateRequest {
   readonly url: string;
   readonly host?: string | undefined;
   readonly origin?: string | undefined;
-  readonly cookie?: string | undefined;
 }
 
 export type GateAnswer = 'pass' | 'foreign-host' | 'foreign-origin' | 'no-token' | 'wrong-token';
@@ -20,31 +20,25 @@ export function freshToken(): string {
 }
 
 export class Gate {
-  /** Cookies know no ports: each dashboard of this machine has its own. */
-  readonly cookieName: string;
   readonly #token: string;
   readonly #hosts: readonly string[];
 
   constructor(token: string, port: number) {
     this.#token = token;
-    this.#hosts = [`127.0.0.1:${port}`, `localhost:${port}`];
-    this.cookieName = `vivarium-${port}`;
+    const names = ['127.0.0.1', 'localhost'];
+    // Browsers leave the port out where it is HTTP's own.
+    this.#hosts = names.flatMap((name) => (port === 80 ? [name, `${name}:80`] : [`${name}:${port}`]));
   }
 
   /** The host comes first: a name that was bound to loopback from outside learns nothing of tokens. */
-  check({ url, host, origin, cookie = '' }: GateRequest): GateAnswer {
+  check({ url, host, origin }: GateRequest, { needsToken = true }: { needsToken?: boolean } = {}): GateAnswer {
     if (host === undefined || !this.#hosts.includes(host)) return 'foreign-host';
     if (origin !== undefined && origin !== `http://${host}`) return 'foreign-origin';
+    if (!needsToken) return 'pass';
     const query = url.includes('?') ? url.slice(url.indexOf('?') + 1) : '';
-    const given = new URLSearchParams(query).get('token') ?? this.#cookieOf(cookie);
-    if (given === undefined) return 'no-token';
+    const given = new URLSearchParams(query).get('token');
+    if (given === null) return 'no-token';
     return isSame(given, this.#token) ? 'pass' : 'wrong-token';
-  }
-
-  #cookieOf(header: string): string | undefined {
-    const start = `${this.cookieName}=`;
-    const pair = header.split(';').find((text) => text.trim().startsWith(start));
-    return pair?.trim().slice(start.length);
   }
 }
 

@@ -1,5 +1,5 @@
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { connect as connectSocket, type AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { startDashboard } from './server.js';
 import { TestDashboard } from './testing.js';
@@ -11,27 +11,28 @@ beforeEach(async () => {
 afterEach(() => test.done());
 
 describe('the files', () => {
-  it('come to who has the token, which becomes a cookie', async () => {
-    const page = await test.get(`/?token=${test.token}`);
+  it('come: the page to who has the token, what it is made of to each page of this address', async () => {
+    const page = await test.get(`/${test.pass}`);
     expect(page).toMatchObject({ status: 200, text: '<!doctype html>page' });
     expect(page.headers['content-type']).toBe('text/html; charset=utf-8');
-    expect(page.headers['set-cookie']).toEqual([`${test.cookie}; Path=/; HttpOnly; SameSite=Strict`]);
-    const script = await test.get('/main.js', { cookie: test.cookie });
+    const script = await test.get('/main.js');
     expect(script).toMatchObject({ status: 200, text: '// page' });
     expect(script.headers['content-type']).toBe('text/javascript; charset=utf-8');
-    expect(script.headers['set-cookie']).toBeUndefined();
+    expect((await test.get('/main.js', { origin: 'http://evil.example' })).status).toBe(403);
+    // Cookies would go to every port of this address.
+    for (const { headers } of [page, script]) expect(headers['set-cookie']).toBeUndefined();
   });
 
   it('of the packages come along', async () => {
     for (const file of ['uplot.js', 'uplot.css', 'xterm.js', 'xterm.css', 'addon-fit.js']) {
-      const { status, text } = await test.get(`/vendor/${file}`, { cookie: test.cookie });
+      const { status, text } = await test.get(`/vendor/${file}`);
       expect([file, status]).toEqual([file, 200]);
       expect(text.length).toBeGreaterThan(500);
     }
   });
 
   it('allow scripts of their own alone, and no frame around them', async () => {
-    const { headers } = await test.get('/', { cookie: test.cookie });
+    const { headers } = await test.get(`/${test.pass}`);
     const policy = headers['content-security-policy'] as string;
     expect(policy).toContain("default-src 'none'; script-src 'self';");
     expect(policy).toContain("frame-ancestors 'none'");
@@ -41,24 +42,24 @@ describe('the files', () => {
   it.each(['/../secret', '/%2e%2e/secret', '/vendor/../../secret', '//secret', '/page/main.js', '/constructor'])(
     'that %s leads to are none',
     async (path) => {
-      expect((await test.get(path, { cookie: test.cookie })).status).toBe(404);
+      expect((await test.get(`${path}${test.pass}`)).status).toBe(404);
     },
   );
 
   it('are only read', async () => {
-    expect(await test.get('/', { cookie: test.cookie }, 'POST')).toMatchObject({ status: 405 });
-    expect(await test.get('/', { cookie: test.cookie }, 'HEAD')).toMatchObject({ status: 200, text: '' });
+    expect(await test.get(`/${test.pass}`, {}, 'POST')).toMatchObject({ status: 405 });
+    expect(await test.get(`/${test.pass}`, {}, 'HEAD')).toMatchObject({ status: 200, text: '' });
   });
 });
 
 describe('the counters of all machines', () => {
   it('come as text of Prometheus to who has the token', async () => {
-    const { status, text, headers } = await test.get(`/metrics?token=${test.token}`);
+    const { status, text, headers } = await test.get(`/metrics${test.pass}`);
     expect([status, text]).toEqual([200, 'vivarium_viewers 1\n']);
     expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
     expect((await test.get('/metrics')).status).toBe(403);
     test.metrics = undefined;
-    expect(await test.get('/metrics', { cookie: test.cookie })).toMatchObject({ status: 500 });
+    expect(await test.get(`/metrics${test.pass}`)).toMatchObject({ status: 500 });
   });
 });
 
@@ -66,18 +67,17 @@ describe('who is refused', () => {
   const cases = (): [string, string, Record<string, string>][] => [
     ['no token', '', {}],
     ['a wrong token', '?token=no', {}],
-    ['a wrong cookie', '', { cookie: `vivarium-${test.port}=no` }],
-    ['a foreign origin', '', { cookie: test.cookie, origin: 'http://evil.example' }],
-    ['a foreign host', '', { cookie: test.cookie, host: 'evil.example' }],
-    ['another port of this host', '', { cookie: test.cookie, host: '127.0.0.1:1' }],
+    ['the token in a cookie', '', { cookie: `token=${test.token}` }],
+    ['a foreign origin', test.pass, { origin: 'http://evil.example' }],
+    ['a foreign host', test.pass, { host: 'evil.example' }],
+    ['another port of this host', test.pass, { host: '127.0.0.1:1' }],
   ];
 
   it('gets no file', async () => {
     for (const [what, query, headers] of cases()) {
-      const { status, text, headers: answered } = await test.get(`/${query}`, headers);
+      const { status, text } = await test.get(`/${query}`, headers);
       expect([what, status]).toEqual([what, 403]);
       expect(text).not.toContain('page<');
-      expect(answered['set-cookie']).toBeUndefined();
     }
   });
 
@@ -85,8 +85,23 @@ describe('who is refused', () => {
     for (const [what, query, headers] of cases()) {
       await expect(test.open(headers, `/socket${query}`), what).rejects.toThrow('403');
     }
-    await expect(test.open({ cookie: test.cookie }, '/other')).rejects.toThrow('404');
-    await test.open({ cookie: test.cookie, origin: `http://127.0.0.1:${test.port}` });
+    await expect(test.open({}, `/other${test.pass}`)).rejects.toThrow('404');
+    await test.open({ origin: `http://127.0.0.1:${test.port}` });
+  });
+
+  it('and keeps its side open holds no descriptor, and not the end', async () => {
+    const upgrade = 'GET /socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+    const socket = connectSocket({ port: test.port, host: '127.0.0.1', allowHalfOpen: true });
+    const text = await new Promise<string>((resolve, reject) => {
+      let seen = '';
+      socket.on('data', (chunk: Buffer) => (seen += chunk.toString()));
+      socket.on('end', () => resolve(seen));
+      socket.on('error', reject);
+      socket.write(upgrade);
+    });
+    expect(text).toContain('403');
+    await test.dashboard.close();
+    socket.destroy();
   });
 });
 

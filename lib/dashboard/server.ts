@@ -157,7 +157,9 @@ async function answer(
   const say = (status: number, text: string): void => {
     response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8' }).end(`${text}\n`);
   };
-  const verdict = check(gate, request);
+  // What the page is made of is the published package's; the page itself, and all that is not there, want the token.
+  const file = files.get(pathOf(request));
+  const verdict = check(gate, request, { needsToken: file === undefined || pathOf(request) === '/' });
   if (verdict !== 'pass') return say(403, REFUSALS[verdict]);
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('allow', 'GET, HEAD');
@@ -169,14 +171,9 @@ async function answer(
     response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }).end(text);
     return;
   }
-  const file = files.get(pathOf(request));
   if (file === undefined) return say(404, 'There is no such file.');
   try {
     const body = await readFile(file.path);
-    const given = new URL(request.url ?? '/', 'http://localhost').searchParams.get('token');
-    if (given !== null) {
-      response.setHeader('set-cookie', `${gate.cookieName}=${given}; Path=/; HttpOnly; SameSite=Strict`);
-    }
     response.writeHead(200, { 'content-type': file.mediaType, 'content-length': body.length });
     response.end(request.method === 'HEAD' ? undefined : body);
   } catch {
@@ -206,8 +203,12 @@ function headersOf(port: number): Record<string, string> {
   };
 }
 
-function check(gate: Gate, { url = '/', headers: { host, origin, cookie } }: IncomingMessage): GateAnswer {
-  return gate.check({ url, host, origin, cookie });
+function check(
+  gate: Gate,
+  { url = '/', headers: { host, origin } }: IncomingMessage,
+  options: { needsToken?: boolean } = {},
+): GateAnswer {
+  return gate.check({ url, host, origin }, options);
 }
 
 function pathOf({ url = '/' }: IncomingMessage): string {
@@ -217,5 +218,7 @@ function pathOf({ url = '/' }: IncomingMessage): string {
 
 function refuseUpgrade(stream: Duplex, status: 403 | 404): void {
   const text = status === 403 ? 'Forbidden' : 'Not Found';
+  // Who keeps his own side open keeps no descriptor of ours.
+  stream.once('finish', () => stream.destroy());
   stream.end(`HTTP/1.1 ${status} ${text}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }

@@ -166,8 +166,9 @@ export class TestDashboard {
     return new URL(this.dashboard.url).searchParams.get('token') ?? '';
   }
 
-  get cookie(): string {
-    return `vivarium-${this.port}=${this.token}`;
+  /** The query that opens it. */
+  get pass(): string {
+    return `?token=${this.token}`;
   }
 
   /** The path goes out as it is written. */
@@ -187,7 +188,7 @@ export class TestDashboard {
   }
 
   /** Opens the page's WebSocket. @throws what the server refuses it with */
-  async open(headers: Record<string, string> = { cookie: this.cookie }, at = '/socket'): Promise<TestPage> {
+  async open(headers: Record<string, string> = {}, at = `/socket${this.pass}`): Promise<TestPage> {
     const socket = new WebSocket(`ws://127.0.0.1:${this.port}${at}`, { headers });
     const page = new TestPage(socket);
     await new Promise<void>((resolve, reject) => {

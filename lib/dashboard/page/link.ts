@@ -88,7 +88,8 @@ export class Link {
   }
 
   #connect(): void {
-    const socket = new WebSocket(`ws://${location.host}/socket`);
+    // The page's own URL has the token.
+    const socket = new WebSocket(`ws://${location.host}/socket${location.search}`);
     socket.binaryType = 'arraybuffer';
     this.#socket = socket;
     socket.onopen = () => {

@@ -36,8 +36,6 @@ class Page {
   #history = new History();
 
   constructor() {
-    // The token has become a cookie; it need not stand where somebody looks over a shoulder, nor in the history.
-    history.replaceState(null, '', '/');
     document.addEventListener('visibilitychange', () => this.#watch());
     setInterval(() => this.#watch(), RETRY_MS);
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.#view?.restyle());
