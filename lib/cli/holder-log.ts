@@ -55,7 +55,8 @@ export class HolderLog extends Writable {
     }
     for (const line of lines) {
       if (line === '') continue;
-      const event = eventIn(line);
+      // What a COMMAND writes goes this way too, and may look like anything.
+      const event = this.#output === undefined ? eventIn(line) : undefined;
       if (event === undefined) record('info', {}, line);
       else record(event.level, event.fields, event.message);
     }

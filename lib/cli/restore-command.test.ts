@@ -48,6 +48,15 @@ it('shows how far the memory is', async () => {
   expect(io.stderr.events.at(-1)).toMatchObject({ event: 'progress', bytesDone: 1 });
 });
 
+it('ends with 124 when the time is over, and says which', async () => {
+  const world = new FakeWorld();
+  const { io, status } = restore(world, ['--timeout', '5', 'ready']);
+  await until(() => world.machine?.calls.includes('start') === true);
+  world.clock.advance(5_000_000_000n);
+  expect(await status).toBe(124);
+  expect(io.stderr.text).toContain('--timeout 5: the time is over');
+});
+
 it('is left by Ctrl-], and the terminal is given back', async () => {
   const world = new FakeWorld();
   const { io, status } = restore(world, ['ready'], { terminal: true });

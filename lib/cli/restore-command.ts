@@ -65,10 +65,11 @@ function requireKnown(given: readonly NicChoice[], saved: readonly { readonly id
 
 async function restoreHere(
   folder: string,
-  { memory, clock, nics, name, quiet, json }: RestoreCommandOptions,
+  options: RestoreCommandOptions,
   context: CommandContext,
   { link, onReached }: Reaching,
 ): Promise<Outcome> {
+  const { memory, clock, nics, name, quiet, json } = options;
   const { io, world, report, interruption } = context;
   const { signal } = interruption;
   const bar = new ProgressBar(io, `restore ${path.basename(folder)}`, { json });
@@ -102,12 +103,7 @@ async function restoreHere(
     });
     return outcome;
   } catch (error) {
-    outcome = outcomeOfFailure(
-      error,
-      interruption,
-      { timeoutMs: undefined, stallTimeoutMs: 0, command: undefined },
-      report,
-    );
+    outcome = outcomeOfFailure(error, interruption, options, report);
     return outcome;
   } finally {
     try {

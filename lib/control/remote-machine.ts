@@ -3,7 +3,6 @@
  * once comes as a promise here. Paths are this process's; those for the embedded host are put in its words.
  */
 import { resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
@@ -115,11 +114,20 @@ export class RemoteMachine {
     return (await this.#client.bytes('GET', '/v1/metrics', call)).toString();
   }
 
-  /** The counters at each beat until the guest has ended; of a reader that is slow, beats are left out. */
+  /**
+   * The counters at each beat until the guest has ended; of a reader that is slow, beats are left out.
+   *
+   * @throws VmmError ERR_NO_MACHINE, ERR_STATE; ERR_CONTROL when its process goes away; AbortError
+   */
   async *watchStats(options: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
     const { output, close } = await this.openStats(options);
+    // What a stream says that is left in the middle concerns nobody.
+    output.on('error', () => undefined);
     try {
-      for await (const line of createInterface({ input: output })) yield JSON.parse(line) as Stats;
+      for await (const line of linesOf(output)) yield JSON.parse(line) as Stats;
+    } catch (cause) {
+      if (options.signal?.aborted === true) throw new AbortError(options.signal);
+      throw new VmmError('ERR_CONTROL', `the process of ${this.name} went away`, { cause });
     } finally {
       close();
     }
@@ -261,6 +269,17 @@ export class RemoteMachine {
   #over(end: End): RemoteEnd {
     this.#state = end.reason === 'failed' ? 'failed' : 'stopped';
     return end;
+  }
+}
+
+/** Whole ones. */
+async function* linesOf(stream: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = '';
+  for await (const chunk of stream) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+    rest = lines.pop() ?? '';
+    yield* lines;
   }
 }
 

@@ -133,7 +133,7 @@ export async function listenFor(
 
 /** One answer without a look at the question. */
 function refuse(socket: Socket, message: string): void {
-  const body = JSON.stringify({ error: { code: 'ERR_STATE', message } satisfies Failure });
+  const body = JSON.stringify({ error: { code: 'ERR_CONTROL', message } satisfies Failure });
   const head = ['HTTP/1.1 503 Service Unavailable', 'content-type: application/json', 'connection: close'];
   socket.on('error', () => undefined);
   socket.setTimeout(REFUSAL_MS, () => socket.destroy());

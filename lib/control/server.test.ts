@@ -165,9 +165,16 @@ describe('the routes', () => {
     expect(first!.writes).toEqual({ pages: 19, bucketBytes: 65_536, buckets: [16, 0, 3] });
     clock.advance(250_000_000n);
     expect((await lines(2)).map(({ writes }) => writes?.pages)).toEqual([38, 57]);
+    // The guest restarts: a look that can't be had is left out.
+    machine.hasBoard = false;
+    clock.advance(100_000_000n);
+    machine.hasBoard = true;
+    machine.written = [1];
+    clock.advance(100_000_000n);
+    expect((await lines(1))[0]!.writes!.pages).toBe(58);
     expect(machine.calls).toEqual(['watchWrites']);
     machine.end({ reason: 'poweroff' });
-    expect((await lines(1))[0]).toMatchObject({ state: 'stopped', writes: { pages: 57 } });
+    expect((await lines(1))[0]).toMatchObject({ state: 'stopped', writes: { pages: 58 } });
     expect(await lines(1)).toEqual([]);
     expect(machine.calls).toEqual(['watchWrites', 'unwatch']);
   });
@@ -295,7 +302,7 @@ it('answers clients beyond its limit of connections with a refusal, and serves t
   const held = [1, 2].map(() => connectSocket(other.socketPath));
   await Promise.all(held.map((stream) => new Promise((resolve) => stream.once('connect', resolve))));
   const ask = () => controlClient('other', place).request('GET', '/v1/machine');
-  await expect(ask()).rejects.toMatchObject({ code: 'ERR_STATE', message: 'other serves 2 connections already' });
+  await expect(ask()).rejects.toMatchObject({ code: 'ERR_CONTROL', message: 'other serves 2 connections already' });
   held[0]!.destroy();
   await expect.poll(() => ask().catch(() => undefined)).toMatchObject({ name: 'box' });
   held[1]!.destroy();

@@ -43,8 +43,8 @@ export function statsStream(
     try {
       if (!output.writableNeedDrain) tell(counts?.look());
     } catch {
-      // The machine is being closed.
-      return end();
+      // Between two boards of a guest that restarts, or at its end, there is nothing to look at.
+      if (target.machine.state === 'stopped' || target.machine.state === 'failed') return end();
     }
     timer = target.clock.setTimer(BigInt(everyMs) * 1_000_000n, beat);
   };

@@ -58,15 +58,20 @@ export class FakeControlled implements ControlledMachine {
     watchWrites: () => {
       this.calls.push('watchWrites');
       return {
-        take: () => ({
-          pages: this.written.reduce((sum, pages) => sum + pages, 0),
-          byGroup: Uint8Array.from(this.written),
-        }),
+        take: () => {
+          if (!this.hasBoard) throw new VmmError('ERR_CLOSED', 'vm: it was closed');
+          return {
+            pages: this.written.reduce((sum, pages) => sum + pages, 0),
+            byGroup: Uint8Array.from(this.written),
+          };
+        },
         close: () => void this.calls.push('unwatch'),
       };
     },
   };
 
+  /** False: what it writes can't be looked at. */
+  hasBoard = true;
   /** What each look at its writes finds, by group. */
   written: number[] = [];
 

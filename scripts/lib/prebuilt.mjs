@@ -10,11 +10,13 @@ import { findTool, lastLines, run } from './tools.mjs';
 
 const FOLDER = 'prebuilds';
 const PREBUILT = `${FOLDER}/linux-x64/vivarium.node`;
-/** What Debian 12 has; a library that wants newer symbols would not load there. */
-const NEWEST = { GLIBC: [2, 36], GLIBCXX: [3, 4, 30] };
+/** What README promises of glibc, and what Debian 12 has of GCC's; a library that wants newer symbols would not load there. */
+const NEWEST = { GLIBC: [2, 34], GLIBCXX: [3, 4, 30] };
 
 /** Undefined when the addon that came along runs here; else why not. */
 export async function prebuiltMisfit() {
+  // One that an interrupted `npm pack` has left there is of sources as they were.
+  if (existsSync(join(ROOT, 'tsconfig.build.json'))) return 'this is a checkout, which is compiled';
   if (!existsSync(join(ROOT, PREBUILT))) return 'none came along';
   if (process.platform !== 'linux' || process.arch !== 'x64')
     return `it is not for ${process.platform}-${process.arch}`;

@@ -58,6 +58,16 @@ describe('a machine that is served', () => {
     const looks = [(await watched.next()).value!, (await watched.next()).value!];
     expect(looks[0]).toMatchObject({ state: 'running', writes: { pages: expect.any(Number) as number } });
     expect(looks[1]!.writes!.pages).toBeGreaterThan(looks[0]!.writes!.pages);
+    // One that is left in the middle, and one that is aborted, harm nobody.
+    for await (const look of remote.watchStats({ everyMs: 50 })) {
+      expect(look.state).toBe('running');
+      break;
+    }
+    const abort = new AbortController();
+    const aborted = remote.watchStats({ everyMs: 50, signal: abort.signal });
+    await aborted.next();
+    abort.abort();
+    await expect(aborted.next()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
     const waiting = remote.wait();
     expect(await remote.kill()).toMatchObject({ reason: 'killed' });
     expect(await waiting).toMatchObject({ reason: 'killed' });

@@ -15,7 +15,7 @@ export function memoryForUsers(sizeBytes: number, memory: () => SnapshotMemory):
     sizeBytes,
     read: (gpa, length) => memory().space.read(gpa, length),
     write: (gpa, bytes) => memory().space.write(gpa, bytes),
-    watchWrites: () => watchWrites(() => memory().lineage(), sizeBytes),
+    watchWrites: () => watchWrites(() => memory().lineageNow(), sizeBytes),
   };
 }
 
@@ -77,6 +77,11 @@ export class SnapshotMemory {
   /** Resolves when all of it is there: at once but during a lazy restore. @throws VmmError ERR_PAGER */
   async whole(): Promise<void> {
     if (this.#isLazy) await this.#pager?.complete();
+  }
+
+  /** Undefined while there is no board. */
+  lineageNow(): DirtyLineage | undefined {
+    return this.#vm === undefined ? undefined : this.lineage();
   }
 
   lineage(): DirtyLineage {
