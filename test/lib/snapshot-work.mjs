@@ -67,9 +67,9 @@ async function work() {
     await client.ready();
     note('up');
     const session = client.run({ argv: ['sh', '-c', WORK] }).then(({ status }) => status);
-    for (const mode of modes) {
+    for (const [index, mode] of modes.entries()) {
       await run(client, after(3 * report.saved.length));
-      const { stats, dir } = await vm.snapshot(inFolder(mode), { mode, maxPauseMs: 60_000 });
+      const { stats, dir } = await vm.snapshot(inFolder(`${index}-${mode}`), { mode, maxPauseMs: 60_000 });
       note(`${mode}: ${JSON.stringify(stats)}`);
       report.saved.push({ dir, before: Number(await run(client, 'cat /tmp/rounds')) });
     }

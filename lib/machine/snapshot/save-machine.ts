@@ -77,7 +77,6 @@ export async function saveMachine(machine: SaveMachine, dir: string, options: Sn
     let writes: MachineIntercept | undefined;
     if (mode === 'paused') saved = await savePaused({ ...common, signal: untilEnd });
     else if (mode === 'live') {
-      await subject.requireCuttable(signal);
       const throttle = options.throttle === true ? new MachineThrottle(machine, clock, maxPauseMs) : undefined;
       saved = await saveLive({ ...common, signal: untilEnd, dirty: dirtyGroups(lineage, writer.groups), throttle });
     } else {

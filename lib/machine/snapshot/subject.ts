@@ -95,13 +95,6 @@ export class MachineSubject implements SaveSubject {
     });
   }
 
-  /** Before memory is written, which may take long: that each disk can be cut. @throws VmmError ERR_SNAPSHOT_REFUSED, AbortError */
-  async requireCuttable(signal: AbortSignal | undefined): Promise<void> {
-    const { generation, folder } = this.#options;
-    const cuts = await this.#machine.devices.beginCuts({ generation, folder, signal });
-    await cuts.cancel();
-  }
-
   async saveState(): Promise<readonly SavedPart[]> {
     const { config, kvm, devices, pit } = this.#machine;
     await pit.settled();
