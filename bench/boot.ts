@@ -8,13 +8,14 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { embeddedHost, findQemu } from '#lib/host/index.js';
+import { findQemu } from '#lib/host/index.js';
 import { busybox } from '#lib/images/busybox.js';
 import { cpioArchive } from '#lib/images/cpio.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import type { Bench, Figures } from './lib/bench.js';
 import { KERNEL_WORDS, MARKER, type InsideRequest, type InsideResult } from './lib/boot-request.js';
 import { librariesOf } from '#lib/images/libraries.js';
+import { runInside } from './lib/run-inside.js';
 import { pairedRatio, summarise } from './lib/stats.js';
 
 const DEFAULT_RUNS = 5;
@@ -34,12 +35,7 @@ export const bench: Bench = {
       if (qemu === undefined) throw new Error('qemu-system-x86_64 is not installed: npm run setup');
       const request: InsideRequest = { kernel: kernel.path, initrd, qemu, libraries: await librariesOf(qemu), runs };
       progress(`${kernel.release}; starting the embedded host`);
-      const inside = await embeddedHost.run(path.resolve(import.meta.dirname, 'lib/boot-inside.js'), {
-        args: [JSON.stringify(request)],
-        onStderr: (bytes) => void process.stderr.write(bytes),
-      });
-      if (inside.status !== 0) throw new Error(`inside the embedded host: exit status ${inside.status}`);
-      const result = JSON.parse(inside.stdout.trim().split('\n').at(-1)!) as InsideResult;
+      const result = await runInside<InsideResult>('boot-inside.js', request);
 
       const metrics: Record<string, Figures[string]> = {};
       const peers: Record<string, Record<string, Figures[string]>> = { microvm: {}, pc: {} };

@@ -6,12 +6,13 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { embeddedHost, findQemu } from '#lib/host/index.js';
+import { findQemu } from '#lib/host/index.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import type { Bench, Figures } from './lib/bench.js';
 import { fioInitramfs } from './lib/fio-image.js';
 import { FIO_CONTESTANTS, FIO_JOBS, type FioRequest, type FioResult } from './lib/fio-request.js';
 import { librariesOf } from '#lib/images/libraries.js';
+import { runInside } from './lib/run-inside.js';
 import { pairedRatio, summarise } from './lib/stats.js';
 
 const DEFAULT_RUNS = 3;
@@ -32,12 +33,8 @@ export const bench: Bench = {
       const libraries = await librariesOf(qemu);
       const request: FioRequest = { kernel: kernel.path, initrd, qemu, libraries, runs, seconds };
       progress(`${kernel.release}; starting the embedded host`);
-      const inside = await embeddedHost.run(path.resolve(import.meta.dirname, 'lib/fio-inside.js'), {
-        args: [JSON.stringify(request)],
-        onStderr: (bytes) => void process.stderr.write(bytes),
-      });
-      if (inside.status !== 0) throw new Error(`inside the embedded host: exit status ${inside.status}`);
-      return { ...figures(JSON.parse(inside.stdout.trim().split('\n').at(-1)!) as FioResult), runs };
+      const result = await runInside<FioResult>('fio-inside.js', request);
+      return { ...figures(result), runs };
     } finally {
       await rm(folder, { recursive: true, force: true });
     }

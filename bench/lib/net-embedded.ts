@@ -6,13 +6,14 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { embeddedHost, findQemu } from '#lib/host/index.js';
+import { findQemu } from '#lib/host/index.js';
 import { debianProgramFiles, IPERF3 } from '#lib/images/debian-programs.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import { librariesOf } from '#lib/images/libraries.js';
 import type { Figures } from './bench.js';
 import { compileNetload, netInitramfs } from './net-image.js';
 import { NET_JOBS, type NetContestant, type NetRequest, type NetResult } from './net-request.js';
+import { runInside } from './run-inside.js';
 import { pairedRatio, summarise } from './stats.js';
 
 export interface EmbeddedOptions {
@@ -36,12 +37,8 @@ export async function measureEmbedded({ runs, seconds, progress }: EmbeddedOptio
     const libraries = await librariesOf(qemu);
     const request: NetRequest = { kernel: kernel.path, initrd, qemu, libraries, iperf3, netload, runs, seconds };
     progress(`${kernel.release}; starting the embedded host`);
-    const inside = await embeddedHost.run(path.resolve(import.meta.dirname, 'net-inside.js'), {
-      args: [JSON.stringify(request)],
-      onStderr: (bytes) => void process.stderr.write(bytes),
-    });
-    if (inside.status !== 0) throw new Error(`inside the embedded host: exit status ${inside.status}`);
-    return figures(JSON.parse(inside.stdout.trim().split('\n').at(-1)!) as NetResult);
+    const result = await runInside<NetResult>('net-inside.js', request);
+    return figures(result);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -6,13 +6,14 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { embeddedHost, findQemu } from '#lib/host/index.js';
+import { findQemu } from '#lib/host/index.js';
 import { busybox } from '#lib/images/busybox.js';
 import { cpioArchive } from '#lib/images/cpio.js';
 import { defaultKernel } from '#lib/images/kernel.js';
 import { librariesOf } from '#lib/images/libraries.js';
 import type { Figures } from './bench.js';
 import { GUEST_LIVES, GUEST_MIB, GUEST_UP, SAVE_MODES, type SaveRequest, type SaveResult } from './save-request.js';
+import { runInside } from './run-inside.js';
 import { pairedRatio, summarise } from './stats.js';
 
 const MIB = 2 ** 20;
@@ -37,12 +38,8 @@ export async function measureSavesEmbedded({ runs, progress }: SaveEmbeddedOptio
     if (qemu === undefined) throw new Error('qemu-system-x86_64 is not installed: npm run setup');
     const request: SaveRequest = { kernel: kernel.path, initrd, qemu, libraries: await librariesOf(qemu), runs };
     progress(`${kernel.release}; starting the embedded host`);
-    const inside = await embeddedHost.run(path.resolve(import.meta.dirname, 'save-inside.js'), {
-      args: [JSON.stringify(request)],
-      onStderr: (bytes) => void process.stderr.write(bytes),
-    });
-    if (inside.status !== 0) throw new Error(`inside the embedded host: exit status ${inside.status}`);
-    return figures(JSON.parse(inside.stdout.trim().split('\n').at(-1)!) as SaveResult);
+    const result = await runInside<SaveResult>('save-inside.js', request);
+    return figures(result);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
