@@ -4,6 +4,7 @@
  */
 import { AbortError } from '../base/errors.js';
 import type { CommandIo } from '../base/command-io.js';
+import type { HolderFence } from './fence-launch.js';
 import { statusOfSignal } from './exit-status.js';
 import type { Interruption } from './interruption.js';
 import type { Outcome } from './outcome.js';
@@ -23,12 +24,13 @@ export interface HolderProcess {
 
 export async function startHolder(
   argv: readonly string[],
+  fence: HolderFence,
   context: { io: CommandIo; world: RunWorld; report: Reporter; interruption: Interruption },
 ): Promise<Outcome> {
   const { io, world, report, interruption } = context;
   const { signal } = interruption;
   if (signal.aborted) throw new AbortError(signal);
-  const holder = world.startHolder(argv);
+  const holder = await world.startHolder(argv, fence);
   const aborted = new Promise<'aborted'>((resolve) => {
     signal.addEventListener('abort', () => resolve('aborted'), { once: true });
   });

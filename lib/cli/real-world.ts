@@ -196,6 +196,11 @@ function doctorWorld(io: CommandIo): DoctorWorld {
         throw error;
       }
     },
+    async fence() {
+      const { findLauncher, landlockVersion } = await import('./fence-launch.js');
+      const launcher = findLauncher();
+      return { launcher: launcher !== undefined, landlock: launcher === undefined ? 0 : landlockVersion(launcher) };
+    },
     async qemu() {
       const { locateQemu } = await import('../host/qemu.js');
       try {

@@ -1,0 +1,173 @@
+/**
+ * The process of a machine that was started with `-d`, owned: a script inside it, in the guest's place, tries what a guest would that
+ * had broken out. It is the real command with the real launcher; the guest is a flat one that a snapshot holds.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { connect, serveMachine } from '../../lib/control/index.js';
+import { fileDisk, Machine } from '../../lib/machine/index.js';
+import { snapshots } from '../../lib/snapshot/index.js';
+import { assemble } from '../lib/assemble.js';
+import { MAIN, Vivarium } from '../lib/command.js';
+import { makeGuest } from '../lib/machine.js';
+
+/** What is tried, by a name of its own: see test/lib/owned-holder.mjs. */
+type Tries = Record<string, readonly (string | number)[]>;
+
+const INSIDE = fileURLToPath(new URL('../lib/owned-holder.mjs', import.meta.url));
+const root = mkdtempSync(join(tmpdir(), 'vivarium-fence-'));
+const place = (...names: string[]): string => join(root, ...names);
+const before = process.env['XDG_RUNTIME_DIR'];
+
+beforeAll(async () => {
+  process.env['XDG_RUNTIME_DIR'] = place('run');
+  for (const folder of ['run', 'home', 'home/.ssh', 'home/project', 'disks', 'other', 'saved'])
+    mkdirSync(place(folder), { mode: 0o700 });
+  writeFileSync(place('home/.ssh/id'), 'secret');
+  for (const disk of ['disks/own.img', 'other/disk.img']) {
+    writeFileSync(place(disk), '');
+    truncateSync(place(disk), 1024 * 1024);
+  }
+  const address = 0x10000;
+  const vm = await Machine.create({
+    memory: '16MiB',
+    disks: [{ id: 'disk0', backend: fileDisk(place('disks/own.img')) }],
+    boot: { flat: assemble('count', address, { COUNTER: 0x20000 }), address, mode: 'long64' },
+  });
+  await vm.snapshot(place('saved/one'), { mode: 'paused' });
+  await vm.close();
+});
+afterAll(() => {
+  if (before === undefined) delete process.env['XDG_RUNTIME_DIR'];
+  else process.env['XDG_RUNTIME_DIR'] = before;
+  rmSync(root, { recursive: true, force: true });
+});
+
+/** Starts the snapshot's machine in a process of its own, in the folder `home/project`; its end is the test's. */
+async function start(name: string, options: readonly string[], tries: Tries = {}): Promise<Record<string, string>> {
+  const answer = place('home/project', `${name}.json`);
+  const env = {
+    HOME: place('home'),
+    NODE_OPTIONS: `--import ${pathToFileURL(INSIDE).href}`,
+    VIVARIUM_TRY: JSON.stringify({ answer, ...tries }),
+    SECRET_TOKEN: 'secret',
+  };
+  const args = [MAIN, 'restore', '-d', '--name', name, ...options, place('saved/one')];
+  onTestFinished(async () => {
+    await connect(name).then(
+      (machine) => machine.kill(),
+      () => undefined,
+    );
+  });
+  const { status, stderr, stdout } = await new Vivarium(process.execPath, args, {
+    env,
+    cwd: place('home/project'),
+    stdin: '',
+  }).ended;
+  expect(stderr.replace(/^.*(using|restored from|starting).*\n/gm, '')).toBe('');
+  expect([status, stdout.toString()]).toEqual([0, `${name}\n`]);
+  await expect.poll(() => existsSync(answer), { timeout: 10_000 }).toBe(true);
+  return JSON.parse(readFileSync(answer, 'utf8')) as Record<string, string>;
+}
+
+describe('a machine of -d whose process is owned', () => {
+  it('reaches its disk, its socket and its folder, and nothing else', async () => {
+    const other = await makeGuest('count', { mode: 'long64', defines: { COUNTER: 0x20000 }, name: 'other' });
+    const { socketPath } = await serveMachine(other);
+    const bystander = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)']);
+    onTestFinished(() => void bystander.kill('SIGKILL'));
+    const server = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await expect.poll(() => server.listening).toBe(true);
+    const { port } = server.address() as { port: number };
+
+    const denied: Tries = {
+      secret: ['read', place('home/.ssh/id')],
+      secretByLink: ['link', place('home/.ssh/id'), place('home/project/link')],
+      home: ['list', place('home')],
+      passwords: ['open', '/etc/shadow'],
+      startUp: ['make', place('home/.profile')],
+      otherDisk: ['open', place('other/disk.img')],
+      otherDiskWritten: ['write', place('other/disk.img')],
+      otherDiskMoved: ['move', place('other/disk.img'), place('home/project/disk.img')],
+      otherRecord: ['read', join(socketPath, '../machine.json')],
+      otherLock: ['remove', join(socketPath, '../lock')],
+      otherSocket: ['connect', socketPath],
+      ownSnapshotChanged: ['make', place('saved/one/more')],
+      memory: ['open', `/proc/${process.pid}/mem`],
+      environment: ['read', `/proc/${process.pid}/environ`],
+      bystander: ['signal', bystander.pid!],
+      shell: ['start', '/bin/sh', '-c', 'true'],
+      setUserId: ['start', '/bin/su', '--version'],
+      server: ['connect', port, '127.0.0.1'],
+      ownServer: ['listen', 0],
+      datagram: ['datagram', port],
+      disks: ['open', '/dev/vda'],
+      kernel: ['open', '/dev/mem'],
+    };
+    const allowed: Tries = {
+      ownDisk: ['open', place('disks/own.img')],
+      ownSnapshot: ['read', place('saved/one/manifest.json')],
+      ownFolder: ['make', place('home/project/file')],
+      ownRuntime: ['make', place('run/vivarium/machines/owned/file')],
+      noCore: ['core'],
+    };
+    const { ...outcomes } = await start('owned', [], { ...denied, ...allowed });
+    const refusals = Object.keys(denied).filter((name) => !/^(EACCES|EPERM|ENOENT|ENXIO)$/.test(outcomes[name]!));
+    expect(refusals.map((name) => `${name}: ${outcomes[name]}`)).toEqual([]);
+    // What is not there at all shows nothing of the fence.
+    const missing = Object.keys(denied).filter((name) => /^(ENOENT|ENXIO)$/.test(outcomes[name]!));
+    expect(missing.filter((name) => !['disks', 'kernel'].includes(name))).toEqual([]);
+    expect(
+      Object.keys(allowed)
+        .filter((name) => outcomes[name] !== 'done')
+        .map((name) => `${name}: ${outcomes[name]}`),
+    ).toEqual([]);
+    expect(bystander.exitCode ?? bystander.signalCode).toBeNull();
+    expect(existsSync(place('other/disk.img'))).toBe(true);
+  });
+
+  it('has no new privileges, hardly a capability, filters on all threads, and none of the variables of others', async () => {
+    await start('bare', []);
+    const machine = await connect('bare');
+    const { pid } = machine.record;
+    const facts = (await machine.inspect()) as { fence: { landlock: number; sealed: boolean } };
+    expect(facts.fence).toMatchObject({ sealed: true });
+    expect(facts.fence.landlock).toBeGreaterThan(0);
+    const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+    const field = (name: string): string => new RegExp(`^${name}:\\s+(\\S+)`, 'm').exec(status)![1]!;
+    expect([field('NoNewPrivs'), field('Seccomp')]).toEqual(['1', '2']);
+    const left = (1n << 1n) | (1n << 23n); // CAP_DAC_OVERRIDE, CAP_SYS_NICE
+    for (const set of ['CapInh', 'CapAmb']) expect(BigInt(`0x${field(set)}`)).toBe(0n);
+    for (const set of ['CapPrm', 'CapEff', 'CapBnd']) expect(BigInt(`0x${field(set)}`) & ~left).toBe(0n);
+    expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('SECRET_TOKEN');
+  });
+
+  it('is saved into its folder and those that are allowed, and names the option for all others', async () => {
+    mkdirSync(place('allowed'));
+    await start('saved', ['--allow-path', place('allowed')]);
+    const machine = await connect('saved');
+    await machine.snapshot(place('home/project/two'), { mode: 'live' });
+    await machine.snapshot(place('allowed/three'), { mode: 'instant' });
+    for (const dir of ['home/project/two', 'allowed/three']) await snapshots.verify(place(dir));
+    const refused = machine.snapshot(place('other/four'), { mode: 'live' });
+    await expect(refused).rejects.toMatchObject({
+      code: 'ERR_FENCED',
+      cure: expect.stringMatching(/^start the machine with --allow-path .*other/) as string,
+    });
+    await expect(machine.device('disk0').rebind({ kind: 'file', path: place('other/disk.img') })).rejects.toMatchObject(
+      { code: 'ERR_FENCED' },
+    );
+    expect(machine.state).toBe('running');
+  });
+
+  it('does what its user may with --no-fence', async () => {
+    const outcomes = await start('free', ['--no-fence'], { secret: ['read', place('home/.ssh/id')] });
+    expect(outcomes).toEqual({ secret: 'done' });
+  });
+});
