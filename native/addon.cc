@@ -21,6 +21,7 @@
 #include "core/file_lock.h"
 #include "core/rename.h"
 #include "core/seal.h"
+#include "io/uring_executor.h"
 #include "net/socket_pair.h"
 #include "net/tap.h"
 #include "snapshot/crc32c.h"
@@ -80,6 +81,8 @@ Napi::Value sealProcessOf(const Napi::CallbackInfo& info) {
     const bool connects = booleanArgument(info, 0, "connects");
     const bool starts = booleanArgument(info, 1, "starts");
     const bool taps = booleanArgument(info, 2, "taps");
+    // One for the machine's disks, and one while another takes its place.
+    UringExecutor::keepInReserve(2);
     return Napi::Number::New(info.Env(), sealProcess(Seal{connects, starts, taps}));
   });
 }

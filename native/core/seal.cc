@@ -22,7 +22,8 @@ constexpr uint32_t kNamespaces =
 // SOCK_NONBLOCK and SOCK_CLOEXEC stand beside the type.
 constexpr uint32_t kSocketType = 0xf;
 
-// Other processes, the kernel and the system: nothing that a machine, Node or passt has to do with.
+// Other processes, the kernel and the system: nothing that a machine, Node or passt has to do with. By a new io_uring
+// connections would be made that no filter sees; the rings that are there can't (see Uring::keepInReserve).
 void denySystem(SyscallFilter& filter) {
   filter.on(
       {
@@ -56,6 +57,7 @@ void denySystem(SyscallFilter& filter) {
           SYS_ioperm,
           SYS_syslog,
           SYS_vhangup,
+          SYS_io_uring_setup,
           SYS_fanotify_init,
           SYS_open_by_handle_at,
           SYS_name_to_handle_at,

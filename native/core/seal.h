@@ -13,6 +13,8 @@ struct Seal {
   bool taps;
 };
 
+// Rings of io_uring are made before.
+//
 // Not dumpable, no new privileges, then the filter. 0, or the errno: ENOSYS where the kernel has no filters; EBUSY when
 // a thread of ours, with a filter of its own, runs already.
 int sealProcess(const Seal& seal);

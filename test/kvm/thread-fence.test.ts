@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startGuest } from '../lib/machine.js';
 
-const { EBADF, ENOSYS } = constants.errno;
+const { EBADF, ENOSYS, EPERM } = constants.errno;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'vivarium-threads-'));
 const probe = join(folder, 'probe');
@@ -15,7 +15,12 @@ const probe = join(folder, 'probe');
 const DUTIES = ['vcpu', 'events', 'pager', 'fill', 'io', 'groups'];
 
 beforeAll(() => {
-  const sources = ['test/lib/thread-fence-probe.cc', 'native/thread/thread_fence.cc', 'native/core/syscall_filter.cc'];
+  const sources = [
+    'test/lib/thread-fence-probe.cc',
+    'native/thread/thread_fence.cc',
+    'native/core/syscall_filter.cc',
+    'native/core/seal.cc',
+  ];
   const flags = ['-std=c++20', '-D_GNU_SOURCE', '-Inative', '-pthread', '-o', probe];
   execFileSync('c++', [...flags, ...sources], { cwd: root });
 }, 60_000);
@@ -52,6 +57,25 @@ describe('a thread of ours', () => {
       for (const [call, errno] of Object.entries(calls))
         expect([duty, call, answer(duty, call)]).toEqual([duty, call, errno]);
     }
+  });
+});
+
+describe('a process that is sealed', () => {
+  const sealed = (call: string): number | string => {
+    const { signal, status, stdout } = spawnSync(probe, ['sealed', call], { encoding: 'latin1' });
+    return signal ?? (status === 0 ? Number(stdout) : `status ${status}`);
+  };
+
+  it('has given up on all of its threads what it has no use for', () => {
+    const denied = ['execve', 'fork', 'ptrace', 'io_uring', 'connect', 'unshare', 'internet', 'datagram'];
+    for (const call of denied) expect([call, sealed(call)]).toEqual([call, EPERM]);
+    expect(sealed('clone3')).toBe(ENOSYS);
+    expect(sealed('dumpable')).toBe(0);
+  });
+
+  it('still does what Node does', () => {
+    for (const call of ['open', 'uname', 'gettid', 'socket']) expect([call, sealed(call)]).toEqual([call, 0]);
+    expect(sealed('ioctl')).toBe(EBADF);
   });
 });
 
