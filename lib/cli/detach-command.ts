@@ -13,6 +13,8 @@ import type { RunWorld } from './world.js';
 
 /** A process that was started to hold a machine. */
 export interface HolderProcess {
+  /** Why its paths are not fenced, where that was not asked for. */
+  readonly unfenced?: string | undefined;
   /** Its one line on descriptor 3; undefined when it ended before. */
   readonly ready: Promise<string | undefined>;
   /** Its status and what it wrote on stderr. */
@@ -34,6 +36,7 @@ export async function startHolder(
   const aborted = new Promise<'aborted'>((resolve) => {
     signal.addEventListener('abort', () => resolve('aborted'), { once: true });
   });
+  if (holder.unfenced !== undefined) report.event('unfenced', { reason: holder.unfenced });
   report.event('starting', {}, { progress: 'starting the machine' });
   const first = await Promise.race([holder.ready, aborted]);
   if (first === 'aborted') {

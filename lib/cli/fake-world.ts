@@ -270,6 +270,7 @@ export class FakeWorld implements RunWorld {
   readonly controlled: { status: number; outcome: string }[] = [];
   /** Command lines that were given processes of their own. */
   readonly started: string[][] = [];
+  readonly keptKernels: string[] = [];
   /** What each of them is fenced in by. */
   readonly fences: HolderFence[] = [];
   /** That of this process. */
@@ -329,6 +330,11 @@ export class FakeWorld implements RunWorld {
     this.started.push([...argv]);
     this.fences.push(fence);
     return Promise.resolve(this.onHolder());
+  }
+
+  keepKernel(path: string): Promise<void> {
+    this.keptKernels.push(path);
+    return Promise.resolve();
   }
 
   closeFence(): Promise<Fence | undefined> {

@@ -13,6 +13,8 @@ export interface Launch {
   readonly program: string;
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** Why the process reaches what its user does, where that was not asked for. */
+  readonly unfenced?: string | undefined;
 }
 
 const ROOT = new URL('../../', import.meta.url);
@@ -39,7 +41,10 @@ export function landlockVersion(launcher: string): number {
 export function launchOf(command: readonly string[], fence: HolderFence): Launch {
   const { env } = process;
   const launcher = fence === 'none' ? undefined : findLauncher();
-  if (fence === 'none' || launcher === undefined) return { program: command[0]!, args: command.slice(1), env };
+  if (fence === 'none' || launcher === undefined) {
+    const unfenced = fence === 'none' ? undefined : 'vivarium-fence is not built; npm run build does that';
+    return { program: command[0]!, args: command.slice(1), env, unfenced };
+  }
   if (fence === 'carries') return launchFenced(launcher, undefined, command, env);
   const places = {
     env,
@@ -74,6 +79,7 @@ export function launchFenced(
     program: launcher,
     args: [...options, '--', ...command],
     env: { ...kept, [FENCE_VARIABLE]: JSON.stringify(asked) },
+    unfenced: asked.open,
   };
 }
 

@@ -86,7 +86,7 @@ export const namedMachines: Pick<
 async function startHolder(argv: readonly string[], fence: HolderFence): Promise<HolderProcess> {
   if (typeof fence === 'object') (await import('../control/index.js')).readyFolder(fence.name);
   const command = [process.execPath, ...process.execArgv, process.argv[1]!, ...argv];
-  const { program, args, env } = launchOf(command, fence);
+  const { program, args, env, unfenced } = launchOf(command, fence);
   const child = spawn(program, args, { env, detached: true, stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
   let stderr = '';
   const report = child.stderr as Readable;
@@ -102,6 +102,7 @@ async function startHolder(argv: readonly string[], fence: HolderFence): Promise
     line.once('close', () => resolve(told === '' ? undefined : told));
   });
   return {
+    unfenced,
     ready,
     ended,
     kill: () => void child.kill('SIGTERM'),

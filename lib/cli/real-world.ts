@@ -72,6 +72,10 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
           : undefined;
       return { path, release, image };
     },
+    async keepKernel(path) {
+      const { keepUnpackedKernel } = await import('../boot/index.js');
+      await keepUnpackedKernel(path, unpackedKernels(io)).catch(() => undefined);
+    },
     async defaultInitramfs(kernel, log, signal) {
       const { defaultInitramfs } = await import('../images/initramfs.js');
       return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
@@ -85,7 +89,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         ...(initrd === undefined ? {} : { initrd }),
         cmdline,
         // Inside, 53 MB of kernel come slower from the cache, over 9p, than the guest unpacks its own 14.
-        ...(inside ? { entry: 'bzimage' as const } : { cacheDir: join(cacheRoot(io.env), 'unpacked-kernels') }),
+        ...(inside ? { entry: 'bzimage' as const } : { cacheDir: unpackedKernels(io) }),
       };
       const lent = disks.map(({ id, path, readOnly, format, limits }) => ({
         id,
@@ -161,6 +165,10 @@ async function decide(wish: 'auto' | 'native' | 'embedded'): Promise<HostChoice>
   throw new VmmError('ERR_LINUX_NEEDS_EMBEDDED_HOST', `--kvm native: ${facts.reason}`, {
     cure: facts.cure ?? 'leave --kvm out: the embedded KVM host runs Linux guests',
   });
+}
+
+function unpackedKernels({ env }: CommandIo): string {
+  return join(cacheRoot(env), 'unpacked-kernels');
 }
 
 function kernelChoice(image: KernelImage): KernelChoice {

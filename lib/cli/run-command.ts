@@ -34,7 +34,10 @@ export async function runCommand(
     start: { cpus, memoryBytes, ...(command === undefined ? {} : { command }) },
     check: (context: CommandContext) => checkOptions(options, context),
     prepare: (context: CommandContext) => findImages(options, context),
-    standsOn: ({ io }: CommandContext, images: Images) => Promise.resolve(standsOn(options, images, io.cwd)),
+    standsOn: async ({ io }: CommandContext, images: Images) => {
+      await world.keepKernel(images.kernel);
+      return standsOn(options, images, io.cwd);
+    },
     here: (context: CommandContext, reaching: Reaching) => runHere(options, context, reaching),
     inside: (context: CommandContext) => planInside(options, context),
   };

@@ -148,6 +148,7 @@ describe('run -d', () => {
       allowed: [join(new FakeIo().cwd, 'snaps')],
       cwd: new FakeIo().cwd,
     });
+    expect(world.keptKernels).toEqual(['/cache/vmlinuz']);
     await main(world, 'run', '-d', '--no-fence');
     expect(world.fences[1]).toBe('none');
     world.choice = { host: 'embedded', reason: 'no KVM' };

@@ -108,6 +108,8 @@ export interface RunWorld {
   defaultKernel(log: Logger, signal: AbortSignal): Promise<KernelChoice>;
   /** A kernel of the user's own: what can be told of it for the initramfs. */
   describeKernel(path: string): Promise<KernelChoice>;
+  /** Readies what is kept of a kernel between boots, for a process that may not write it. What can't be done is left. */
+  keepKernel(path: string): Promise<void>;
   defaultInitramfs(kernel: KernelChoice, log: Logger, signal: AbortSignal): Promise<string>;
   createMachine(options: RunMachineOptions, signal: AbortSignal): Promise<RunMachine>;
   /** What a snapshot's machine stands on, its images as they are called here. @throws as describeSnapshot */
