@@ -25,6 +25,8 @@ export interface FenceNetworks {
 export interface FenceAsked {
   /** Why paths are not fenced; undefined where they are, if the kernel has Landlock. */
   readonly open?: string | undefined;
+  /** The guest is in the embedded host. What this process starts there serves other machines too, so it gives up no system calls. */
+  readonly carries?: boolean;
   /** Files, and folders with all that is below, that may be changed. Resolved. */
   readonly write: readonly string[];
   readonly networks: FenceNetworks;

@@ -86,6 +86,7 @@ export function launchFenced(
 /** The process outside of a guest that runs in the embedded host. */
 const CARRIES: FenceAsked = {
   open: 'the guest is in the embedded host, to which this process only carries',
+  carries: true,
   write: [],
   networks: { tap: true, switch: true, passt: true },
 };

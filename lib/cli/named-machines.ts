@@ -75,7 +75,7 @@ export const namedMachines: Pick<
 
   async closeFence() {
     const fence = fenceOf();
-    if (fence === undefined) return undefined;
+    if (fence === undefined || fence.carries === true) return fence;
     const { sealProcess } = await import('../kvm/index.js');
     const { tap, switch: connects, passt: starts } = fence.networks;
     if (sealProcess({ connects, starts, taps: tap })) process.env[SEALED_VARIABLE] = 'seccomp';

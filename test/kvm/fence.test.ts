@@ -10,7 +10,9 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { connect, serveMachine } from '../../lib/control/index.js';
-import { fileDisk, Machine } from '../../lib/machine/index.js';
+import { fileDisk, Machine, networkSwitch } from '../../lib/machine/index.js';
+import { whyNoPasst } from '../../lib/vsp/net/testing-passt.js';
+import type { NetSource } from '../../lib/vsp/index.js';
 import { snapshots } from '../../lib/snapshot/index.js';
 import { assemble } from '../lib/assemble.js';
 import { MAIN, Vivarium } from '../lib/command.js';
@@ -48,8 +50,24 @@ afterAll(() => {
   rmSync(root, { recursive: true, force: true });
 });
 
+/** A machine with a nic on that network, saved. */
+async function saveOn(name: string, network: NetSource): Promise<void> {
+  const vm = await makeGuest('count', {
+    mode: 'long64',
+    defines: { COUNTER: 0x20000 },
+    nics: [{ id: 'net0', backend: network }],
+  });
+  await vm.snapshot(place('saved', name), { mode: 'paused' });
+  await vm.close();
+}
+
 /** Starts the snapshot's machine in a process of its own, in the folder `home/project`; its end is the test's. */
-async function start(name: string, options: readonly string[], tries: Tries = {}): Promise<Record<string, string>> {
+async function start(
+  name: string,
+  options: readonly string[],
+  tries: Tries = {},
+  saved = 'one',
+): Promise<Record<string, string>> {
   const answer = place('home/project', `${name}.json`);
   const env = {
     HOME: place('home'),
@@ -57,7 +75,7 @@ async function start(name: string, options: readonly string[], tries: Tries = {}
     VIVARIUM_TRY: JSON.stringify({ answer, ...tries }),
     SECRET_TOKEN: 'secret',
   };
-  const args = [MAIN, 'restore', '-d', '--name', name, ...options, place('saved/one')];
+  const args = [MAIN, 'restore', '-d', '--name', name, ...options, place('saved', saved)];
   onTestFinished(async () => {
     await connect(name).then(
       (machine) => machine.kill(),
@@ -145,7 +163,10 @@ describe('a machine of -d whose process is owned', () => {
     const left = (1n << 1n) | (1n << 23n); // CAP_DAC_OVERRIDE, CAP_SYS_NICE
     for (const set of ['CapInh', 'CapAmb']) expect(BigInt(`0x${field(set)}`)).toBe(0n);
     for (const set of ['CapPrm', 'CapEff', 'CapBnd']) expect(BigInt(`0x${field(set)}`) & ~left).toBe(0n);
-    expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('SECRET_TOKEN');
+    const environment = (): string => readFileSync(`/proc/${pid}/environ`, 'latin1');
+    // Not even its own user may look into it: it is not dumpable.
+    if (process.getuid!() === 0) expect(environment()).not.toContain('SECRET_TOKEN');
+    else expect(environment).toThrow('EACCES');
   });
 
   it('is saved into its folder and those that are allowed, and names the option for all others', async () => {
@@ -164,6 +185,42 @@ describe('a machine of -d whose process is owned', () => {
       { code: 'ERR_FENCED' },
     );
     expect(machine.state).toBe('running');
+  });
+
+  it('joins the switch that it is on, and is fenced in all else', async () => {
+    await saveOn('switched', networkSwitch('lan'));
+    const there = networkSwitch('lan');
+    await makeGuest('count', { mode: 'long64', defines: { COUNTER: 0x20000 }, nics: [{ id: 'net0', backend: there }] });
+    const tries: Tries = {
+      secret: ['read', place('home/.ssh/id')],
+      shell: ['start', '/bin/true'],
+      server: ['connect', 1, '127.0.0.1'],
+    };
+    expect(await start('switched', [], tries, 'switched')).toEqual({
+      secret: 'EACCES',
+      shell: 'EPERM',
+      server: 'EPERM',
+    });
+    const { backend } = (await (await connect('switched')).device('net0').contract()) as { backend: unknown };
+    expect(backend).toMatchObject({ kind: 'switch', role: 'joined' });
+  });
+
+  it('on passt has its paths open, which is said', async () => {
+    await saveOn('passt', networkSwitch('lan'));
+    const tries: Tries = { secret: ['read', place('home/.ssh/id')], noCore: ['core'] };
+    const lack = await whyNoPasst();
+    const started = start('passt', ['--nic', 'passt,id=net0'], tries, 'passt');
+    if (lack !== undefined) {
+      // A host without the program, or without a network for it.
+      await expect(started).rejects.toThrow(/passt/);
+      return;
+    }
+    expect(await started).toEqual({ secret: 'done', noCore: 'done' });
+    const machine = await connect('passt');
+    const { backend } = (await machine.device('net0').contract()) as { backend: unknown };
+    expect(backend).toMatchObject({ kind: 'passt', up: true });
+    const open = expect.stringMatching(/^passt/) as string;
+    expect(await machine.inspect()).toMatchObject({ fence: { landlock: 0, sealed: true, open } });
   });
 
   it('does what its user may with --no-fence', async () => {
