@@ -74,7 +74,7 @@ const SYSTEM_FILES = [
   '/sys/fs/cgroup',
   '/sys/kernel/mm',
 ];
-const DEVICES = ['/dev/null', '/dev/zero', '/dev/urandom', '/dev/random', '/dev/kvm', '/dev/userfaultfd'];
+const DEVICES = ['/dev/null', '/dev/zero', '/dev/urandom', '/dev/random', '/dev/userfaultfd'];
 /** QCOW magic, then the offset and length of the backing file's name (docs/interop/qcow2.txt of QEMU). */
 const QCOW_MAGIC = 0x514649fb;
 const MAX_CHAIN = 64;
@@ -110,7 +110,7 @@ export function planFence(wants: FenceWants, places: FencePlaces): FencePlan {
     },
     read: unique(read.filter(isAbsolute)),
     run: [...SYSTEM_LIBRARIES, realpathSync(places.node)],
-    devices: [...DEVICES, ...(networks.tap ? ['/dev/net/tun'] : [])],
+    devices: [...DEVICES, places.env['VIVARIUM_KVM'] ?? '/dev/kvm', ...(networks.tap ? ['/dev/net/tun'] : [])],
     capabilities: networks.passt ? 'all' : capabilitiesFor(networks),
   };
 }
