@@ -38,7 +38,8 @@ void allowDuty(SyscallFilter& filter, ThreadDuty duty) {
           Answer::kAllow);
       break;
     case ThreadDuty::kGroups:
-      filter.on({SYS_pwritev, SYS_preadv, SYS_fdatasync, SYS_ftruncate, SYS_sync_file_range, SYS_pwrite64, SYS_pread64},
+      filter.on({SYS_pwritev, SYS_preadv, SYS_fdatasync, SYS_ftruncate, SYS_fallocate, SYS_sync_file_range,
+                 SYS_pwrite64, SYS_pread64},
                 Answer::kAllow);
       break;
   }
@@ -47,6 +48,8 @@ void allowDuty(SyscallFilter& filter, ThreadDuty duty) {
 // Other threads are woken by descriptors and the kick.
 void allowWaking(SyscallFilter& filter) {
   filter.on({SYS_write, SYS_timerfd_settime, SYS_epoll_ctl, SYS_tgkill}, Answer::kAllow);
+  // Libraries that are loaded before ours ask what a descriptor is, as that of our tests' disk faults.
+  filter.on({SYS_readlink, SYS_fstat}, Answer::kAllow);
 }
 
 // Locks, memory, time, the thread's own end, and abort(3).
