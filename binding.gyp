@@ -33,6 +33,8 @@
         'native/core/file_lock.cc',
         'native/core/mapping.cc',
         'native/core/rename.cc',
+        'native/core/seal.cc',
+        'native/core/syscall_filter.cc',
         'native/io/io_queue.cc',
         'native/io/pool_executor.cc',
         'native/io/uring.cc',
@@ -73,6 +75,7 @@
         'native/thread/posted_ring.cc',
         'native/thread/ready_queue.cc',
         'native/thread/signal_sources.cc',
+        'native/thread/thread_fence.cc',
         'native/thread/vcpu_group.cc',
         'native/thread/vcpu_runner.cc',
       ],
@@ -92,6 +95,14 @@
       'cflags_cc!': ['-fno-exceptions', '-fno-rtti', '-std=gnu++17', '-std=gnu++14'],
       'cflags_cc': ['-std=c++20', '-fexceptions', '-fvisibility=hidden', '-Wall', '-Wextra', '-Wno-restrict'],
       'ldflags': ['-pthread'],
+    },
+    # The program that fences the process of a machine, beside the addon.
+    {
+      'target_name': 'vivarium-fence',
+      'type': 'executable',
+      'sources': ['native/fence/launcher.c'],
+      'include_dirs': ['native'],
+      'cflags_c': ['-std=gnu11', '-Wall', '-Wextra'],
     },
   ],
 }

@@ -20,6 +20,8 @@
 #include "bindings/vm_wrap.h"
 #include "core/file_lock.h"
 #include "core/rename.h"
+#include "core/seal.h"
+#include "io/uring_executor.h"
 #include "net/socket_pair.h"
 #include "net/tap.h"
 #include "snapshot/crc32c.h"
@@ -74,6 +76,17 @@ Napi::Value renameOf(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value sealProcessOf(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const bool connects = booleanArgument(info, 0, "connects");
+    const bool starts = booleanArgument(info, 1, "starts");
+    const bool taps = booleanArgument(info, 2, "taps");
+    // One for the machine's disks, and one while another takes its place.
+    UringExecutor::keepInReserve(2);
+    return Napi::Number::New(info.Env(), sealProcess(Seal{connects, starts, taps}));
+  });
+}
+
 Napi::Value crc32cOf(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const auto bytes = bytesArgument(info, 0, "bytes");
@@ -105,6 +118,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("EventFd", EventFdWrap::define(env));
   exports.Set("IoQueue", IoQueueWrap::define(env));
   exports.Set("renameAt", Napi::Function::New<renameOf>(env, "renameAt"));
+  exports.Set("sealProcess", Napi::Function::New<sealProcessOf>(env, "sealProcess"));
   exports.Set("crc32c", Napi::Function::New<crc32cOf>(env, "crc32c"));
   exports.Set("zstdAvailable", Napi::Function::New<zstdAvailableOf>(env, "zstdAvailable"));
   exports.Set("GroupWriter", GroupWriterWrap::define(env));

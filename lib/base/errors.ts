@@ -39,6 +39,7 @@ export type VmmErrorCode =
   | 'ERR_SNAPSHOT_REFUSED' // a device refused to be saved, or a promise (maxPauseMs) can't be kept
   | 'ERR_PAGER' // guest memory that is still in a snapshot can't be had
   | 'ERR_NO_MACHINE' // no machine of this user that runs has that name
+  | 'ERR_FENCED' // the process that holds a machine is not let to, by what it was started with
   | 'ERR_NAME_TAKEN' // a machine of this user that runs has that name already
   | 'ERR_CONTROL'; // the process that holds a machine went away in the middle of a call, or answered what is no answer
 

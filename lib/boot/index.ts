@@ -20,6 +20,7 @@ export { HOLE_END_GPA, HOLE_START_GPA, LowMemory, type MemoryMapEntry, memoryMap
 export type { CpuState, InitialSregs } from './registers.js';
 export { copySegment, type SegmentLoader } from './segment.js';
 export type { InitrdSource } from './initrd.js';
+export { keepUnpackedKernel } from './load-kernel.js';
 export { KERNEL_ENTRIES } from './types.js';
 export type { BootImage, FlatBoot, KernelBoot, LoadedBoot, MachineShape, MultibootBoot } from './types.js';
 export type { ImageFile } from './errors.js';

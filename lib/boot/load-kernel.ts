@@ -54,6 +54,21 @@ export async function bootKernel(memory: GuestMemory, boot: KernelBoot, shape: R
   }
 }
 
+/**
+ * Puts the unpacked kernel of a bzImage into the cache, for a process that may not write there. Any other file is left alone; what is wrong
+ * with one is said by whoever boots it.
+ */
+export async function keepUnpackedKernel(kernel: string, cacheDir: string): Promise<void> {
+  const file = openImage('kernel', kernel);
+  try {
+    if (!isBzImage(file.read(0, Math.min(HEAD_BYTES, file.sizeBytes)))) return;
+    const { payload } = parseBzImage(file);
+    if (payload !== undefined) (await unpackKernel(file, payload, cacheDir))?.file.close();
+  } finally {
+    file.close();
+  }
+}
+
 async function bootBzImage(
   memory: GuestMemory,
   file: ImageFile,

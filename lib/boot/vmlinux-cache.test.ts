@@ -15,6 +15,7 @@ import { concatBytes, littleEndian } from './bytes.js';
 import { parseBzImage } from './bzimage.js';
 import { openImage, type ImageFile } from './errors.js';
 import { buildBzImage, buildElf, packLz4Legacy } from './testing.js';
+import { keepUnpackedKernel } from './load-kernel.js';
 import { unpackKernel } from './vmlinux-cache.js';
 
 const elf = buildElf({
@@ -144,3 +145,20 @@ describe('unpackKernel', () => {
 function neverRead(): never {
   throw new Error('the kernel was read again');
 }
+
+describe('keepUnpackedKernel', () => {
+  it('leaves the kernel in the cache for who boots it', async () => {
+    const image = kernel();
+    await keepUnpackedKernel(path.join(directory, 'vmlinuz'), cacheDir);
+    expect(kernels()).toHaveLength(1);
+    expect(await unpack(image)).toMatchObject({ from: 'cache' });
+  });
+
+  it('leaves other files alone', async () => {
+    kernel();
+    const other = path.join(directory, 'vmlinux');
+    writeFileSync(other, elf);
+    await keepUnpackedKernel(other, cacheDir);
+    expect(readdirSync(directory)).not.toContain('cache');
+  });
+});

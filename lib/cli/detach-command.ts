@@ -4,6 +4,7 @@
  */
 import { AbortError } from '../base/errors.js';
 import type { CommandIo } from '../base/command-io.js';
+import type { HolderFence } from './fence-launch.js';
 import { statusOfSignal } from './exit-status.js';
 import type { Interruption } from './interruption.js';
 import type { Outcome } from './outcome.js';
@@ -12,6 +13,8 @@ import type { RunWorld } from './world.js';
 
 /** A process that was started to hold a machine. */
 export interface HolderProcess {
+  /** Why its paths are not fenced, where that was not asked for. */
+  readonly unfenced?: string | undefined;
   /** Its one line on descriptor 3; undefined when it ended before. */
   readonly ready: Promise<string | undefined>;
   /** Its status and what it wrote on stderr. */
@@ -23,15 +26,17 @@ export interface HolderProcess {
 
 export async function startHolder(
   argv: readonly string[],
+  fence: HolderFence,
   context: { io: CommandIo; world: RunWorld; report: Reporter; interruption: Interruption },
 ): Promise<Outcome> {
   const { io, world, report, interruption } = context;
   const { signal } = interruption;
   if (signal.aborted) throw new AbortError(signal);
-  const holder = world.startHolder(argv);
+  const holder = await world.startHolder(argv, fence);
   const aborted = new Promise<'aborted'>((resolve) => {
     signal.addEventListener('abort', () => resolve('aborted'), { once: true });
   });
+  if (holder.unfenced !== undefined) report.event('unfenced', { reason: holder.unfenced });
   report.event('starting', {}, { progress: 'starting the machine' });
   const first = await Promise.race([holder.ready, aborted]);
   if (first === 'aborted') {

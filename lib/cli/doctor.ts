@@ -36,6 +36,14 @@ export interface SnapshotFacts {
   readonly compresses: boolean;
 }
 
+/** What fences the process of a machine that was started with -d. */
+export interface FenceFacts {
+  /** The program that does it is there. */
+  readonly launcher: boolean;
+  /** The kernel's version of Landlock; 0: none. */
+  readonly landlock: number;
+}
+
 export interface DoctorWorld {
   readonly nodeVersion: string;
   /** Why the addon can't be loaded; undefined when it can. */
@@ -43,6 +51,7 @@ export interface DoctorWorld {
   kvm(): Promise<KvmFacts>;
   /** Undefined where there is no addon to ask. */
   snapshots(): Promise<SnapshotFacts | undefined>;
+  fence(): Promise<FenceFacts>;
   /** QEMU for the embedded host; undefined when it is not installed. */
   qemu(): Promise<{ readonly path: string; readonly version: string } | undefined>;
   /** What is in the cache, by name; undefined for what is not. */
@@ -143,6 +152,7 @@ export async function examine(world: DoctorWorld): Promise<DoctorReport> {
     ),
     userFaultCheck(snapshots),
     zstdCheck(snapshots),
+    fenceCheck(await world.fence()),
   ];
   return { kvm, host: native ? 'native' : embedded ? 'embedded' : 'none', checks };
 }
@@ -167,6 +177,16 @@ function zstdCheck(facts: SnapshotFacts | undefined): Check {
   if (facts.compresses) return { name, ok: true, found: 'libzstd.so.1: snapshots are compressed' };
   const found = 'no libzstd.so.1: snapshots are not compressed, and compressed ones can not be read';
   return { name, ok: false, found, cure: 'apt-get install libzstd1' };
+}
+
+function fenceCheck({ launcher, landlock }: FenceFacts): Check {
+  const name = 'fence';
+  if (!launcher) {
+    return { name, ok: false, found: 'no vivarium-fence: processes of -d may do what you may', cure: 'npm run build' };
+  }
+  if (landlock > 0) return { name, ok: true, found: `Landlock ${landlock}: processes of -d reach their own files` };
+  const found = 'no Landlock: processes of -d reach all files that you do';
+  return { name, ok: false, found, cure: 'a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in its lsm= list' };
 }
 
 /** Prints the report; 0 when guests can run one way or the other, else 1. */

@@ -7,11 +7,13 @@ import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js
 import { ManualClock } from '../base/clock.js';
 import type { Channel, CommandIo, CommandSignal } from '../base/command-io.js';
 import { AbortError, VmmError } from '../base/errors.js';
+import type { Fence } from '../base/fence.js';
 import type { SessionEnd } from '../host/index.js';
 import type { DescribedSnapshot } from '../machine/index.js';
 import type { EndStatus } from '../machine/status.js';
 import type { EndToRemember } from '../control/index.js';
 import type { HolderProcess } from './detach-command.js';
+import type { HolderFence } from './fence-launch.js';
 import type { NicChoice } from './nic-option.js';
 import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
@@ -250,12 +252,12 @@ export class FakeWorld implements RunWorld {
   /** What was restored, and how. */
   readonly restored: { dir: string; options: RestoreMachineOptions }[] = [];
   /** What the next snapshot is of. */
-  described: Omit<DescribedSnapshot, 'dir'> = {
+  described: Omit<DescribedSnapshot, 'dir' | 'chain'> = {
     ...{ name: 'saved', kind: 'kernel', cpus: 1, memoryBytes: 2 ** 28, images: [], nics: [], consolePorts: [] },
   };
 
   describeSnapshot(dir: string): Promise<DescribedSnapshot> {
-    return Promise.resolve({ dir, ...this.described });
+    return Promise.resolve({ dir, chain: [dir], ...this.described });
   }
 
   restoreMachine(dir: string, options: RestoreMachineOptions): Promise<RunMachine> {
@@ -269,6 +271,11 @@ export class FakeWorld implements RunWorld {
   readonly controlled: { status: number; outcome: string }[] = [];
   /** Command lines that were given processes of their own. */
   readonly started: string[][] = [];
+  readonly keptKernels: string[] = [];
+  /** What each of them is fenced in by. */
+  readonly fences: HolderFence[] = [];
+  /** That of this process. */
+  fence: Fence | undefined;
   /** How the next such process starts. */
   onHolder: () => HolderProcess = () => ({
     ready: Promise.resolve(JSON.stringify({ name: 'box', id: 'abc', pid: 7 })),
@@ -323,9 +330,19 @@ export class FakeWorld implements RunWorld {
     return this.unreachable === undefined ? Promise.resolve() : Promise.reject(this.unreachable);
   }
 
-  startHolder(argv: readonly string[]): HolderProcess {
+  startHolder(argv: readonly string[], fence: HolderFence): Promise<HolderProcess> {
     this.started.push([...argv]);
-    return this.onHolder();
+    this.fences.push(fence);
+    return Promise.resolve(this.onHolder());
+  }
+
+  keepKernel(path: string): Promise<void> {
+    this.keptKernels.push(path);
+    return Promise.resolve();
+  }
+
+  closeFence(): Promise<Fence | undefined> {
+    return Promise.resolve(this.fence);
   }
 
   innerPath(path: string): string {

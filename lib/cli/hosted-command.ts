@@ -2,8 +2,11 @@
  * What `run` and `restore` have in common, from checked options to an exit status: where the guest runs (here, inside the embedded
  * host, or in a process of its own), the name that others reach it by, and what is said at the end. What each does there is its plan.
  */
+import path from 'node:path';
 import type { CommandIo } from '../base/command-io.js';
 import { startHolder } from './detach-command.js';
+import type { HolderFence } from './fence-launch.js';
+import type { StandsOn } from './fence-plan.js';
 import { FORWARDED, forward, type ForwardPlan } from './forward.js';
 import { outcomeOfFailure } from './guest-outcome.js';
 import { Holder } from './holder.js';
@@ -30,13 +33,16 @@ export interface Reaching {
   readonly onReached: () => Promise<void>;
 }
 
-export interface HostedPlan {
+/** `Prepared`: what was made ready in front of the user. */
+export interface HostedPlan<Prepared> {
   /** Of the first event. */
   readonly start: Readonly<Record<string, unknown>>;
   /** Looks at the user's own files: what is wrong with them has nothing to do with the host. Undefined: any KVM will do for this guest. */
   check(context: CommandContext): Promise<{ readonly anyKvm: string } | undefined>;
   /** What takes long and can be done in front of the user, before a process of its own is started. */
-  prepare(context: CommandContext): Promise<unknown>;
+  prepare(context: CommandContext): Promise<Prepared>;
+  /** What the machine stands on here. */
+  standsOn(context: CommandContext, prepared: Prepared): Promise<StandsOn>;
   /** On this KVM. */
   here(context: CommandContext, reaching: Reaching): Promise<Outcome>;
   /** In the embedded host. */
@@ -44,8 +50,8 @@ export interface HostedPlan {
 }
 
 /** `argv` is the command line for a process of its own. */
-export async function hostedCommand(
-  plan: HostedPlan,
+export async function hostedCommand<Prepared>(
+  plan: HostedPlan<Prepared>,
   options: HoldingOptions,
   outerIo: CommandIo,
   world: RunWorld,
@@ -62,15 +68,18 @@ export async function hostedCommand(
   let outcome: Outcome;
   try {
     const host = await chooseHost(plan, options, context);
+    const fence = options.isHolder ? await world.closeFence() : undefined;
     if (options.detach && !options.isHolder) {
-      await plan.prepare(context);
-      outcome = await startHolder(argv, context);
+      const prepared = await plan.prepare(context);
+      const standsOn = host === 'native' && options.fence ? await plan.standsOn(context, prepared) : undefined;
+      outcome = await startHolder(argv, fenceFor(options, io.cwd, argv, standsOn), context);
     } else {
       if (options.name !== undefined && !world.inside) claim = await world.claimName(options.name, host);
       if (claim !== undefined) await holder?.logTo(claim.logPath);
       const onReached = async (): Promise<void> => {
         if (claim === undefined || holder === undefined) return;
-        await world.untilReached(claim.record.name, signal);
+        // Who is fenced connects to nobody, itself included; it listens.
+        if (fence === undefined || fence.networks.switch) await world.untilReached(claim.record.name, signal);
         holder.ready(claim.record);
       };
       const link = claim ?? innerLink(options, io, world);
@@ -93,8 +102,20 @@ export async function hostedCommand(
   return outcome.status;
 }
 
+function fenceFor(
+  { fence, allowPaths, name }: HoldingOptions,
+  cwd: string,
+  argv: readonly string[],
+  standsOn: StandsOn | undefined,
+): HolderFence {
+  if (!fence) return 'none';
+  if (standsOn === undefined) return 'carries';
+  const allowed = allowPaths.map((each) => path.resolve(cwd, each));
+  return { ...standsOn, name: name ?? argv[argv.indexOf('--name') + 1]!, allowed, cwd };
+}
+
 async function chooseHost(
-  plan: HostedPlan,
+  plan: HostedPlan<unknown>,
   { kvm, isHolder }: HoldingOptions,
   context: CommandContext,
 ): Promise<HostChoice['host']> {

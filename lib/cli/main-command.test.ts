@@ -21,6 +21,7 @@ function doctorWorld(changes: Partial<DoctorWorld> = {}): DoctorWorld {
     addonProblem: () => Promise.resolve(undefined),
     kvm: () => Promise.resolve(KVM),
     snapshots: () => Promise.resolve({ lazy: undefined, instant: undefined, compresses: true }),
+    fence: () => Promise.resolve({ launcher: true, landlock: 6 }),
     qemu: () => Promise.resolve({ path: '/usr/bin/qemu-system-x86_64', version: '7.2' }),
     cached: () => Promise.resolve({ kernel: '6.1', initramfs: '/c/initramfs', hostImage: '/c/host-image' }),
     cacheFolder: () => Promise.resolve({ path: '/c', freeBytes: 2 ** 40, writable: true }),
@@ -188,6 +189,22 @@ describe('doctor', () => {
       { ok: false, cure: 'npm run build' },
       { ok: false, cure: 'npm run build' },
     ]);
+  });
+
+  it('tells what fences processes of -d', async () => {
+    const found = async (facts: { launcher: boolean; landlock: number }) => {
+      const { checks } = await examine(doctorWorld({ fence: () => Promise.resolve(facts) }));
+      return checks.find(({ name }) => name === 'fence');
+    };
+    expect(await found({ launcher: true, landlock: 6 })).toMatchObject({
+      ok: true,
+      found: expect.stringMatching(/^Landlock 6/) as string,
+    });
+    expect(await found({ launcher: true, landlock: 0 })).toMatchObject({
+      ok: false,
+      cure: expect.stringMatching(/CONFIG_SECURITY_LANDLOCK/) as string,
+    });
+    expect(await found({ launcher: false, landlock: 0 })).toMatchObject({ ok: false, cure: 'npm run build' });
   });
 
   it.each([

@@ -3,7 +3,9 @@ import { spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import type { ControlledMachine } from '../control/index.js';
+import { fenceOf, SEALED_VARIABLE } from '../base/fence.js';
 import type { HolderProcess } from './detach-command.js';
+import { type HolderFence, launchOf } from './fence-launch.js';
 import type { RunMachine, RunWorld } from './world.js';
 
 /** What connections have to come to their end once the machine has. */
@@ -11,7 +13,7 @@ const LEAVING_MS = 1000;
 
 export const namedMachines: Pick<
   RunWorld,
-  'claimName' | 'openControl' | 'carryConnections' | 'takeCarried' | 'untilReached' | 'startHolder'
+  'claimName' | 'openControl' | 'carryConnections' | 'takeCarried' | 'untilReached' | 'startHolder' | 'closeFence'
 > = {
   async claimName(name, host) {
     const { claimName, listenFor } = await import('../control/index.js');
@@ -70,13 +72,22 @@ export const namedMachines: Pick<
   },
 
   startHolder,
+
+  async closeFence() {
+    const fence = fenceOf();
+    if (fence === undefined || fence.carries === true) return fence;
+    const { sealProcess } = await import('../kvm/index.js');
+    const { tap, switch: connects, passt: starts } = fence.networks;
+    if (sealProcess({ connects, starts, taps: tap })) process.env[SEALED_VARIABLE] = 'seccomp';
+    return fenceOf();
+  },
 };
 
-function startHolder(argv: readonly string[]): HolderProcess {
-  const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...argv], {
-    detached: true,
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
-  });
+async function startHolder(argv: readonly string[], fence: HolderFence): Promise<HolderProcess> {
+  if (typeof fence === 'object') (await import('../control/index.js')).readyFolder(fence.name);
+  const command = [process.execPath, ...process.execArgv, process.argv[1]!, ...argv];
+  const { program, args, env, unfenced } = launchOf(command, fence);
+  const child = spawn(program, args, { env, detached: true, stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
   let stderr = '';
   const report = child.stderr as Readable;
   report.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
@@ -91,6 +102,7 @@ function startHolder(argv: readonly string[]): HolderProcess {
     line.once('close', () => resolve(told === '' ? undefined : told));
   });
   return {
+    unfenced,
     ready,
     ended,
     kill: () => void child.kill('SIGTERM'),

@@ -45,6 +45,14 @@ export function addSnapshotCommands(
     .option('--kvm <host>', 'auto, native or embedded', 'auto')
     .option('--name <name>', 'what you reach the machine by, as of run; without it nobody does')
     .option('-d, --detach', 'in a process of its own, without this terminal; prints the name, and waits until it runs')
+    .option(
+      '--allow-path <path>',
+      'with -d: a file or folder that its process may change beside what the machine stands on and the working folder, such as ' +
+        'where snapshots go; may come more than once',
+      gathered,
+      [] as readonly string[],
+    )
+    .option('--no-fence', 'with -d: its process may do whatever you may')
     // Of this command's own processes.
     .addOption(new Option('--holder').hideHelp())
     .addOption(new Option('--control <json>').hideHelp())

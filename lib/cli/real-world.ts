@@ -91,6 +91,10 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
           : undefined;
       return { path, release, image };
     },
+    async keepKernel(path) {
+      const { keepUnpackedKernel } = await import('../boot/index.js');
+      await keepUnpackedKernel(path, unpackedKernels(io)).catch(() => undefined);
+    },
     async defaultInitramfs(kernel, log, signal) {
       const { defaultInitramfs } = await import('../images/initramfs.js');
       return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
@@ -104,7 +108,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         ...(initrd === undefined ? {} : { initrd }),
         cmdline,
         // Inside, 53 MB of kernel come slower from the cache, over 9p, than the guest unpacks its own 14.
-        ...(inside ? { entry: 'bzimage' as const } : { cacheDir: join(cacheRoot(io.env), 'unpacked-kernels') }),
+        ...(inside ? { entry: 'bzimage' as const } : { cacheDir: unpackedKernels(io) }),
       };
       const lent = disks.map(({ id, path, readOnly, format, limits }) => ({
         id,
@@ -182,6 +186,10 @@ async function decide(wish: 'auto' | 'native' | 'embedded'): Promise<HostChoice>
   });
 }
 
+function unpackedKernels({ env }: CommandIo): string {
+  return join(cacheRoot(env), 'unpacked-kernels');
+}
+
 function kernelChoice(image: KernelImage): KernelChoice {
   return { path: image.path, release: image.release, image };
 }
@@ -214,6 +222,11 @@ function doctorWorld(io: CommandIo): DoctorWorld {
         if (error instanceof VmmError && error.code === 'ERR_ADDON_MISSING') return undefined;
         throw error;
       }
+    },
+    async fence() {
+      const { findLauncher, landlockVersion } = await import('./fence-launch.js');
+      const launcher = findLauncher();
+      return { launcher: launcher !== undefined, landlock: launcher === undefined ? 0 : landlockVersion(launcher) };
     },
     async qemu() {
       const { locateQemu } = await import('../host/qemu.js');

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { AgentClient } from '../agent/client.js';
 import type { CommandIo } from '../base/command-io.js';
 import { ExitStatus } from './exit-status.js';
+import { networksOf, type StandsOn } from './fence-plan.js';
 import type { ForwardPlan } from './forward.js';
 import { outcomeOfFailure } from './guest-outcome.js';
 import { onConsole } from './guest-session.js';
@@ -38,6 +39,7 @@ export async function restoreCommand(
       return kind === 'flat' ? { anyKvm: "the snapshot's guest is no Linux" } : undefined;
     },
     prepare: () => Promise.resolve(),
+    standsOn: () => standsOn(dir, options, world),
     here: (context: CommandContext, reaching: Reaching) => restoreHere(dir, options, context, reaching),
     inside: () => planInside(dir, options, world),
   };
@@ -53,6 +55,17 @@ async function planInside(dir: string, options: RestoreCommandOptions, world: Ru
     nics: nics.map(({ id, backend }) => given.get(id) ?? savedNic(id, backend)),
     hasAgent: true,
     argv: (inside) => innerRestoreArguments(options, world.innerPath(dir, '/'), inside),
+  };
+}
+
+async function standsOn(dir: string, options: RestoreCommandOptions, world: RunWorld): Promise<StandsOn> {
+  const { chain, images, nics } = await world.describeSnapshot(dir);
+  const given = new Map(options.nics.map(({ id, network }) => [id, network.kind]));
+  return {
+    // What a disk's guest writes goes into an image beside the saved one.
+    images: images.map((image) => ({ ...image, readOnly: false })),
+    read: chain,
+    networks: networksOf(nics.map(({ id, backend }) => given.get(id) ?? backend['kind'])),
   };
 }
 

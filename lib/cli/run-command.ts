@@ -1,4 +1,5 @@
 /** `vivarium run`: the plan of a guest that is booted, with its images, on a native host or inside the embedded one. */
+import path from 'node:path';
 import type { CommandIo } from '../base/command-io.js';
 import { AbortError } from '../base/errors.js';
 import { formatSize } from '../base/units.js';
@@ -6,6 +7,7 @@ import { checkMemory } from '../machine/options.js';
 import { checkImageFile } from './check-files.js';
 import { checkDisk } from './disk-option.js';
 import { ExitStatus } from './exit-status.js';
+import { networksOf, type StandsOn } from './fence-plan.js';
 import type { ForwardPlan } from './forward.js';
 import { outcomeOfFailure } from './guest-outcome.js';
 import { endStalled, onConsole, withCommand } from './guest-session.js';
@@ -32,6 +34,10 @@ export async function runCommand(
     start: { cpus, memoryBytes, ...(command === undefined ? {} : { command }) },
     check: (context: CommandContext) => checkOptions(options, context),
     prepare: (context: CommandContext) => findImages(options, context),
+    standsOn: async ({ io }: CommandContext, images: Images) => {
+      await world.keepKernel(images.kernel);
+      return standsOn(options, images, io.cwd);
+    },
     here: (context: CommandContext, reaching: Reaching) => runHere(options, context, reaching),
     inside: (context: CommandContext) => planInside(options, context),
   };
@@ -60,6 +66,14 @@ async function planInside(options: RunOptions, context: CommandContext): Promise
     hasAgent: options.initrd === undefined,
     argv: ({ nics, control }) =>
       innerArguments({ ...options, disks, nics, control }, images, (path) => world.innerPath(path, io.cwd)),
+  };
+}
+
+function standsOn({ disks, nics }: RunOptions, { kernel, initrd }: Images, cwd: string): StandsOn {
+  return {
+    images: disks.map((disk) => ({ ...disk, path: path.resolve(cwd, disk.path) })),
+    read: [kernel, initrd],
+    networks: networksOf(nics.map(({ network }) => network.kind)),
   };
 }
 

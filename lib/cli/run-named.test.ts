@@ -154,6 +154,34 @@ describe('run -d', () => {
     ]);
   });
 
+  it('is fenced in by what the machine stands on, and by what the user allows', async () => {
+    const world = new FakeWorld();
+    const disk = join(folder, 'disk.img');
+    writeFileSync(disk, 'x');
+    await main(world, 'run', '-d', '--disk', disk, '--nic', 'switch:lan', '--name', 'box', '--allow-path', 'snaps');
+    expect(world.fences[0]).toMatchObject({
+      name: 'box',
+      images: [{ path: disk, readOnly: false, format: 'raw' }],
+      read: ['/cache/vmlinuz', '/cache/initramfs.cpio'],
+      networks: { tap: false, switch: true, passt: false },
+      allowed: [join(new FakeIo().cwd, 'snaps')],
+      cwd: new FakeIo().cwd,
+    });
+    expect(world.keptKernels).toEqual(['/cache/vmlinuz']);
+    await main(world, 'run', '-d', '--no-fence');
+    expect(world.fences[1]).toBe('none');
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    await main(world, 'run', '-d');
+    expect(world.fences[2]).toBe('carries');
+  });
+
+  it('refuses --allow-path where nothing is fenced', async () => {
+    const world = new FakeWorld();
+    expect((await main(world, 'run', '--allow-path', '/x')).err).toContain('--allow-path: only the process of -d');
+    expect((await main(world, 'run', '-d', '--no-fence', '--allow-path', '/x')).err).toContain('--no-fence');
+    expect(world.started).toEqual([]);
+  });
+
   it('says why it does not run', async () => {
     const world = new FakeWorld();
     world.onHolder = () => ({

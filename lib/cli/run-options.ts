@@ -24,6 +24,10 @@ export interface HoldingOptions {
   readonly name: string | undefined;
   /** In a process of its own, without a terminal. */
   readonly detach: boolean;
+  /** Files and folders that this process may change beside what the machine stands on. As the user wrote them. */
+  readonly allowPaths: readonly string[];
+  /** False: it may do whatever its user may. */
+  readonly fence: boolean;
   /** This is that process. */
   readonly isHolder: boolean;
   /** Inside the embedded host: who the machine is outside, and the channel over which it is reached. */
@@ -60,6 +64,8 @@ export interface RawHoldingOptions {
   readonly json?: boolean;
   readonly name?: string;
   readonly detach?: boolean;
+  readonly allowPath?: readonly string[];
+  readonly fence?: boolean;
   readonly holder?: boolean;
   readonly control?: string;
 }
@@ -116,9 +122,18 @@ export function parseHolding(raw: RawHoldingOptions): Omit<HoldingOptions, 'stal
     json: raw.json ?? false,
     name: machineName(raw.name),
     detach: raw.detach ?? false,
+    allowPaths: allowedPaths(raw),
+    fence: raw.fence ?? true,
     isHolder: raw.holder ?? false,
     control: raw.control === undefined ? undefined : (JSON.parse(raw.control) as InnerControl),
   };
+}
+
+function allowedPaths({ allowPath = [], detach = false, fence = true }: RawHoldingOptions): readonly string[] {
+  for (const each of allowPath) path('--allow-path', each);
+  if (allowPath.length > 0 && !detach) throw new UsageError('--allow-path: only the process of -d is fenced');
+  if (allowPath.length > 0 && !fence) throw new UsageError('--allow-path: with --no-fence everything is allowed');
+  return allowPath;
 }
 
 function machineName(name: string | undefined): string | undefined {

@@ -8,10 +8,12 @@ import type { MachineRecord, OutputHub } from '../control/index.js';
 import type { PolicyName } from '../time/index.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { Clock } from '../base/clock.js';
+import type { Fence } from '../base/fence.js';
 import type { Channel, CommandIo } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
 import type { SessionEnd } from '../host/index.js';
 import type { HolderProcess } from './detach-command.js';
+import type { HolderFence } from './fence-launch.js';
 import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
 import type { NicChoice } from './nic-option.js';
@@ -95,8 +97,10 @@ export interface RunWorld {
   takeCarried(channel: Channel, accept: (stream: Duplex) => void): Promise<void>;
   /** Resolves when the machine of that name answers. */
   untilReached(name: string, signal: AbortSignal): Promise<void>;
-  /** Starts this command in a process of its own. */
-  startHolder(argv: readonly string[]): HolderProcess;
+  /** Starts this command in a process of its own, in a fence. */
+  startHolder(argv: readonly string[], fence: HolderFence): Promise<HolderProcess>;
+  /** The fence that this process is in, closed for good; undefined when it is in none. */
+  closeFence(): Promise<Fence | undefined>;
   readonly clock: Clock;
   /** True in a process inside the embedded host: there is nothing to choose, and the outer process has checked. */
   readonly inside: boolean;
@@ -104,6 +108,8 @@ export interface RunWorld {
   defaultKernel(log: Logger, signal: AbortSignal): Promise<KernelChoice>;
   /** A kernel of the user's own: what can be told of it for the initramfs. */
   describeKernel(path: string): Promise<KernelChoice>;
+  /** Readies what is kept of a kernel between boots, for a process that may not write it. What can't be done is left. */
+  keepKernel(path: string): Promise<void>;
   defaultInitramfs(kernel: KernelChoice, log: Logger, signal: AbortSignal): Promise<string>;
   createMachine(options: RunMachineOptions, signal: AbortSignal): Promise<RunMachine>;
   /** What a snapshot's machine stands on, its images as they are called here. @throws as describeSnapshot */

@@ -8,6 +8,7 @@ export {
   endedOutputOf,
   endedRecordOf,
   listRecords,
+  readyFolder,
   type EndedRecord,
   type EndToRemember,
   type MachineClaim,

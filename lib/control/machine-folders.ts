@@ -23,6 +23,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SystemError, VmmError } from '../base/errors.js';
+import { fenceOf } from '../base/fence.js';
 import { isMachineName, MACHINE_NAME_RULE } from '../base/machine-name.js';
 import { runtimeFolder } from '../base/user-folders.js';
 import { isAlive, processIdentity, type ProcessIdentity } from '../images/lock.js';
@@ -158,12 +159,23 @@ export async function claimName(
       since: new Date(about.wallMs ?? Date.now()).toISOString(),
     };
     writeWhole(join(folder, 'machine.json'), { ...record, holder: processIdentity() });
-    forgetOldest(place);
+    // Else whoever has started this process has done so.
+    if ((fenceOf()?.landlock ?? 0) === 0) forgetOldest(place);
     return new MachineClaim(record, folder, fd);
   } catch (error) {
     closeSync(fd);
     throw error;
   }
+}
+
+/**
+ * For a process that may change nothing but what is in its own folder: makes that, and forgets the oldest of those that have ended.
+ *
+ * @throws TypeError, VmmError ERR_SETUP, SystemError
+ */
+export function readyFolder(name: string, place: MachinePlace = defaultPlace()): void {
+  mkdirSync(join(place.folder, checkMachineName(name)), { recursive: true, mode: 0o700 });
+  forgetOldest(place);
 }
 
 /** Waits only for who clears up after a process that died. */

@@ -1,7 +1,9 @@
 /** What can be asked of a machine over its control socket. Each answer of JSON is one of its schema's. */
+import { dirname } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { Type } from '@sinclair/typebox';
 import { VmmError } from '../base/errors.js';
+import { requireNetwork, requireWritable } from '../base/fence.js';
 import { untilAborted } from '../base/turn-queue.js';
 import { readExecRequest, startExec } from './exec.js';
 import { readBounded, takeInput, viewStream } from './output-streams.js';
@@ -20,7 +22,8 @@ export const ROUTES: readonly Route[] = [
   ),
   route(
     { method: 'GET', path: '/v1/inspect', summary: 'everything about it, as one tree', answer: schemas.Tree },
-    ({ target }) => target.machine.inspect(),
+    // What the machine says of itself, and what is to be said of its process.
+    ({ target: { machine, fence } }) => ({ ...(machine.inspect() as object), ...(fence && { fence }) }),
   ),
   route(
     { method: 'GET', path: '/v1/stats', summary: 'counters; rates are differences of two', answer: schemas.Stats },
@@ -179,6 +182,7 @@ export const ROUTES: readonly Route[] = [
       answer: schemas.SnapshotDone,
     },
     async ({ target, body: { dir, ...options }, signal }) => {
+      requireWritable(dirname(dir), target.fence);
       const save = { dir, bytesDone: 0, bytesTotal: target.machine.memory.sizeBytes };
       const onProgress = ({ bytesDone, bytesTotal }: { bytesDone: number; bytesTotal: number }): void =>
         void Object.assign(save, { bytesDone, bytesTotal });
@@ -209,8 +213,11 @@ export const ROUTES: readonly Route[] = [
       body: schemas.Rebind,
       answer: schemas.Tree,
     },
-    async ({ target, params: { id }, body: { backend }, signal }) =>
-      target.machine.device(id).rebind(target.makeBackend(backend), { signal }),
+    async ({ target, params: { id }, body: { backend }, signal }) => {
+      if ('path' in backend) requireWritable(backend.path, target.fence);
+      else requireNetwork(backend.kind, target.fence);
+      return target.machine.device(id).rebind(target.makeBackend(backend), { signal });
+    },
   ),
   route(
     {

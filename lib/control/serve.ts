@@ -8,6 +8,7 @@ import type { Duplex } from 'node:stream';
 import { AgentClient } from '../agent/client.js';
 import { hostClock, type Clock } from '../base/clock.js';
 import { VmmError } from '../base/errors.js';
+import { type Fence, fenceOf } from '../base/fence.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { DeviceSource, EndStatus } from '../machine/index.js';
 import { backendOf } from './backends.js';
@@ -34,6 +35,8 @@ export interface ControlOptions {
   readonly agent?: AgentClient;
   /** What `logs` is to show where it is not the console. */
   readonly logs?: OutputHub;
+  /** Default: that of this process. */
+  readonly fence?: Fence | undefined;
   /** Default: all that this host has. */
   readonly makeBackend?: (choice: Backend) => DeviceSource;
 }
@@ -52,6 +55,7 @@ export class MachineControl {
     this.target = {
       machine,
       record,
+      fence: options.fence ?? fenceOf(),
       clock,
       agent,
       console,

@@ -4,6 +4,7 @@
  */
 import type { AgentClient } from '../agent/client.js';
 import type { Clock } from '../base/clock.js';
+import type { Fence } from '../base/fence.js';
 import type {
   DeviceSource,
   EndStatus,
@@ -60,6 +61,8 @@ export interface SaveUnderWay {
 export interface ControlTarget {
   readonly machine: ControlledMachine;
   readonly record: MachineRecord;
+  /** What its process is fenced in by; undefined where it is not. */
+  readonly fence: Fence | undefined;
   readonly clock: Clock;
   /** Of the guest's agent; the commands in it are run through this. */
   readonly agent: AgentClient;

@@ -15,6 +15,7 @@ export {
   type RestoredClock,
 } from './clock-state.js';
 export { EventFd } from './event-fd.js';
+export { sealProcess, type SealOptions } from './seal.js';
 export { socketPair, type SocketPair } from './socket-pair.js';
 export { interfaceExists, TapDevice } from './tap-device.js';
 export type { VcpuExit, PortExit, MmioExit, InternalErrorExit } from './exits.js';

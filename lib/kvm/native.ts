@@ -41,6 +41,8 @@ export interface NativeAddon extends NativePagerClasses {
   lockFile(fd: number, exclusive: boolean): boolean;
   /** renameat2(2), RENAME_NOREPLACE or RENAME_EXCHANGE: 0, or the errno. */
   renameAt(from: string, to: string, exchange: boolean): number;
+  /** See seal.ts: 0, or the errno. */
+  sealProcess(connects: boolean, starts: boolean, taps: boolean): number;
   /** CRC-32C (Castagnoli); `byTable`: without the CPU's instruction. */
   crc32c(bytes: Uint8Array, byTable?: boolean): number;
   /** Whether libzstd.so.1 can be loaded. */

@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/failure.h"
 #include "thread/kick.h"
+#include "thread/thread_fence.h"
 
 namespace vivarium {
 namespace {
@@ -130,6 +131,7 @@ int32_t PoolExecutor::carryOut(const Job& job) {
 
 void PoolExecutor::loop() {
   ::pthread_setname_np(::pthread_self(), "vivarium-io");
+  fenceThread(ThreadDuty::kIo);
   unblockKick();
   std::unique_lock lock(mutex_);
   for (;;) {

@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
+#include <utility>
+#include <vector>
 
 #include "core/failure.h"
 
@@ -17,10 +20,49 @@ namespace {
 // The kernel takes the iovecs when a request is submitted, loses no completion, and has both rings in one mapping.
 constexpr uint32_t kFeatures = IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_NODROP | IORING_FEAT_SINGLE_MMAP;
 
-int setUp(uint32_t entries, uint32_t flags, io_uring_params* parameters) {
-  std::memset(parameters, 0, sizeof *parameters);
-  parameters->flags = flags;
-  return static_cast<int>(::syscall(SYS_io_uring_setup, entries, parameters));
+struct Reserved {
+  Fd fd;
+  uint32_t entries;
+  io_uring_params parameters;
+};
+
+// Of the process: whichever environment comes first has them.
+struct Reserve {
+  std::mutex mutex;
+  std::vector<Reserved> rings;
+};
+
+Reserve& reserve() {
+  static Reserve own;
+  return own;
+}
+
+bool takeReserved(uint32_t entries, Fd* fd, io_uring_params* parameters) {
+  const std::lock_guard lock(reserve().mutex);
+  auto& rings = reserve().rings;
+  if (rings.empty() || rings.back().entries != entries) return false;
+  *fd = std::move(rings.back().fd);
+  *parameters = rings.back().parameters;
+  rings.pop_back();
+  return true;
+}
+
+// What the ring may be asked for from when it is enabled: these operations without any of their flags, and what
+// probe() and signalTo() register.
+bool restrict(int fd, std::span<const uint8_t> operations) {
+  std::vector<io_uring_restriction> allowed(operations.size() + 2);
+  for (size_t index = 0; index < operations.size(); index++) {
+    allowed[index].opcode = IORING_RESTRICTION_SQE_OP;
+    allowed[index].sqe_op = operations[index];
+  }
+  const uint8_t registered[] = {IORING_REGISTER_PROBE, IORING_REGISTER_EVENTFD};
+  for (size_t index = 0; index < 2; index++) {
+    io_uring_restriction& row = allowed[operations.size() + index];
+    row.opcode = IORING_RESTRICTION_REGISTER_OP;
+    row.register_op = registered[index];
+  }
+  return ::syscall(SYS_io_uring_register, fd, IORING_REGISTER_RESTRICTIONS, allowed.data(), allowed.size()) == 0 &&
+         ::syscall(SYS_io_uring_register, fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) == 0;
 }
 
 std::unique_ptr<Mapping> mapRing(const CountersPtr& counters, int fd, size_t sizeBytes, uint64_t offset) {
@@ -33,13 +75,34 @@ std::unique_ptr<Mapping> mapRing(const CountersPtr& counters, int fd, size_t siz
 
 }  // namespace
 
+int Uring::setUp(uint32_t entries, uint32_t flags, io_uring_params* parameters) {
+  // Completions need not interrupt this thread: it sees them at its next system call (Linux 5.19).
+  for (const uint32_t more : {uint32_t{IORING_SETUP_COOP_TASKRUN}, 0u}) {
+    std::memset(parameters, 0, sizeof *parameters);
+    parameters->flags = flags | more;
+    const long fd = ::syscall(SYS_io_uring_setup, entries, parameters);
+    if (fd >= 0 || errno != EINVAL) return static_cast<int>(fd);
+  }
+  return -1;
+}
+
+void Uring::keepInReserve(uint32_t count, uint32_t entries, std::span<const uint8_t> operations) {
+  const std::lock_guard lock(reserve().mutex);
+  while (reserve().rings.size() < count) {
+    Reserved made{Fd(), entries, {}};
+    made.fd = Fd(setUp(entries, IORING_SETUP_R_DISABLED, &made.parameters));
+    if (!made.fd.valid() || !restrict(made.fd.get(), operations)) return;
+    reserve().rings.push_back(std::move(made));
+  }
+}
+
 Uring::Uring(const CountersPtr& counters, uint32_t entries, std::span<const uint8_t> operations) {
   io_uring_params parameters;
-  // Completions need not interrupt this thread: it sees them at its next system call (Linux 5.19).
-  int fd = setUp(entries, IORING_SETUP_COOP_TASKRUN, &parameters);
-  if (fd < 0 && errno == EINVAL) fd = setUp(entries, 0, &parameters);
-  if (fd < 0) throwSyscall("io_uring_setup", errno);
-  fd_ = Fd(fd);
+  if (!takeReserved(entries, &fd_, &parameters)) {
+    const int fd = setUp(entries, 0, &parameters);
+    if (fd < 0) throwSyscall("io_uring_setup", errno);
+    fd_ = Fd(fd);
+  }
   if ((parameters.features & kFeatures) != kFeatures) throwSyscall("io_uring_setup", EOPNOTSUPP, "before Linux 5.5");
   probe(operations);
   map(counters, parameters);

@@ -16,6 +16,11 @@ namespace vivarium {
 
 class Uring {
  public:
+  // Makes rings that can do these operations and nothing else (IORING_REGISTER_RESTRICTIONS, Linux 5.10), for a process
+  // that is about to give up making any: those that are made later are these. Where the kernel refuses, there are
+  // fewer.
+  static void keepInReserve(uint32_t count, uint32_t entries, std::span<const uint8_t> operations);
+
   // Throws Failure kSyscall where the kernel offers none, or one without the operations that are needed.
   Uring(const CountersPtr& counters, uint32_t entries, std::span<const uint8_t> operations);
 
@@ -38,6 +43,7 @@ class Uring {
   bool reap(uint64_t* userData, int32_t* result);
 
  private:
+  static int setUp(uint32_t entries, uint32_t flags, io_uring_params* parameters);
   void map(const CountersPtr& counters, const io_uring_params& parameters);
   void probe(std::span<const uint8_t> operations);
 

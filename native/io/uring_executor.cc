@@ -26,6 +26,10 @@ int32_t told(int32_t result) {
 
 }  // namespace
 
+void UringExecutor::keepInReserve(uint32_t count) {
+  Uring::keepInReserve(count, kIoEntries, kOperations);
+}
+
 UringExecutor::UringExecutor(const CountersPtr& counters, FdWatcher& watcher, IoWake wake)
     : watcher_(watcher), wake_(std::move(wake)), busy_(kIoEntries) {
   ring_ = std::make_unique<Uring>(counters, kIoEntries, kOperations);

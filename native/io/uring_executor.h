@@ -14,6 +14,8 @@ namespace vivarium {
 
 class UringExecutor : public IoExecutor {
  public:
+  // Rings for later, see Uring.
+  static void keepInReserve(uint32_t count);
   // `watcher` outlives stop(). Throws Failure kSyscall where the kernel offers no ring of this kind.
   UringExecutor(const CountersPtr& counters, FdWatcher& watcher, IoWake wake);
   ~UringExecutor() override;

@@ -95,7 +95,8 @@ int PageLoader::putInBlock(uint32_t first) {
 
 void PageLoader::startFilling(std::shared_ptr<void> owner) {
   if (filling_) return;
-  filler_ = startQuietThread(counters_, "vivarium-fill", [this, owner = std::move(owner)] { fill(); });
+  filler_ =
+      startQuietThread(counters_, "vivarium-fill", ThreadDuty::kFill, [this, owner = std::move(owner)] { fill(); });
   filling_ = true;
 }
 

@@ -48,7 +48,8 @@ void Pager::guard(std::weak_ptr<VcpuGroup> vcpus) {
 
 void Pager::startThread() {
   if (threadStarted_) return;
-  thread_ = startQuietThread(runtime_->counters, "vivarium-pager", [self = shared_from_this()] { self->run(); });
+  thread_ = startQuietThread(runtime_->counters, "vivarium-pager", ThreadDuty::kPager,
+                             [self = shared_from_this()] { self->run(); });
   threadStarted_ = true;
 }
 

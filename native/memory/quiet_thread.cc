@@ -17,6 +17,7 @@ constexpr size_t kStackBytes = 256 * 1024;
 struct Start {
   CountersPtr counters;
   const char* name;
+  ThreadDuty duty;
   std::function<void()> body;
 };
 
@@ -24,14 +25,15 @@ void* run(void* argument) {
   const std::unique_ptr<Start> start(static_cast<Start*>(argument));
   const Counted counted(start->counters, &Counters::threads);
   ::pthread_setname_np(::pthread_self(), start->name);
+  fenceThread(start->duty);
   start->body();
   return nullptr;
 }
 
 }  // namespace
 
-pthread_t startQuietThread(const CountersPtr& counters, const char* name, std::function<void()> body) {
-  auto start = std::make_unique<Start>(Start{counters, name, std::move(body)});
+pthread_t startQuietThread(const CountersPtr& counters, const char* name, ThreadDuty duty, std::function<void()> body) {
+  auto start = std::make_unique<Start>(Start{counters, name, duty, std::move(body)});
   pthread_attr_t attributes;
   ::pthread_attr_init(&attributes);
   ::pthread_attr_setstacksize(&attributes, kStackBytes);

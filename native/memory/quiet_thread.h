@@ -8,11 +8,12 @@
 #include <functional>
 
 #include "core/counters.h"
+#include "thread/thread_fence.h"
 
 namespace vivarium {
 
 // `body` holds alive what it uses. Throws Failure kSyscall.
-pthread_t startQuietThread(const CountersPtr& counters, const char* name, std::function<void()> body);
+pthread_t startQuietThread(const CountersPtr& counters, const char* name, ThreadDuty duty, std::function<void()> body);
 // False when it was left to itself.
 bool joinOrLeave(pthread_t thread, uint64_t withinNs);
 

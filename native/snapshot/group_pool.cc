@@ -8,6 +8,7 @@
 
 #include "core/failure.h"
 #include "thread/kick.h"
+#include "thread/thread_fence.h"
 
 namespace vivarium {
 namespace {
@@ -61,6 +62,7 @@ void GroupPool::startThreads(uint32_t count) {
           auto* pool = static_cast<GroupPool*>(self);
           const Counted counted(pool->runtime_->counters, &Counters::threads);
           ::pthread_setname_np(::pthread_self(), "vivarium-groups");
+          fenceThread(ThreadDuty::kGroups);
           pool->loop();
           return nullptr;
         },

@@ -55,7 +55,9 @@ GroupReader::GroupReader(std::shared_ptr<Runtime> runtime, std::span<const uint3
     checkRow(row, fds_.size());
     needsZstd = needsZstd || row.codec == GroupCodec::kZstd;
   }
-  if (needsZstd && !zstdAvailable()) throw Failure(FailureKind::kCapability, "libzstd.so.1", ENOENT, "not found");
+  // Loaded here in any case: the threads that read may open no file.
+  const bool hasZstd = zstdAvailable();
+  if (needsZstd && !hasZstd) throw Failure(FailureKind::kCapability, "libzstd.so.1", ENOENT, "not found");
 }
 
 GroupReader::~GroupReader() {

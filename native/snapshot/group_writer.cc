@@ -72,8 +72,8 @@ GroupWriter::GroupWriter(std::shared_ptr<Runtime> runtime, std::shared_ptr<Mappi
       fd_(::fcntl(options.fd, F_DUPFD_CLOEXEC, 3)),
       book_((memory_->size() + kGroupBytes - 1) / kGroupBytes) {
   if (!fd_.valid()) throwSyscall("fcntl", errno, "F_DUPFD_CLOEXEC");
-  if (options.compress && !zstdAvailable())
-    throw Failure(FailureKind::kCapability, "libzstd.so.1", ENOENT, "not found");
+  const bool hasZstd = zstdAvailable();
+  if (options.compress && !hasZstd) throw Failure(FailureKind::kCapability, "libzstd.so.1", ENOENT, "not found");
   if (options.bufferGroups > 0) {
     // Pages come with their first use.
     slots_.reset(new uint8_t[options.bufferGroups * kGroupBytes]);

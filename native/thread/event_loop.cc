@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/failure.h"
 #include "thread/kick.h"
+#include "thread/thread_fence.h"
 
 namespace vivarium {
 namespace {
@@ -193,6 +194,7 @@ void EventLoop::callTimers() {
 
 void EventLoop::loop() {
   ::pthread_setname_np(::pthread_self(), "vivarium-events");
+  fenceThread(ThreadDuty::kEvents);
   while (!ending_.load(std::memory_order_seq_cst)) {
     epoll_event events[32];
     const int count = ::epoll_wait(epoll_.get(), events, 32, -1);

@@ -14,6 +14,7 @@
 #include "core/failure.h"
 #include "core/futex.h"
 #include "thread/kick.h"
+#include "thread/thread_fence.h"
 
 namespace vivarium {
 namespace {
@@ -187,6 +188,7 @@ void VcpuRunner::join() {
 void VcpuRunner::loop() {
   ::pthread_setname_np(::pthread_self(), name_.substr(0, 15).c_str());
   threadId_.store(static_cast<int>(::syscall(SYS_gettid)), std::memory_order_release);
+  fenceThread(ThreadDuty::kVcpu);
   unblockKick();
   kvm_run* const run = vcpu_->run();
   const int fd = vcpu_->fd();

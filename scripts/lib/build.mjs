@@ -10,6 +10,8 @@ import { hashOf, isStamped, ROOT, writeStamp } from './stamp.mjs';
 import { findModule, findTool, lastLines, run } from './tools.mjs';
 
 export const ADDON = 'build/Release/vivarium.node';
+/** The program that fences the process of a machine. */
+export const LAUNCHER = 'build/Release/vivarium-fence';
 const ADDON_STAMP = 'build/.sources';
 const LIBRARY_STAMP = 'dist/.sources';
 

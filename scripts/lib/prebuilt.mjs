@@ -1,10 +1,10 @@
 /**
- * What the package brings along compiled, so that installing it takes no compiler: the addon for x86-64 and glibc, and
- * the guest's agent. Made at `npm pack` (scripts/prepack.mjs); the installer asks here whether the addon fits.
+ * What the package brings along compiled, so that installing it takes no compiler: the addon for x86-64 and glibc, the
+ * program beside it that fences a machine's process, and the guest's agent. Made at `npm pack` (scripts/prepack.mjs); the installer asks here whether the addon fits.
  */
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { ADDON } from './build.mjs';
+import { basename, dirname, join } from 'node:path';
+import { ADDON, LAUNCHER } from './build.mjs';
 import { ROOT } from './stamp.mjs';
 import { findTool, lastLines, run } from './tools.mjs';
 
@@ -33,15 +33,17 @@ export async function prebuiltMisfit() {
 /** Puts what `npm run build` has made, and the agent at `agent`, where the package takes them from. */
 export async function makePrebuilt(agent) {
   removePrebuilt();
-  const addon = join(ROOT, PREBUILT);
-  mkdirSync(dirname(addon), { recursive: true });
-  copyFileSync(join(ROOT, ADDON), addon);
   const strip = findTool('strip');
   if (strip === undefined) throw new Error('strip (of binutils) is not there');
-  const { status, output } = await run(strip, ['--strip-unneeded', addon]);
-  if (status !== 0) throw new Error(`strip failed with status ${status}:\n${lastLines(output)}`);
-  const tooNew = newerThanPromised(readFileSync(addon, 'latin1'));
-  if (tooNew.length > 0) throw new Error(`the addon wants ${tooNew.join(', ')}: build it on Debian 12`);
+  for (const built of [ADDON, LAUNCHER]) {
+    const taken = join(ROOT, dirname(PREBUILT), basename(built));
+    mkdirSync(dirname(taken), { recursive: true });
+    copyFileSync(join(ROOT, built), taken);
+    const { status, output } = await run(strip, ['--strip-unneeded', taken]);
+    if (status !== 0) throw new Error(`strip failed with status ${status}:\n${lastLines(output)}`);
+    const tooNew = newerThanPromised(readFileSync(taken, 'latin1'));
+    if (tooNew.length > 0) throw new Error(`${built} wants ${tooNew.join(', ')}: build it on Debian 12`);
+  }
   mkdirSync(join(ROOT, FOLDER, 'guest'));
   copyFileSync(agent.path, join(ROOT, FOLDER, 'guest', `vivarium-agent-${agent.key}`));
 }

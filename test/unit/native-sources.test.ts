@@ -23,6 +23,15 @@ describe('the sources of the addon', () => {
     expect(listedIn('CMakeLists.txt')).toEqual(onDisk().sort());
   });
 
+  it('stand beside those of a program, which both build', () => {
+    const programs = readdirSync(join(root, 'native'), { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.c'))
+      .map((name) => `native/${name}`);
+    expect(programs).toEqual(['native/fence/launcher.c']);
+    for (const file of ['CMakeLists.txt', 'binding.gyp'])
+      expect(readFileSync(join(root, file), 'utf8')).toContain(programs[0]);
+  });
+
   it('are listed by binding.gyp as by CMakeLists.txt', () => {
     expect(listedIn('binding.gyp')).toEqual(listedIn('CMakeLists.txt'));
   });

@@ -103,6 +103,7 @@ describe('the package', () => {
     const files = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'CMakeLists.txt'];
     expect([...folders].sort()).toEqual([...files, 'dist', 'guest', 'native', 'prebuilds', 'scripts'].sort());
     expect(packed).toContain('prebuilds/linux-x64/vivarium.node');
+    accessSync(path.join(installed, 'prebuilds/linux-x64/vivarium-fence'), constants.X_OK);
     expect(packed.filter((file) => /\.test\.|\.map$|(^|\/)(testing|fake-)|^dist\/cli\//.test(file))).toEqual([]);
   });
 

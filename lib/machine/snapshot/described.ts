@@ -8,6 +8,8 @@ import type { SavedConfig } from './saved-config.js';
 export interface DescribedSnapshot {
   /** Of its folder. */
   readonly dir: string;
+  /** Folders of it and of the snapshots that it is a difference to, which are all read. */
+  readonly chain: readonly string[];
   readonly name: string;
   readonly kind: SavedConfig['kind'];
   readonly cpus: number;
@@ -26,7 +28,7 @@ export async function describeSnapshot(dir: string): Promise<DescribedSnapshot> 
     const { saved, descriptions } = readSaved(reader);
     const { name, kind, cpus, memoryBytes, nics, consolePorts } = saved;
     return {
-      ...{ dir: reader.dir, name, kind, cpus, memoryBytes },
+      ...{ dir: reader.dir, chain: reader.chain, name, kind, cpus, memoryBytes },
       images: reader.state.filter(({ type }) => type === diskReferenceState.type).flatMap(imageOf),
       nics: nics.map(({ id }) => ({ id, backend: innermost(descriptions.get(id) ?? {}) })),
       consolePorts: consolePorts.map(({ id }) => id),

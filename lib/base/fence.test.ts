@@ -1,0 +1,61 @@
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { type Fence, fenceOf, isWithin, realPathOf, requireNetwork, requireWritable } from './fence.js';
+
+const root = realpathSync(mkdtempSync(join(tmpdir(), 'vivarium-fence-')));
+afterAll(() => rmSync(root, { recursive: true }));
+mkdirSync(join(root, 'own'));
+mkdirSync(join(root, 'other'));
+symlinkSync(join(root, 'other'), join(root, 'own/link'));
+
+const networks = { tap: false, switch: true, passt: false };
+const fence: Fence = { write: [join(root, 'own')], networks, landlock: 6, sealed: true };
+
+describe('fenceOf', () => {
+  it('is what was asked for, what the kernel gave, and what was given up', () => {
+    const asked = { write: ['/a'], networks };
+    const env = { VIVARIUM_FENCE: JSON.stringify(asked), VIVARIUM_FENCED: '4' };
+    expect(fenceOf(env)).toEqual({ ...asked, landlock: 4, sealed: false });
+    expect(fenceOf({ ...env, VIVARIUM_SEALED: 'seccomp' })).toMatchObject({ sealed: true });
+    // A launcher that did not run has fenced nothing.
+    expect(fenceOf({ VIVARIUM_FENCE: JSON.stringify(asked) })).toBeUndefined();
+  });
+});
+
+describe('requireWritable', () => {
+  it('lets through what is within, by the names that the kernel has', () => {
+    requireWritable(join(root, 'own'), fence);
+    requireWritable(join(root, 'own/new/below'), fence);
+    for (const out of ['other', 'own/link', 'own/link/new', 'own/../other', 'owner'])
+      expect(() => requireWritable(`${root}/${out}`, fence)).toThrow(expect.objectContaining({ code: 'ERR_FENCED' }));
+  });
+
+  it('has nothing to say without a fence, or without Landlock', () => {
+    requireWritable('/', undefined);
+    requireWritable('/', { ...fence, landlock: 0 });
+  });
+});
+
+describe('requireNetwork', () => {
+  it('lets through what the machine was started with', () => {
+    requireNetwork('switch', fence);
+    expect(() => requireNetwork('passt', fence)).toThrow(expect.objectContaining({ code: 'ERR_FENCED' }));
+    requireNetwork('passt', { ...fence, sealed: false });
+    requireNetwork('tap', { ...fence, networks: { ...networks, passt: true } });
+  });
+});
+
+describe('paths', () => {
+  it('are within a folder by whole names', () => {
+    expect(isWithin('/a/b', '/a')).toBe(true);
+    expect(isWithin('/ab', '/a')).toBe(false);
+    expect(isWithin('/a', '/')).toBe(true);
+  });
+
+  it('are resolved also where nothing is', () => {
+    expect(realPathOf(join(root, 'own/link/new'))).toBe(join(root, 'other/new'));
+    expect(realPathOf('/nothing-is-here/below')).toBe('/nothing-is-here/below');
+  });
+});

@@ -1,0 +1,114 @@
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { launchFenced } from './fence-launch.js';
+import { backingFilesOf, type FenceWants, networksOf, packageFolderOf, planFence } from './fence-plan.js';
+
+const root = realpathSync(mkdtempSync(join(tmpdir(), 'vivarium-fence-plan-')));
+afterAll(() => rmSync(root, { recursive: true }));
+const home = join(root, 'home');
+for (const folder of ['home', 'home/project', 'home/disks', 'run', 'saved']) mkdirSync(join(root, folder));
+
+const places = {
+  env: { XDG_CACHE_HOME: join(root, 'cache') },
+  homes: [home],
+  runtime: (name: string) => join(root, 'run', name),
+  packageFolder: '/opt/node_modules',
+  node: process.execPath,
+};
+
+const plan = (wants: Partial<FenceWants>) =>
+  planFence(
+    { name: 'box', images: [], read: [], networks: networksOf([]), allowed: [], cwd: join(home, 'project'), ...wants },
+    places,
+  );
+
+describe('planFence', () => {
+  it('lets the machine change its own folder, its disks, what lies beside them, and the working folder', () => {
+    const images = [
+      { path: join(home, 'disks/a.img'), readOnly: false, format: 'raw' as const },
+      { path: join(root, 'saved/b.img'), readOnly: true, format: 'raw' as const },
+    ];
+    const { asked, read } = plan({ images, read: ['/boot/vmlinuz'] });
+    const own = ['home/disks', 'home/disks/a.img', 'home/project', 'run/machines/box'];
+    expect(asked.write).toEqual(own.map((name) => join(root, name)));
+    expect(asked.open).toBeUndefined();
+    expect(read).toEqual(
+      expect.arrayContaining([
+        '/boot/vmlinuz',
+        join(root, 'saved/b.img'),
+        '/opt/node_modules',
+        join(root, 'cache/vivarium'),
+      ]),
+    );
+  });
+
+  it('never lends a home as a whole, nor what holds one, but for who says so', () => {
+    symlinkSync(home, join(root, 'also-home'));
+    const images = [{ path: join(home, 'a.img'), readOnly: false, format: 'raw' as const }];
+    for (const cwd of [home, root, '/', join(root, 'also-home')]) {
+      expect(plan({ images, cwd }).asked.write).toEqual([join(home, 'a.img'), join(root, 'run/machines/box')].sort());
+    }
+    expect(plan({ cwd: '/', allowed: [home] }).asked.write).toContain(home);
+  });
+
+  it('keeps for a network what that needs, and no more', () => {
+    const bare = plan({});
+    expect(bare.capabilities).not.toContain(12);
+    expect(bare.devices).not.toContain('/dev/net/tun');
+    expect(bare.asked.write).not.toContain(join(root, 'run/switches'));
+    const tap = plan({ networks: networksOf(['tap']) });
+    expect(tap.capabilities).toContain(12);
+    expect(tap.devices).toContain('/dev/net/tun');
+    expect(plan({ networks: networksOf(['switch']) }).asked.write).toContain(join(root, 'run/switches'));
+    expect(plan({ networks: networksOf(['passt']) })).toMatchObject({
+      capabilities: 'all',
+      asked: { open: expect.any(String) as string },
+    });
+  });
+
+  it('follows the backing files of an image, and gives up on what is none', () => {
+    const image = (name: string, backing: string) => {
+      const bytes = Buffer.alloc(512);
+      bytes.writeUInt32BE(0x514649fb, 0);
+      bytes.writeBigUInt64BE(104n, 8);
+      bytes.writeUInt32BE(Buffer.byteLength(backing), 16);
+      bytes.write(backing, 104);
+      writeFileSync(join(root, 'saved', name), bytes);
+      return join(root, 'saved', name);
+    };
+    const top = image('top.qcow2', 'middle.qcow2');
+    image('middle.qcow2', '../home/base.img');
+    writeFileSync(join(home, 'base.img'), 'raw');
+    expect(backingFilesOf(top)).toEqual([join(root, 'saved/middle.qcow2'), join(home, 'base.img')]);
+    expect(backingFilesOf(join(home, 'base.img'))).toEqual([]);
+    expect(backingFilesOf(join(home, 'nothing'))).toEqual([]);
+    expect(backingFilesOf(image('ring.qcow2', 'ring.qcow2')).length).toBeLessThan(100);
+    const { read } = plan({ images: [{ path: top, readOnly: true, format: 'qcow2' }] });
+    expect(read).toContain(join(home, 'base.img'));
+  });
+
+  it('finds the folder of all that the package loads', () => {
+    expect(packageFolderOf('/app/node_modules/a/node_modules/vivarium')).toBe('/app/node_modules');
+    expect(packageFolderOf('/src/vivarium')).toBe('/src/vivarium');
+  });
+});
+
+describe('launchFenced', () => {
+  it('leaves the variables that a machine needs, and says what was asked', () => {
+    const env = { PATH: '/bin', HOME: home, AWS_SECRET_ACCESS_KEY: 'x', LC_ALL: 'C' };
+    const { program, args, env: left } = launchFenced('/fence', plan({}), ['node', 'main.js'], env);
+    expect(program).toBe('/fence');
+    expect(args.slice(-3)).toEqual(['--', 'node', 'main.js']);
+    expect(args).not.toContain('--no-paths');
+    expect(Object.keys(left).sort()).toEqual(['HOME', 'LC_ALL', 'PATH', 'VIVARIUM_FENCE']);
+    expect(JSON.parse(left['VIVARIUM_FENCE']!)).toMatchObject({ networks: { passt: false } });
+  });
+
+  it('fences no paths of who only carries', () => {
+    const { args, env } = launchFenced('/fence', undefined, ['node'], { TOKEN: 'x' });
+    expect(args).toContain('--no-paths');
+    expect(env).toHaveProperty('TOKEN', 'x');
+  });
+});

@@ -1,0 +1,187 @@
+/**
+ * Which paths, capabilities and variables the process that holds a machine keeps: from what the machine stands on to the rules of its
+ * launcher. Looks at files to resolve them; starts nothing.
+ */
+import { closeSync, existsSync, openSync, readSync, realpathSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { type FenceAsked, type FenceNetworks, isWithin, realPathOf } from '../base/fence.js';
+import { cacheRoot } from '../base/user-folders.js';
+
+/** What a machine stands on, with absolute paths. */
+export interface StandsOn {
+  readonly images: readonly FencedImage[];
+  /** Kernel, initrd, folders of snapshots. */
+  readonly read: readonly string[];
+  readonly networks: FenceNetworks;
+}
+
+export interface FenceWants extends StandsOn {
+  /** Of the machine's own folder in the runtime folder. */
+  readonly name: string;
+  /** Of --allow-path. */
+  readonly allowed: readonly string[];
+  /** The command's working folder: where snapshots go whose path is relative. */
+  readonly cwd: string;
+}
+
+export interface FencedImage {
+  readonly path: string;
+  readonly readOnly: boolean;
+  readonly format: 'raw' | 'qcow2';
+}
+
+export interface FencePlan {
+  readonly asked: FenceAsked;
+  readonly read: readonly string[];
+  readonly run: readonly string[];
+  readonly devices: readonly string[];
+  /** Numbers (linux/capability.h); 'all' where another program is started. */
+  readonly capabilities: readonly number[] | 'all';
+}
+
+/** Folders of this user's, made if need be. A parameter for tests. */
+export interface FencePlaces {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Homes of this user: what the environment says, and what the system says. */
+  readonly homes: readonly string[];
+  runtime(name: string): string;
+  /** Of this package and what it loads. */
+  readonly packageFolder: string;
+  readonly node: string;
+}
+
+const CAP_DAC_OVERRIDE = 1;
+const CAP_NET_ADMIN = 12;
+const CAP_SYS_PTRACE = 19;
+const CAP_SYS_NICE = 23;
+/** What a program of this system needs to run at all, and Node. */
+const SYSTEM_LIBRARIES = ['/usr', '/lib', '/lib64', '/nix/store', '/gnu/store'];
+const SYSTEM_FILES = [
+  '/etc/ld.so.cache',
+  '/etc/ssl/openssl.cnf',
+  '/etc/pki/tls/openssl.cnf',
+  '/etc/crypto-policies',
+  '/etc/localtime',
+  '/etc/timezone',
+  '/etc/machine-id',
+  '/etc/passwd',
+  '/etc/nsswitch.conf',
+  '/proc',
+  '/sys/module',
+  '/sys/class',
+  '/sys/devices',
+  '/sys/fs/cgroup',
+  '/sys/kernel/mm',
+];
+const DEVICES = ['/dev/null', '/dev/zero', '/dev/urandom', '/dev/random', '/dev/userfaultfd'];
+/** QCOW magic, then the offset and length of the backing file's name (docs/interop/qcow2.txt of QEMU). */
+const QCOW_MAGIC = 0x514649fb;
+const MAX_CHAIN = 64;
+
+export function planFence(wants: FenceWants, places: FencePlaces): FencePlan {
+  const { networks } = wants;
+  const chains = wants.images.flatMap(({ path, format }) => (format === 'qcow2' ? backingFilesOf(path) : []));
+  const written = wants.images.filter(({ readOnly }) => !readOnly).map(({ path }) => path);
+  // A home as a whole is what the fence is for: files in it are lent one by one, folders below it as such.
+  const folders = [wants.cwd, ...written.map((path) => dirname(path))].filter(
+    (folder) => !places.homes.some((home) => isWithin(realPathOf(home), realPathOf(folder))),
+  );
+  const own = [
+    join(places.runtime('machines'), wants.name),
+    ...(networks.switch ? [places.runtime('switches')] : []),
+    ...(networks.tap || networks.switch || networks.passt ? [places.runtime('macs')] : []),
+  ];
+  const write = unique([...own, ...written, ...folders, ...wants.allowed].map(realPathOf));
+  const read = [
+    ...SYSTEM_FILES,
+    ...[places.env['OPENSSL_CONF'], places.env['LD_LIBRARY_PATH']].flatMap((list) => (list ?? '').split(':')),
+    places.packageFolder,
+    cacheRoot(places.env),
+    ...wants.images.filter(({ readOnly }) => readOnly).map(({ path }) => path),
+    ...chains,
+    ...wants.read,
+  ];
+  return {
+    asked: {
+      ...(networks.passt && { open: 'passt makes namespaces of its own, which Landlock does not let' }),
+      write,
+      networks,
+    },
+    read: unique(read.filter(isAbsolute)),
+    run: [...SYSTEM_LIBRARIES, realpathSync(places.node)],
+    devices: [...DEVICES, places.env['VIVARIUM_KVM'] ?? '/dev/kvm', ...(networks.tap ? ['/dev/net/tun'] : [])],
+    capabilities: networks.passt ? 'all' : capabilitiesFor(networks),
+  };
+}
+
+/** Of the folder with the package: the outermost node_modules, in which is what it depends on, or the package itself. */
+export function packageFolderOf(root: string): string {
+  const at = root.indexOf('/node_modules/');
+  return at < 0 ? root : root.slice(0, at + '/node_modules'.length);
+}
+
+function capabilitiesFor({ tap }: FenceNetworks): number[] {
+  return [
+    // Files of other users that root lends: within the paths that are left.
+    CAP_DAC_OVERRIDE,
+    // The PIT's own thread, see lib/machine/pit-worker.ts.
+    CAP_SYS_NICE,
+    ...(tap ? [CAP_NET_ADMIN] : []),
+    // Before Linux 6.1 the system call is the only way to serve page faults, and asks for this.
+    ...(existsSync('/dev/userfaultfd') ? [] : [CAP_SYS_PTRACE]),
+  ];
+}
+
+/** The files that an image names, one below the other. What can't be followed is for the machine to refuse. */
+export function backingFilesOf(image: string): string[] {
+  const found: string[] = [];
+  for (let path: string | undefined = image; path !== undefined && found.length < MAX_CHAIN;) {
+    const name = backingNameOf(path);
+    path = name === undefined ? undefined : resolve(dirname(realPathOf(path)), name);
+    if (path !== undefined) found.push(path);
+  }
+  return found;
+}
+
+function backingNameOf(path: string): string | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return undefined;
+  }
+  try {
+    const header = Buffer.alloc(20);
+    if (readSync(fd, header, 0, 20, 0) < 20 || header.readUInt32BE(0) !== QCOW_MAGIC) return undefined;
+    const [offset, length] = [header.readBigUInt64BE(8), header.readUInt32BE(16)];
+    if (offset === 0n || length === 0 || length > 1023) return undefined;
+    const name = Buffer.alloc(length);
+    readSync(fd, name, 0, length, offset);
+    return name.includes(0) ? undefined : name.toString();
+  } catch {
+    return undefined;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** By the kinds of networks. */
+export function networksOf(kinds: readonly unknown[]): FenceNetworks {
+  return { tap: kinds.includes('tap'), switch: kinds.includes('switch'), passt: kinds.includes('passt') };
+}
+
+/** Both, since either may be what the user's secrets are in. */
+export function homesOf(env: Readonly<Record<string, string | undefined>>): string[] {
+  const homes = [env['HOME'] ?? '/'];
+  try {
+    homes.push(userInfo().homedir);
+  } catch {
+    // A user without an entry.
+  }
+  return homes.filter((home) => isAbsolute(home) && home !== '/');
+}
+
+function unique(paths: readonly string[]): string[] {
+  return [...new Set(paths)].sort();
+}
