@@ -56,6 +56,7 @@ enum {
   SET_CLOCK = 0x09,
   RESEED = 0x0a,
   RESIZE = 0x0b,
+  GET_CLOCK = 0x0c,
   HELLO = 0x81,
   STARTED = 0x82,
   STDOUT_DATA = 0x83,
@@ -64,6 +65,7 @@ enum {
   STDIN_WINDOW = 0x86,
   STDIN_CLOSED = 0x87,
   PONG = 0x88,
+  CLOCK = 0x89,
 };
 enum { FLAG_TERMINAL = 1 };
 enum { KIND_EXITED = 0, KIND_SIGNALLED = 1, KIND_NOT_STARTED = 2 };
@@ -758,9 +760,15 @@ static void finish_poweroff(void) {
 #endif
 }
 
+static uint64_t monotonic_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 static void set_clock(uint64_t unix_ns) {
 #ifdef AGENT_STDIO
-  (void)unix_ns;
+  fprintf(stderr, "set clock %llu\n", (unsigned long long)unix_ns);
 #else
   struct timespec at = {(time_t)(unix_ns / 1000000000), (long)(unix_ns % 1000000000)};
   clock_settime(CLOCK_REALTIME, &at);
@@ -850,10 +858,20 @@ static void handle_frame(uint32_t type, uint32_t id, uint8_t* payload, size_t le
     case PING: send_frame(PONG, id, payload, length < MAX_PING_BYTES ? length : MAX_PING_BYTES); break;
     case POWEROFF: begin_poweroff(word); break;
     case SET_CLOCK: {
-      uint64_t unix_ns;
+      uint64_t unix_ns, then_ns;
       if (length < 8) break;
       memcpy(&unix_ns, payload, 8);
+      /* However long the frame was on its way. */
+      if (length >= 16) {
+        memcpy(&then_ns, payload + 8, 8);
+        unix_ns += monotonic_ns() - then_ns;
+      }
       set_clock(unix_ns);
+      break;
+    }
+    case GET_CLOCK: {
+      uint64_t now_ns = monotonic_ns();
+      send_frame(CLOCK, id, &now_ns, sizeof now_ns);
       break;
     }
     case RESEED:

@@ -412,6 +412,39 @@ describe('the machine', () => {
     await client.readyAsClone();
     expect(agent.controls.map(({ type }) => type).slice(2)).toEqual([FrameType.RESEED]);
   });
+
+  it('that was restored has its clock set by what its own clock said', async () => {
+    const { client, agent } = connect();
+    agent.monotonicNs = () => 7_000_000_000n;
+    agent.boot();
+    await client.readyAsClone({ wallMs: () => 1.5 });
+    const set = agent.controls.filter(({ type }) => type === FrameType.SET_CLOCK).map(({ payload }) => payload);
+    expect(set.map((payload) => [...new BigUint64Array(payload.slice().buffer)])).toEqual([
+      [1_500_000n],
+      [1_500_000n, 7_000_000_000n],
+    ]);
+  });
+
+  it('answers what its clock says, or is not known to have been asked', async () => {
+    const { client, agent } = connect();
+    agent.boot();
+    expect(await client.readClock()).toBeUndefined();
+    agent.monotonicNs = () => 0x1_2345_6789n;
+    expect(await client.readClock()).toBe(0x1_2345_6789n);
+  });
+
+  it('that does not answer is waited for as long as the caller says, or until the connection ends', async () => {
+    const { client, agent, clock } = connect();
+    agent.boot();
+    agent.silent = true;
+    const late = client.readClock({ timeoutMs: 50 });
+    late.catch(() => undefined);
+    clock.advance(50_000_000n);
+    await expect(late).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    const cut = client.readClock();
+    client.close();
+    await expect(cut).rejects.toMatchObject({ code: 'ERR_AGENT' });
+  });
 });
 
 function hello(): Uint8Array {

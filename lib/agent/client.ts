@@ -8,6 +8,7 @@ import { hostClock, type Clock } from '../base/clock.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { FrameReader } from './frame-reader.js';
 import {
+  decodeClock,
   decodeHello,
   encodeFrame,
   encodeResize,
@@ -25,7 +26,9 @@ import {
   type StartRequest,
   type TerminalSize,
 } from './protocol.js';
+import { setGuestClock } from './set-clock.js';
 import { AgentSession, type RunResult, type SessionStreams } from './session.js';
+import { type WaitOptions, Waiters } from './waiters.js';
 
 export interface AgentRunOptions extends SessionStreams {
   /** The command and its arguments; a name without a slash is looked for in the PATH of `env`. */
@@ -65,9 +68,11 @@ export class AgentClient {
   readonly #clock: Clock;
   readonly #onActivity: () => void;
   readonly #sessions = new Map<number, AgentSession>();
+  readonly #hellos: Waiters<GuestHello>;
   #reader: FrameReader | undefined;
   #hello: GuestHello | undefined;
-  #helloWaiters = new Set<{ resolve: (hello: GuestHello) => void; reject: (error: Error) => void }>();
+  /** What the guest's clock says, by the question's number. */
+  readonly #clockQuestions = new Map<number, Waiters<bigint | undefined>>();
   #nextSession = 1;
   #failure: Error | undefined;
 
@@ -78,6 +83,7 @@ export class AgentClient {
   constructor(channel: ChannelHostEnd, options: { clock?: Clock; onActivity?: () => void } = {}) {
     this.#channel = channel;
     this.#clock = options.clock ?? hostClock;
+    this.#hellos = new Waiters(this.#clock);
     this.#onActivity = options.onActivity ?? (() => undefined);
     channel.onOpen = () => this.#opened();
     channel.onReceive = (bytes) => this.#received(bytes);
@@ -95,30 +101,10 @@ export class AgentClient {
    * @throws VmmError ERR_TIMEOUT after `timeoutMs`; ERR_AGENT when the client is closed or the agent speaks another
    * protocol; ERR_ABORTED.
    */
-  ready(options: { timeoutMs?: number; signal?: AbortSignal } = {}): Promise<GuestHello> {
+  ready(options: WaitOptions = {}): Promise<GuestHello> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#hello !== undefined) return Promise.resolve(this.#hello);
-    if (options.signal?.aborted) return Promise.reject(new AbortError(options.signal));
-    return new Promise((resolve, reject) => {
-      const done = (): void => {
-        this.#helloWaiters.delete(waiter);
-        timer?.cancel();
-        options.signal?.removeEventListener('abort', onAbort);
-      };
-      const waiter = {
-        resolve: (hello: GuestHello) => (done(), resolve(hello)),
-        reject: (error: Error) => (done(), reject(error)),
-      };
-      const onAbort = (): void => waiter.reject(new AbortError(options.signal));
-      const timer =
-        options.timeoutMs === undefined
-          ? undefined
-          : this.#clock.setTimer(BigInt(Math.ceil(options.timeoutMs)) * 1_000_000n, () =>
-              waiter.reject(new VmmError('ERR_TIMEOUT', `no agent in the guest after ${options.timeoutMs ?? 0} ms`)),
-            );
-      options.signal?.addEventListener('abort', onAbort, { once: true });
-      this.#helloWaiters.add(waiter);
-    });
+    return this.#hellos.wait(options, 'no agent in the guest');
   }
 
   /**
@@ -131,7 +117,7 @@ export class AgentClient {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#hello === undefined) throw new VmmError('ERR_STATE', 'the agent in the guest has not answered yet');
     if (options.signal?.aborted) throw new AbortError(options.signal);
-    const id = this.#nextSession;
+    const id = this.#number();
     const request: StartRequest = {
       argv: options.argv,
       env: options.env ?? DEFAULT_GUEST_ENV,
@@ -139,7 +125,6 @@ export class AgentClient {
       terminal: options.terminal,
     };
     const frame = encodeStart(id, request);
-    this.#nextSession = id === 0xffffffff ? 1 : id + 1;
     const session = new AgentSession(id, frame, options, {
       send: (bytes) => this.#send(bytes),
       onGone: (gone) => this.#sessions.delete(gone.id),
@@ -163,9 +148,26 @@ export class AgentClient {
     this.#send(encodeWords(FrameType.POWEROFF, 0, PowerAction[action]));
   }
 
-  /** Sets the guest's wall clock. */
-  setClock(wallMs: number): void {
-    this.#send(encodeSetClock(BigInt(Math.round(wallMs * 1000)) * 1000n));
+  /** Sets the guest's wall clock: it was `wallMs` (milliseconds since 1970) when its monotonic clock said `monotonicNs`; default: when it reads this. */
+  setClock(wallMs: number, monotonicNs?: bigint): void {
+    this.#send(encodeSetClock(BigInt(Math.round(wallMs * 1000)) * 1000n, monotonicNs));
+  }
+
+  /**
+   * What the guest's monotonic clock says, in nanoseconds; undefined of an agent that does not know the question. It must be ready.
+   *
+   * @throws as ready()
+   */
+  async readClock(options: WaitOptions = {}): Promise<bigint | undefined> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const number = this.#number();
+    const question = new Waiters<bigint | undefined>(this.#clock);
+    this.#clockQuestions.set(number, question);
+    const answer = question.wait(options, 'no answer of the agent in the guest');
+    // Frames are answered in turn: a pong with no clock before it comes from who has skipped the question.
+    this.#send(encodeFrame(FrameType.GET_CLOCK, number));
+    this.#send(encodeFrame(FrameType.PING, number));
+    return answer.finally(() => this.#clockQuestions.delete(number));
   }
 
   /**
@@ -174,13 +176,16 @@ export class AgentClient {
    *
    * @throws as ready()
    */
-  async readyAsClone(
-    options: Parameters<AgentClient['ready']>[0] & { wallMs?: () => number } = {},
-  ): Promise<GuestHello> {
+  async readyAsClone(options: WaitOptions & { wallMs?: () => number } = {}): Promise<GuestHello> {
     const { wallMs, ...waiting } = options;
     const hello = await this.ready(waiting);
     this.reseed();
-    if (wallMs) this.setClock(wallMs());
+    if (wallMs) {
+      await setGuestClock(
+        { ask: () => this.readClock(waiting), set: (ms, monotonicNs) => this.setClock(ms, monotonicNs) },
+        wallMs,
+      );
+    }
     return hello;
   }
 
@@ -200,7 +205,7 @@ export class AgentClient {
     this.#channel.onReceive = undefined;
     this.#channel.onDrain = undefined;
     this.#endSessions(reason);
-    for (const waiter of [...this.#helloWaiters]) waiter.reject(reason);
+    this.#hellos.reject(reason);
   }
 
   #endSessions(reason: Error): void {
@@ -210,6 +215,14 @@ export class AgentClient {
       session.fail(reason);
     }
     this.#sessions.clear();
+    for (const question of [...this.#clockQuestions.values()]) question.reject(reason);
+  }
+
+  /** Of a session, or of a question and its answer. */
+  #number(): number {
+    const number = this.#nextSession;
+    this.#nextSession = number === 0xffffffff ? 1 : number + 1;
+    return number;
   }
 
   #send(frame: Uint8Array): boolean {
@@ -248,6 +261,11 @@ export class AgentClient {
       return;
     }
     if (this.#hello === undefined) throw new ProtocolError('a frame before the hello');
+    if (frame.type === FrameType.CLOCK || frame.type === FrameType.PONG) {
+      const ns = frame.type === FrameType.CLOCK ? decodeClock(frame) : undefined;
+      this.#clockQuestions.get(frame.session)?.resolve(ns);
+      return;
+    }
     // The session may be gone here (aborted) while its frames are on the way.
     this.#sessions.get(frame.session)?.handle(frame);
   }
@@ -258,6 +276,6 @@ export class AgentClient {
       throw new ProtocolError(`it speaks version ${hello.version}, and ${PROTOCOL_VERSION} is wanted`);
     }
     this.#hello = hello;
-    for (const waiter of [...this.#helloWaiters]) waiter.resolve(hello);
+    this.#hellos.resolve(hello);
   }
 }

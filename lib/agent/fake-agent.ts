@@ -120,6 +120,10 @@ export class FakeAgent {
   readonly processes = new Map<number, FakeProcess>();
   /** Frames to the agent itself: power, clock, ping. */
   readonly controls: { type: number; payload: Uint8Array }[] = [];
+  /** What the guest's monotonic clock says; without it the agent does not know the question. */
+  monotonicNs: (() => bigint) | undefined;
+  /** While true questions are not answered. */
+  silent = false;
   readonly #onStart: (process: FakeProcess) => void;
   #reader: FrameReader;
 
@@ -153,6 +157,10 @@ export class FakeAgent {
   }
 
   #take(frame: Frame): void {
+    if (frame.type === FrameType.GET_CLOCK || frame.type === FrameType.PING) {
+      if (!this.silent) this.#answer(frame);
+      return;
+    }
     if (frame.session === 0) {
       this.controls.push({ type: frame.type, payload: frame.payload.slice() });
       return;
@@ -176,6 +184,16 @@ export class FakeAgent {
     }
     process.onChange?.();
   }
+
+  #answer({ type, session, payload }: Frame): void {
+    if (type === FrameType.PING) this.channel.fromGuest(encodeFrame(FrameType.PONG, session, payload));
+    else if (this.monotonicNs)
+      this.channel.fromGuest(encodeFrame(FrameType.CLOCK, session, encodeNs(this.monotonicNs())));
+  }
+}
+
+function encodeNs(ns: bigint): Uint8Array {
+  return new Uint8Array(BigUint64Array.of(ns).buffer);
 }
 
 function decodeStart(frame: Frame): StartRequest {

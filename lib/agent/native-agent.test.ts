@@ -258,6 +258,28 @@ describe('the agent', () => {
   });
 });
 
+describe('its clock', () => {
+  it('is what the monotonic clock says here, and what the wall clock is set by', async () => {
+    const { client, complaints } = boot();
+    await client.ready();
+    const before = process.hrtime.bigint();
+    const said = (await client.readClock())!;
+    const after = process.hrtime.bigint();
+    expect(said).toBeGreaterThanOrEqual(before);
+    expect(said).toBeLessThanOrEqual(after);
+    client.setClock(1_000_000);
+    // It was a minute ago that it was that.
+    client.setClock(1_000_000, said - 60_000_000_000n);
+    await expect.poll(() => complaints().match(/set clock \d+/g)?.length).toBe(2);
+    const [plain, moved] = complaints()
+      .match(/\d+/g)!
+      .map((each) => Number(each) / 1e6);
+    expect(plain).toBe(1_000_000);
+    expect(moved! - 1_060_000).toBeGreaterThanOrEqual(0);
+    expect(moved! - 1_060_000).toBeLessThan(Number(process.hrtime.bigint() - said) / 1e6);
+  });
+});
+
 describe('a host that breaks the rules', () => {
   it('with any frames does not crash the agent', async () => {
     const { client, channel, child, complaints, ended } = boot();

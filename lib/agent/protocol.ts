@@ -23,9 +23,10 @@
  * | 0x06 | guest | close output  | u32 stream: nobody reads it any more, so the child gets SIGPIPE              |
  * | 0x07 | guest | ping          | any bytes up to 64                                                           |
  * | 0x08 | guest | poweroff      | u32 0 power off, 1 reboot, 2 halt; after a sync                              |
- * | 0x09 | guest | set clock     | u64 nanoseconds since 1970, UTC                                              |
+ * | 0x09 | guest | set clock     | u64 nanoseconds since 1970, UTC; u64 what the guest's monotonic clock said then (may be missing: as read) |
  * | 0x0a | guest | reseed        | 1 to 64 bytes of randomness, for a guest that was cloned                      |
  * | 0x0b | guest | resize        | u32 size of the terminal: columns, and from bit 16 on rows                   |
+ * | 0x0c | guest | get clock     | none                                                                          |
  * | 0x81 | host  | hello         | u32 version, u32 online CPUs, u64 memory in bytes; NUL-terminated: agent, sysname, release, version, machine, notice (may be missing) |
  * | 0x82 | host  | started       | u32 pid                                                                      |
  * | 0x83 | host  | stdout        | bytes; an empty frame is the end of the stream                               |
@@ -33,7 +34,8 @@
  * | 0x85 | host  | exit          | u32 kind: 0 exited, 1 killed by a signal, 2 not started; u32 status, signal or errno |
  * | 0x86 | host  | stdin window  | u32 bytes more that the agent has room for                                   |
  * | 0x87 | host  | stdin closed  | none: the child closed its stdin; what comes is dropped                      |
- * | 0x88 | host  | pong          | the ping's bytes                                                             |
+ * | 0x88 | host  | pong          | the ping's bytes, with the ping's session                                     |
+ * | 0x89 | host  | clock         | u64 nanoseconds of the guest's monotonic clock, with the question's session   |
  *
  * Each stream of a session starts with a window of 0 towards the guest's stdin (the agent grants it after `started`) and
  * of INITIAL_WINDOW towards the host. A sender never exceeds its window. `exit` is a session's last frame: everything
@@ -66,6 +68,7 @@ export const FrameType = {
   SET_CLOCK: 0x09,
   RESEED: 0x0a,
   RESIZE: 0x0b,
+  GET_CLOCK: 0x0c,
   HELLO: 0x81,
   STARTED: 0x82,
   STDOUT: 0x83,
@@ -74,6 +77,7 @@ export const FrameType = {
   STDIN_WINDOW: 0x86,
   STDIN_CLOSED: 0x87,
   PONG: 0x88,
+  CLOCK: 0x89,
 } as const;
 
 /** Numbers of the two output streams in `window` and `close output`. */
@@ -197,11 +201,15 @@ export function encodeStart(session: number, request: StartRequest): Uint8Array 
   return encodeFrame(FrameType.START, session, payload);
 }
 
-/** The `set clock` frame. */
-export function encodeSetClock(unixNs: bigint): Uint8Array {
-  const payload = new Uint8Array(8);
-  new DataView(payload.buffer).setBigUint64(0, unixNs, true);
-  return encodeFrame(FrameType.SET_CLOCK, 0, payload);
+/** The `set clock` frame: the time of day when the guest's monotonic clock said `monotonicNs`, or when the agent reads it. */
+export function encodeSetClock(unixNs: bigint, monotonicNs?: bigint): Uint8Array {
+  const numbers = monotonicNs === undefined ? [unixNs] : [unixNs, monotonicNs];
+  return encodeFrame(FrameType.SET_CLOCK, 0, new Uint8Array(BigUint64Array.from(numbers).buffer));
+}
+
+/** Of a `clock` frame, in nanoseconds. @throws ProtocolError when it is cut short. */
+export function decodeClock(frame: Frame): bigint {
+  return (BigInt(wordAt(frame, 1)) << 32n) | BigInt(wordAt(frame, 0));
 }
 
 /** One 32-bit word of a payload. @throws ProtocolError when the payload is shorter. */
