@@ -184,7 +184,7 @@ export function savedNic(id: string, description: Readonly<Record<string, unknow
   }
   if ((kind !== 'tap' && kind !== 'switch') || typeof name !== 'string') return refuse();
   // A tap's is the interface's own; older snapshots don't tell a switch's.
-  const mtu = kind === 'switch' && mtuBytes !== undefined ? checkMtu(String(mtuBytes), refuse) : undefined;
+  const mtu = kind === 'switch' && typeof mtuBytes === 'number' ? checkMtu(String(mtuBytes), refuse) : undefined;
   return { id, network: parseNetwork(`${kind}:${name}`, '', refuse), mac: undefined, mtuBytes: mtu };
 }
 
