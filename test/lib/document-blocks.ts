@@ -17,12 +17,13 @@ export interface DocumentBlock {
 }
 
 /** Every document that is committed, by its path from the root. */
-export const documents: readonly string[] = execFileSync('git', ['ls-files', '-z', '*.md'], {
-  cwd: ROOT,
-  encoding: 'utf8',
-})
-  .split('\0')
-  .filter((file) => file !== '' && existsSync(path.join(ROOT, file)));
+export const documents = (): readonly string[] =>
+  execFileSync('git', ['ls-files', '-z', '*.md'], {
+    cwd: ROOT,
+    encoding: 'utf8',
+  })
+    .split('\0')
+    .filter((file) => file !== '' && existsSync(path.join(ROOT, file)));
 
 /** @throws Error for a fence that is not closed */
 export function blocksOf(file: string, text = readFileSync(path.join(ROOT, file), 'utf8')): DocumentBlock[] {
@@ -40,7 +41,13 @@ export function blocksOf(file: string, text = readFileSync(path.join(ROOT, file)
       const place = `${file} > ${heading}`;
       const number = blocks.filter(({ name }) => name.startsWith(`${place} > `)).length + 1;
       const { line, language, lines } = open;
-      blocks.push({ name: `${place} > ${number}`, file, line, language, text: lines.map((each) => `${each}\n`).join('') });
+      blocks.push({
+        name: `${place} > ${number}`,
+        file,
+        line,
+        language,
+        text: lines.map((each) => `${each}\n`).join(''),
+      });
       open = undefined;
     }
   }

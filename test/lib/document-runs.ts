@@ -34,5 +34,6 @@ export const RUN_ON_LINUX = [
 export const NOT_RUN: Readonly<Record<string, string>> = {
   'README.md > Two commands > 1': 'parsed: npm test is what runs this, after the same setup; npm start needs a person',
   'README.md > The library > 6': 'compiled: test/guest/debian.test.ts boots the same system, which takes minutes',
-  'docs/ci.md > Tests in a fresh guest > 3': "parsed: a runner's; its last line is that of the first block, with a kernel",
+  'docs/ci.md > Tests in a fresh guest > 3':
+    "parsed: a runner's; its last line is that of the first block, with a kernel",
 };

@@ -22,7 +22,7 @@ const anchor = (heading: string) =>
 
 const anchorsOf = (file: string) => [...read(file).matchAll(/^#{1,6} (.*)$/gm)].map((match) => anchor(match[1]!));
 
-describe.each(documents)('%s', (file) => {
+describe.each(documents())('%s', (file) => {
   const text = read(file);
 
   it('links only to what exists', () => {

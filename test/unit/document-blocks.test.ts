@@ -15,7 +15,7 @@ import { NOT_RUN, RUN_ON_KVM, RUN_ON_LINUX } from '../lib/document-runs.js';
 import { simpleCommands } from '../lib/shell-lines.js';
 
 const manifest = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as { scripts: object };
-const blocks = documents.flatMap((file) => blocksOf(file));
+const blocks = documents().flatMap((file) => blocksOf(file));
 
 /** What each language is held to: what is wrong with a block, nothing for a good one. '' is a drawing, which says nothing to run. */
 const RULES: Readonly<Record<string, (block: DocumentBlock) => Promise<string[]> | string[]>> = {
@@ -82,7 +82,7 @@ function compiled(block: DocumentBlock): string[] {
 }
 
 /** Programs of the shell's that documents use beside ours, which need no check of their options. */
-const ORDINARY = ['tar'];
+const ORDINARY = ['mkdir', 'tar'];
 
 async function commandsTaken(commands: readonly (readonly string[])[]): Promise<string[]> {
   const complaints = await Promise.all(commands.map((words) => complaintOf(words)));
@@ -152,7 +152,10 @@ describe('the check of lines of shell', () => {
     ['npm run nothing', /no such script/],
     ['npm nothing', /no such script/],
     ['make all', /no rule for 'make'/],
-    ['curl --unix-socket "$XDG_RUNTIME_DIR/vivarium/machines/box/sock" http://box/v1/machines', /no GET \/v1\/machines/],
+    [
+      'curl --unix-socket "$XDG_RUNTIME_DIR/vivarium/machines/box/sock" http://box/v1/machines',
+      /no GET \/v1\/machines/,
+    ],
   ])('finds what is wrong with %s', async (line, complaint) => {
     expect(await commandsTaken(simpleCommands(line))).toEqual([expect.stringMatching(complaint)]);
   });
