@@ -64,6 +64,21 @@ const tests: { readonly [name in Name]: (name: Name) => Promise<void> } = {
     expect(ended).toMatchObject({ clone: 'running', vm: 'running' });
     expect(ended.stats.bytesWritten).toBeGreaterThan(0);
   },
+  'docs/guest-time.md > For programs > 1': async (name) => {
+    const { phase, books, policy } = await shown(
+      name,
+      '{ phase, books: [expected, delivered, forgiven, owed], causes, policy: vm.pit.status().policy }',
+    );
+    // The kernel of these tests never programs the PIT: there is nothing to count.
+    expect({ phase, books, policy }).toEqual({ phase: 'stand-down', books: [0, 0, 0, 0], policy: 'custom' });
+  },
+  'docs/devices.md > For programs > 1': async (name) => {
+    const ended = await run(name, '{ held, holdNs, backend: vm.device("root").contract.backend.kind }');
+    expect(ended.status, ended.stderr).toBe(0);
+    expect(ended.stdout).toMatch(/^root \S+ discard emulated 0 0$/m);
+    expect(ended.stdout).toMatch(/^net0 switch send \w+ 0 0$/m);
+    expect(JSON.parse(ended.stdout.trim().split('\n').at(-1)!)).toMatchObject({ held: 0 });
+  },
   'docs/snapshots.md > Snapshots > 1': async (name) => {
     const machine = `import { Machine as Made, networkSwitch } from 'vivarium';
       const vm = await Made.create({

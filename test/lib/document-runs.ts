@@ -11,6 +11,8 @@ export const RUN_ON_KVM = [
   'README.md > The library > 4',
   'README.md > The library > 5',
   'README.md > The library > 7',
+  'docs/guest-time.md > For programs > 1',
+  'docs/devices.md > For programs > 1',
   'docs/snapshots.md > Snapshots > 1',
   'docs/snapshots.md > The command > 1',
   'docs/control.md > The socket > 1',
