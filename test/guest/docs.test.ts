@@ -6,7 +6,7 @@ import { defaultKernel } from '../../lib/images/kernel.js';
 import { createQcow2Overlay } from '../../lib/vsp/index.js';
 import { freePort } from '../../lib/vsp/net/testing-far.js';
 import type { Vivarium } from '../lib/command.js';
-import { blockNamed } from '../lib/document-blocks.js';
+import { blockNamed, ROOT } from '../lib/document-blocks.js';
 import { RUN_ON_LINUX } from '../lib/document-runs.js';
 import { type Ended, withoutTypes, Workplace } from '../lib/run-block.js';
 
@@ -53,9 +53,20 @@ const tests: { readonly [name in Name]: (name: Name) => Promise<void> } = {
     expect(readFileSync(place.path('results/report'), 'utf8')).toBe('whole\n');
   },
 
+  'README.md > Two commands > 1': async (name) => {
+    // `npm ci` has been typed where tests run, and `npm test` is what runs them.
+    expect(linesOf(name).map((line) => line.replace(/ +#.*/, ''))).toEqual([
+      'npm ci && npm start',
+      'npm ci && npm test',
+    ]);
+    // Without a terminal the guest says what it is, and ends.
+    const { stdout } = await answered(workplace(), `cd '${ROOT}' && npm start < /dev/null`);
+    expect(stdout).toMatch(/^Linux vivarium /m);
+    expect(stdout).toMatch(/^CPUs: \d+$/m);
+  },
+
   'README.md > The command > 1': async (name) => {
     const place = workplace();
-    copyFileSync((await defaultKernel()).path, place.path('vmlinux'));
     for (const image of ['data.img', 'below.img']) {
       writeFileSync(place.path(image), '');
       truncateSync(place.path(image), 2 ** 20);
@@ -66,8 +77,8 @@ const tests: { readonly [name in Name]: (name: Name) => Promise<void> } = {
     const lines: readonly (readonly [RegExp, (text: string) => Promise<number>])[] = [
       [/^vivarium run +#/, console('uname -s', /\nLinux\r/)],
       [/^vivarium run -- sh/, answers(7, /^\d+\.\d+\S*\n$/)],
-      [/^tar c/, answers(0, / \.\/vmlinux\n/)],
-      [/^vivarium run --kernel/, console('nproc', /\n2\r/)],
+      [/^tar c/, answers(0, / \.\/data\.img\n/)],
+      [/^vivarium run --kernel/, withKernel(console('nproc', /\n2\r/))],
       [/^vivarium run --disk/, console('cat /sys/block/vda/ro /sys/block/vdb/ro', /\n0\r*\n1\r/)],
       [/^vivarium run --nic/, console('cat /sys/class/net/eth0/address', /\n[0-9a-f]{2}(:[0-9a-f]{2}){5}\r/)],
       [/^vivarium run -p 8080:80/, (text) => servesHosts(place, text.replace('8080', String(port)), port)],
@@ -80,6 +91,12 @@ const tests: { readonly [name in Name]: (name: Name) => Promise<void> } = {
         const line = place.terminal(text);
         await atConsole(line, typed, shown);
         return (await line.ended).status;
+      };
+    }
+    function withKernel(answer: (text: string) => Promise<number>) {
+      return async (text: string): Promise<number> => {
+        copyFileSync((await defaultKernel()).path, place.path('vmlinux'));
+        return answer(text);
       };
     }
     function answers(wanted: number, said: RegExp) {
@@ -109,7 +126,7 @@ const tests: { readonly [name in Name]: (name: Name) => Promise<void> } = {
       const { status, stdout } = await typed.ended;
       expect(status, `${line}\n${stdout.toString()}`).toBe(0);
       if (line.startsWith('vivarium ps'))
-        expect(stdout.toString()).toMatch(/^NAME +ID +STATE +PID +HOST +SINCE\r\nbox /m);
+        expect(stdout.toString()).toMatch(/^NAME +ID +STATE +PID +HOST +SINCE\r*\nbox /m);
       if (line.startsWith('vivarium exec')) expect(stdout.toString()).toMatch(/^Linux vivarium /m);
       // A guest on a busy host takes longer to come up than exec waits by itself.
       if (line.startsWith('vivarium run')) await answered(place, 'vivarium exec --wait 120 box -- true');
