@@ -31,6 +31,16 @@ const CHECKS: Actions = {
   machineNames: () => Promise.resolve([]),
 };
 
+/** What `vivarium COMMAND --help` prints. @throws Error for a command that there is not */
+export async function helpOf(command: string): Promise<string> {
+  const io = new FakeIo();
+  await runProgram([command, '--help'], io, '0.0.0', CHECKS);
+  const { text } = io.collected;
+  // What is asked of no command is answered with the help of all.
+  if (!text.startsWith(`Usage: vivarium ${command} `)) throw new Error(`there is no command ${command}`);
+  return text;
+}
+
 /** What is wrong with a command line, without the program's name; undefined for nothing. */
 export async function grammarComplaint(argv: readonly string[]): Promise<string | undefined> {
   try {

@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { helpOf } from '../lib/command-grammar.js';
 import { documents, ROOT } from '../lib/document-blocks.js';
 
 const read = (file: string) => readFileSync(path.join(ROOT, file), 'utf8');
@@ -47,6 +48,18 @@ describe.each(documents())('%s', (file) => {
   it('names only npm scripts that exist', () => {
     const named = [...text.matchAll(/npm run ([\w:]+)/g)].map((match) => match[1]!);
     expect(named.filter((name) => !(name in manifest.scripts))).toEqual([]);
+  });
+
+  it('names in its sentences only commands of vivarium, and options of theirs, that exist', async () => {
+    const named = [...text.matchAll(/`(?:npx )?vivarium ([a-z]+)([^`\n]*)`/g)];
+    const unknown = named.map(async ([, command, rest]) => {
+      const help = await helpOf(command!).catch(() => '');
+      if (help === '') return [command];
+      // What stands behind -- is the guest's.
+      const options = rest!.split(' -- ')[0]!.match(/(?<= |\[)--?[a-z][\w-]*/g) ?? [];
+      return options.filter((option) => !new RegExp(`(^|\\s)${option}(?![\\w-])`, 'm').test(help));
+    });
+    expect((await Promise.all(unknown)).flat()).toEqual([]);
   });
 
   it('names only bench programs that exist', () => {
