@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { ROUTES } from '../../lib/control/routes.js';
 import { helpOf } from '../lib/command-grammar.js';
 import { documents, ROOT } from '../lib/document-blocks.js';
 
@@ -66,6 +67,13 @@ describe.each(documents())('%s', (file) => {
     const programs = [...text.matchAll(/npm run bench -- (\w+)/g)].map((match) => match[1]!);
     expect(programs.filter((name) => name !== 'NAME' && !existsSync(path.join(ROOT, `bench/${name}.ts`)))).toEqual([]);
   });
+});
+
+it('docs/control.md names every route of the control socket, and no other', () => {
+  const named = [...read('docs/control.md').matchAll(/\/v1\/[\w/:.]*\w/g)].map(([path]) => path);
+  expect([...new Set(named)].sort()).toEqual(
+    [...new Set([...ROUTES.map(({ path }) => path), '/v1/openapi.json'])].sort(),
+  );
 });
 
 it('SPECIFICATION.md shows the figures of bench/results/', async () => {
