@@ -334,6 +334,11 @@ export class ChannelPort implements BusDevice, ChannelHostEnd, Savable {
   }
 }
 
+/** Whether an agent in the guest had opened the channel, by what saveState() gave. */
+export function isChannelOpened(part: SavedPart): boolean {
+  return channelFormat.load(part).sessions > 0;
+}
+
 const MAX_CREDIT_BYTES = 0x7fffffff;
 /** The host end sends no more than a window ahead of each stream. */
 const MAX_WAITING_BYTES = 64 * 1024 * 1024;

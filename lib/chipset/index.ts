@@ -13,7 +13,7 @@ import { GuestChannel, GuestChannelValue } from '../abi/guest-channel.js';
 import { GPE0_LENGTH_BYTES, Gsi, Port, UART_PORT_COUNT } from '../abi/ports.js';
 import { GiB } from '../base/units.js';
 import { chipsetAcpi } from './acpi-devices.js';
-import { ChannelPort } from './channel-port.js';
+import { ChannelPort, isChannelOpened } from './channel-port.js';
 import { GenerationId, generationIdAcpi } from './generation-id.js';
 import { I8042, I8042_COMMAND_OFFSET } from './i8042.js';
 import { PmTimer } from './pm-timer.js';
@@ -222,6 +222,12 @@ export class PcChipset implements Savable {
   inspect(): unknown {
     return Object.fromEntries(this.#devices.map((device) => [device.name, device.inspect()]));
   }
+}
+
+/** Whether the guest of a saved chipset had an agent. @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION */
+export function savedGuestHasAgent(part: SavedPart): boolean {
+  const { channel } = chipsetFormat.load(part).devices;
+  return channel !== undefined && isChannelOpened(channel);
 }
 
 function memorySizes(memory: GuestMemory): { belowFourGiBBytes: number; aboveFourGiBBytes: number } {

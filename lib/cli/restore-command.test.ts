@@ -155,11 +155,39 @@ it('is reached by its name while it runs, and is told that it is a clone', async
   expect([...world.names.keys()]).toEqual(['two']);
   const told = (): number[] => world.machine!.agent.controls.map(({ type }) => type);
   await until(() => told().length === 2);
+  // The agent sets the calendar, so that no other clock of the guest jumps.
   expect(told()).toEqual([FrameType.RESEED, FrameType.SET_CLOCK]);
+  expect(world.restored[0]!.options.clock).toBe('freeze');
   world.machine!.end({ reason: 'poweroff' });
   expect(await status).toBe(0);
   expect(world.controlled).toEqual([{ status: 0, outcome: 'poweroff' }]);
   expect(world.names.get('two')).toMatchObject({ status: 0, reason: 'poweroff' });
+});
+
+it.each([
+  ['none', [], false, undefined, [FrameType.RESEED]],
+  ['one, and is to stand still', ['--clock', 'freeze'], true, 'freeze', [FrameType.RESEED]],
+  ['one, and is owed its ticks', ['--clock', 'catch-up'], true, 'catch-up', [FrameType.RESEED]],
+])('has its clocks as asked for where its guest had an agent: %s', async (_what, argv, hasAgent, clock, frames) => {
+  const world = new FakeWorld((machine) => machine.agent.boot());
+  world.described = { ...world.described, hasAgent };
+  const { status } = restore(world, [...argv, 'ready']);
+  const told = (): number[] => world.machine?.agent.controls.map(({ type }) => type) ?? [];
+  await until(() => told().length > 0);
+  world.machine!.end({ reason: 'poweroff' });
+  expect(await status).toBe(0);
+  expect(told()).toEqual(frames);
+  expect(world.restored[0]!.options.clock).toBe(clock);
+});
+
+it('warns when the agent that is to set the calendar does not answer', async () => {
+  const world = new FakeWorld();
+  const { io, status } = restore(world, ['ready']);
+  await until(() => world.machine?.calls.includes('start') === true);
+  world.clock.advance(60_000_000_000n);
+  await until(() => io.stderr.text.includes('its calendar stands where the snapshot was taken'));
+  world.machine!.end({ reason: 'poweroff' });
+  expect(await status).toBe(0);
 });
 
 it('gets a process of its own with -d', async () => {

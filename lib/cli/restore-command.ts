@@ -5,6 +5,7 @@
 import path from 'node:path';
 import { AgentClient } from '../agent/client.js';
 import type { CommandIo } from '../base/command-io.js';
+import { VmmError } from '../base/errors.js';
 import { ExitStatus } from './exit-status.js';
 import { networksOf, type StandsOn } from './fence-plan.js';
 import type { ForwardPlan } from './forward.js';
@@ -21,6 +22,7 @@ import type { RunWorld } from './world.js';
 
 /** How long the agent of a restored guest has to answer before nobody waits for it any more: a guest without one never does. */
 const AGENT_MS = 60_000;
+const NOT_TOLD = "the guest's agent does not answer: its calendar stands where the snapshot was taken";
 
 export async function restoreCommand(
   options: RestoreCommandOptions,
@@ -86,13 +88,16 @@ async function restoreHere(
   const { signal } = interruption;
   const bar = context.progressView(`restore ${path.basename(folder)}`);
   const called = link?.record.name ?? name;
+  // Its agent sets the calendar, and no other clock of the guest jumps: to its scheduler a gap is a task that ran all through it.
+  const byAgent = (clock === undefined || clock === 'step') && (await world.describeSnapshot(folder)).hasAgent;
+  const mode = byAgent ? 'freeze' : clock;
   const machine = await world
     .restoreMachine(
       folder,
       {
         nics,
         ...(memory && { memory }),
-        ...(clock && { clock }),
+        ...(mode && { clock: mode }),
         ...(called !== undefined && { name: called }),
         start: false,
         logger: report.logger(),
@@ -109,7 +114,9 @@ async function restoreHere(
     control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand: false }));
     const agent = control?.agent ?? new AgentClient(machine.channel);
     outcome = await onConsole(machine, io, report, interruption, watch, async () => {
-      tellClone(agent, clock, world, signal);
+      void tellClone(agent, byAgent, world, signal).catch((error: unknown) => {
+        if (byAgent && error instanceof VmmError && error.code === 'ERR_TIMEOUT') report.logger().log('warn', NOT_TOLD);
+      });
       await control?.started();
       await onReached();
     });
@@ -126,14 +133,8 @@ async function restoreHere(
   }
 }
 
-/** Its random numbers become its own also where its kernel has no driver for that, and its clock the host's. */
-function tellClone(
-  agent: AgentClient,
-  clock: RestoreCommandOptions['clock'],
-  world: RunWorld,
-  signal: AbortSignal,
-): void {
-  const wallMs = clock === undefined || clock === 'step' ? { wallMs: () => world.clock.wallMs() } : {};
-  // A guest without an agent has nobody to be told.
-  agent.readyAsClone({ timeoutMs: AGENT_MS, signal, ...wallMs }).catch(() => undefined);
+/** Its random numbers become its own also where its kernel has no driver for that, and its calendar the host's. */
+async function tellClone(agent: AgentClient, byAgent: boolean, world: RunWorld, signal: AbortSignal): Promise<void> {
+  const wallMs = byAgent ? { wallMs: () => world.clock.wallMs() } : {};
+  await agent.readyAsClone({ timeoutMs: AGENT_MS, signal, ...wallMs });
 }

@@ -23,6 +23,8 @@ export class Dispatcher {
   readonly #handlers = new Map<number, () => void>();
   /** Takes away what was registered for an object that nobody holds any more. */
   readonly #collected = new FinalizationRegistry<number>((sourceId) => this.#handlers.delete(sourceId));
+  /** How many times each is held. */
+  readonly #held = new Map<object, number>();
   #runtime: NativeRuntime | undefined;
   #misses = MISSES_BEFORE_REST;
   #endedNs = 0n;
@@ -43,7 +45,7 @@ export class Dispatcher {
 
   /**
    * `handler` is called on the JavaScript thread, with `owner`, whenever the source stands in the queue. The owner is
-   * held weakly, and `handler` must not hold it: a machine that nobody holds is collected, with its threads.
+   * held weakly, and `handler` must not hold it: a machine that nobody holds is collected, with its threads. See `hold`.
    */
   register<T extends object>(sourceId: number, owner: T, handler: (owner: T) => void): void {
     const held = new WeakRef(owner);
@@ -52,6 +54,22 @@ export class Dispatcher {
       if (live !== undefined) handler(live);
     });
     this.#collected.register(owner, sourceId);
+  }
+
+  /**
+   * Something that `owner` hears of is on its way, and somebody waits for it: until `letGo` it is not collected, and the event loop
+   * does not end. Who waits for a promise holds nothing that would make it resolve. Counted.
+   */
+  hold(owner: object): void {
+    this.#held.set(owner, (this.#held.get(owner) ?? 0) + 1);
+    this.runtime.ref();
+  }
+
+  letGo(owner: object): void {
+    const left = this.#held.get(owner)! - 1;
+    if (left === 0) this.#held.delete(owner);
+    else this.#held.set(owner, left);
+    this.runtime.unref();
   }
 
   unregister(sourceId: number): void {

@@ -99,14 +99,14 @@ export class KvmPit {
    */
   async change(change: PitChange): Promise<PitOutcome> {
     this.#native.change(change satisfies NativePitChange);
-    const { runtime } = loadBinding().dispatcher;
-    runtime.ref();
+    const { dispatcher } = loadBinding();
+    dispatcher.hold(this);
     try {
       return await new Promise((resolve, reject) => {
         this.#waiting = { resolve, reject };
       });
     } finally {
-      runtime.unref();
+      dispatcher.letGo(this);
     }
   }
 

@@ -41,7 +41,6 @@ export class GuestPager implements PageGuard {
   #ensureTimeoutMs = READ_TIMEOUT_MS;
   #serving = false;
   #failure: VmmError | undefined;
-  #refs = 0;
   #closed = false;
 
   /**
@@ -125,12 +124,16 @@ export class GuestPager implements PageGuard {
     return this.#closed ? this.#failure : this.#noticeFailure();
   }
 
-  /** `listener` is called once for each event: an intercept has ended, groups are there, the machine has failed. */
+  /**
+   * `listener` is called once for each event: an intercept has ended, groups are there, the machine has failed. While there is one, the
+   * pager and all that listens are held, also where nobody holds the machine but by waiting for this.
+   */
   onEvent(listener: () => void): () => void {
+    const { dispatcher } = loadBinding();
     this.#events.add(listener);
-    this.#keepAlive(1);
+    dispatcher.hold(this);
     return () => {
-      if (this.#events.delete(listener)) this.#keepAlive(-1);
+      if (this.#events.delete(listener)) dispatcher.letGo(this);
     };
   }
 
@@ -159,15 +162,16 @@ export class GuestPager implements PageGuard {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    loadBinding().dispatcher.unregister(this.#native.sourceId);
+    const { dispatcher } = loadBinding();
+    dispatcher.unregister(this.#native.sourceId);
     this.#failure ??= new VmmError('ERR_CLOSED', 'the pager was closed');
     const serving = this.#serving && this.#native.status().load?.missing !== 0;
     this.#native.close();
     // What is missing stays guarded: to touch it would end the process.
     if (!serving) this.#memory.guardPages(undefined);
     for (const listener of [...this.#events]) listener();
+    for (let left = this.#events.size; left > 0; left--) dispatcher.letGo(this);
     this.#events.clear();
-    this.#keepAlive(-this.#refs);
   }
 
   #wait(offset: number, length: number): void {
@@ -219,12 +223,6 @@ export class GuestPager implements PageGuard {
         if (look()) off();
       });
     });
-  }
-
-  #keepAlive(change: number): void {
-    const { runtime } = loadBinding().dispatcher;
-    for (; change > 0; change--, this.#refs++) runtime.ref();
-    for (; change < 0; change++, this.#refs--) runtime.unref();
   }
 }
 

@@ -260,8 +260,8 @@ export class NativeIoEngine implements IoEngine {
     const keepsAlive = this.#freeTags.length < IoArea.ENTRIES;
     if (keepsAlive === this.#keepsAlive) return;
     this.#keepsAlive = keepsAlive;
-    if (keepsAlive) this.#binding.dispatcher.runtime.ref();
-    else this.#binding.dispatcher.runtime.unref();
+    if (keepsAlive) this.#binding.dispatcher.hold(this);
+    else this.#binding.dispatcher.letGo(this);
   }
 
   #tell(): void {

@@ -1,6 +1,6 @@
 /**
  * Waiting for the addon's pools of snapshot threads: wakes come through the dispatcher, and each is a look at the pool's
- * progress. While somebody waits, the event loop is kept alive.
+ * progress. While somebody waits, it is held, and the event loop with it.
  */
 import { VmmError } from '../base/errors.js';
 import { loadBinding } from '../kvm/binding.js';
@@ -8,9 +8,6 @@ import { loadBinding } from '../kvm/binding.js';
 export interface PoolProgress {
   readonly idle: boolean;
 }
-
-/** Those that somebody waits for, since the dispatcher holds them weakly. */
-const waitedFor = new Set<unknown>();
 
 export class PoolWait<P extends PoolProgress> {
   readonly #sourceId: number;
@@ -26,12 +23,11 @@ export class PoolWait<P extends PoolProgress> {
 
   /** Resolves with the progress of a pool that has nothing under way, at once where that is so already. */
   idle(onProgress?: (progress: P) => void): Promise<P> {
-    const { runtime } = loadBinding().dispatcher;
+    const { dispatcher } = loadBinding();
     return new Promise((resolve, reject) => {
       const end = (settle: () => void): void => {
         this.#waiters.delete(waiter);
-        if (this.#waiters.size === 0) waitedFor.delete(this);
-        runtime.unref();
+        dispatcher.letGo(this);
         settle();
       };
       const waiter: Waiter<P> = {
@@ -45,9 +41,8 @@ export class PoolWait<P extends PoolProgress> {
         },
         fail: (error) => end(() => reject(error)),
       };
-      runtime.ref();
+      dispatcher.hold(this);
       this.#waiters.add(waiter);
-      waitedFor.add(this);
       // Everybody's: a look takes the wake that others may wait for.
       this.#woken();
     });

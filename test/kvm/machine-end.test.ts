@@ -9,6 +9,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { Machine } from '../../lib/machine/index.js';
 import { assemble } from '../lib/assemble.js';
 import { playScene } from '../lib/scenes.js';
+import { CAN_PAGE } from '../lib/snapshots.js';
 import { makeGuest, startGuest, until } from '../lib/machine.js';
 
 const PORT = 0x510;
@@ -181,6 +182,12 @@ describe('a machine that nobody holds', () => {
     expect(stillRunning).toMatchObject({ vms: 1 });
   });
 });
+
+if (CAN_PAGE) {
+  it('a paused machine whose memory somebody waits for is not collected before', { timeout: 60_000 }, async () => {
+    expect(await playScene('await-memory')).toEqual({ ms: expect.any(Number) });
+  });
+}
 
 describe('Machine.create without descriptors to spare', () => {
   it('fails by name wherever they run out, and leaves nothing behind', async () => {

@@ -1,6 +1,9 @@
 // What becomes of machines of the library that their process forgets, or has no descriptors for: the child processes of
 // test/kvm/machine-end.test.ts. The first argument names the scene; the last line of output is JSON.
-import { closeSync, openSync, readdirSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises';
 import { loadBinding } from '#lib/kvm/binding.js';
 import { Machine } from 'vivarium';
@@ -53,6 +56,26 @@ const scenes = {
       await turn();
     }
     console.log(JSON.stringify({ before, during, after, stillRunning: counts() }));
+    process.exit(0);
+  },
+
+  // A paused clone that nobody holds but who waits for its memory: the wait ends, and then it is collected.
+  async 'await-memory'() {
+    const folder = mkdtempSync(join(tmpdir(), 'vivarium-await-'));
+    const memoryBytes = 64 * 2 ** 20;
+    const saved = await Machine.create({ ...options, memory: memoryBytes });
+    for (let at = 2 ** 20; at < memoryBytes; at += 2 ** 20) saved.memory.write(at, randomBytes(2 ** 20));
+    await saved.snapshot(join(folder, 'snap'), { mode: 'paused', compress: 'none' });
+    await saved.close();
+    const collecting = setInterval(globalThis.gc, 1);
+    const isWhole = async () => {
+      const clone = await Machine.restore(join(folder, 'snap'), { memory: 'lazy', start: false });
+      return { ms: (await clone.restored.complete).ms };
+    };
+    const whole = await Promise.race([isWhole(), delay(30_000, 'waits for ever', { ref: false })]);
+    clearInterval(collecting);
+    rmSync(folder, { recursive: true });
+    console.log(JSON.stringify(whole));
     process.exit(0);
   },
 

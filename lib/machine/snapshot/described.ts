@@ -1,6 +1,7 @@
 /** What the machine of a snapshot is and stands on, for whoever gets that ready in one process to restore it in another. */
 import { SnapshotReader } from '../../snapshot/index.js';
 import { diskReferenceState } from '../../vsp/index.js';
+import { savedBoardHasAgent } from '../state/board-state.js';
 import { innermost } from './restored-sources.js';
 import { readSaved } from './restore-plan.js';
 import type { SavedConfig } from './saved-config.js';
@@ -19,19 +20,22 @@ export interface DescribedSnapshot {
   /** What each nic stood on in the end, behind what recorded or carried it. Not to be believed: anybody may have written it. */
   readonly nics: readonly { readonly id: string; readonly backend: Readonly<Record<string, unknown>> }[];
   readonly consolePorts: readonly string[];
+  /** vivarium's agent had answered in the guest. */
+  readonly hasAgent: boolean;
 }
 
 /** @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION, ERR_SNAPSHOT_PARENT; SystemError */
 export async function describeSnapshot(dir: string): Promise<DescribedSnapshot> {
   const reader = await SnapshotReader.open(dir);
   try {
-    const { saved, descriptions } = readSaved(reader);
+    const { saved, descriptions, board } = readSaved(reader);
     const { name, kind, cpus, memoryBytes, nics, consolePorts } = saved;
     return {
       ...{ dir: reader.dir, chain: reader.chain, name, kind, cpus, memoryBytes },
       images: reader.state.filter(({ type }) => type === diskReferenceState.type).flatMap(imageOf),
       nics: nics.map(({ id }) => ({ id, backend: innermost(descriptions.get(id) ?? {}) })),
       consolePorts: consolePorts.map(({ id }) => id),
+      hasAgent: savedBoardHasAgent(board),
     };
   } finally {
     await reader.close();

@@ -45,7 +45,7 @@ export async function planRestore(dir: string, options: RestoreOptions): Promise
     await Promise.all(made.map((file) => rm(file, { force: true })));
   };
   try {
-    const { saved, lent, descriptions } = readSaved(reader);
+    const { saved, lent, descriptions, board } = readSaved(reader);
     await believed(reader.dir, () => checkSaved(reader, saved));
     const { overrides = {} } = options;
     requireKnown('disks', overrides.disks, saved.disks);
@@ -59,7 +59,7 @@ export async function planRestore(dir: string, options: RestoreOptions): Promise
     const disks = (id: string) => overrides.disks?.[id] ?? restored.get(id)!.source!;
     const config = checkMachineOptions(optionsOf(saved, { ...others, disks }, options));
     const changes = new Map([...restored].flatMap(([id, disk]) => (disk.changes ? [[id, disk.changes]] : [])));
-    return { reader, config, kind: saved.kind, board: partOf(reader, 'board'), lent, changes, abandon };
+    return { reader, config, kind: saved.kind, board, lent, changes, abandon };
   } catch (error) {
     await abandon().catch(() => undefined);
     throw error;
@@ -74,10 +74,11 @@ export function readSaved(reader: SnapshotReader): {
   readonly saved: SavedConfig;
   readonly lent: SavedPart;
   readonly descriptions: ReadonlyMap<string, Description>;
+  readonly board: SavedPart;
 } {
   const saved = loadConfig(partOf(reader, 'machine'));
   const lent = partOf(reader, 'lent-devices');
-  return { saved, lent, descriptions: descriptionsOf(lent) };
+  return { saved, lent, descriptions: descriptionsOf(lent), board: partOf(reader, 'board') };
 }
 
 function partOf({ state, dir }: SnapshotReader, type: string): SavedPart {

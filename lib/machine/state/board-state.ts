@@ -13,6 +13,7 @@ import type { Clock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import { savedPart, stateFormat, type Savable, type SavedPart } from '../../base/saved-state.js';
 import { cpuidForVcpu, fitCpuid } from '../../boot/index.js';
+import { savedGuestHasAgent } from '../../chipset/index.js';
 import {
   loadClock,
   loadVcpu,
@@ -144,6 +145,11 @@ export function restoreBoard(
   tellStopped(vcpus, memory, passedNs);
   if (!restored.tscKept) notes.push("this KVM can't shift the TSC: the guest sees that of this host");
   return { time: { saved, passedNs, ticks: plan.ticks }, notes };
+}
+
+/** Whether the guest of a saved board had an agent. @throws VmmError ERR_SNAPSHOT, ERR_SNAPSHOT_VERSION */
+export function savedBoardHasAgent(part: SavedPart): boolean {
+  return savedGuestHasAgent(boardFormat.load(part).chipset);
 }
 
 function offeredCpuid(kvm: Kvm, cpu: VcpuData, count: number): ReturnType<typeof cpuidForVcpu> {
