@@ -112,7 +112,7 @@ async function restoreHere(
   try {
     report.event('restored', { path: folder }, { progress: `restored from ${folder}` });
     control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand: false }));
-    const agent = control?.agent ?? new AgentClient(machine.channel);
+    const agent = control?.agent ?? new AgentClient(machine.channel, { clock: world.clock });
     outcome = await onConsole(machine, io, report, interruption, watch, async () => {
       void tellClone(agent, byAgent, world, signal).catch((error: unknown) => {
         if (byAgent && error instanceof VmmError && error.code === 'ERR_TIMEOUT') report.logger().log('warn', NOT_TOLD);
