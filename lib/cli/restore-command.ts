@@ -3,7 +3,7 @@
  * from outside, by what the snapshot says that they stood on or by --nic; its disks' images keep their names.
  */
 import path from 'node:path';
-import { AgentClient } from '../agent/client.js';
+import { GuestAgents } from '../agent/guest-agents.js';
 import type { CommandIo } from '../base/command-io.js';
 import { ExitStatus } from './exit-status.js';
 import { networksOf, type StandsOn } from './fence-plan.js';
@@ -108,9 +108,9 @@ async function restoreHere(
   try {
     report.event('restored', { path: folder }, { progress: `restored from ${folder}` });
     control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand: false }));
-    const agent = control?.agent ?? new AgentClient(machine.channel);
+    const agents = control?.agents ?? new GuestAgents(machine);
     outcome = await onConsole(machine, io, report, interruption, watch, async () => {
-      tellClone(agent, clock, world, signal);
+      tellClone(agents, clock, world, signal);
       await control?.started();
       await onReached();
     });
@@ -129,12 +129,12 @@ async function restoreHere(
 
 /** Its random numbers become its own also where its kernel has no driver for that, and its clock the host's. */
 function tellClone(
-  agent: AgentClient,
+  agents: GuestAgents,
   clock: RestoreCommandOptions['clock'],
   world: RunWorld,
   signal: AbortSignal,
 ): void {
   const wallMs = clock === undefined || clock === 'step' ? { wallMs: () => world.clock.wallMs() } : {};
   // A guest without an agent has nobody to be told.
-  agent.readyAsClone({ timeoutMs: AGENT_MS, signal, ...wallMs }).catch(() => undefined);
+  agents.readyAsClone({ timeoutMs: AGENT_MS, signal, ...wallMs }).catch(() => undefined);
 }

@@ -27,7 +27,7 @@ const SIGKILL = 9;
 /** How often what was left is asked for. */
 const LAST_LOOKS = 10;
 
-export const OWN_AGENT = "vivarium's own agent can; it is in the default initramfs (docs/control.md)";
+export const OWN_AGENT = "vivarium's own agent, which is in the default initramfs, can do it";
 
 export interface CommandOptions extends SessionStreams {
   readonly argv: readonly string[];
