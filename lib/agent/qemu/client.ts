@@ -76,7 +76,9 @@ export class QemuAgentClient {
     this.#require('guest-exec');
     this.#require('guest-exec-status');
     if (terminal !== undefined) {
-      throw new VmmError('ERR_AGENT', "QEMU's agent gives a command no terminal", { cure: `leave -t out; ${OWN_AGENT}` });
+      throw new VmmError('ERR_AGENT', "QEMU's agent gives a command no terminal", {
+        cure: `leave -t out; ${OWN_AGENT}`,
+      });
     }
     const started = startTexts({ argv, env, cwd });
     const lengthBytes = started.texts.reduce((sum, text) => sum + Buffer.byteLength(text) + 1, 0);
