@@ -90,6 +90,6 @@ it('is spoken to anew in a clone, whose clock it sets, while the first one goes 
     .toBeLessThan(5);
 });
 
-it('is asked by stop', async () => {
+it('ends by stop', async () => {
   expect((await vivarium(['stop', NAME])).status).toBe(0);
 });

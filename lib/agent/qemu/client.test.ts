@@ -76,6 +76,8 @@ describe('greeting', () => {
       fake.intercept = ({ execute, arguments: args }) => {
         if (execute !== 'guest-sync-delimited') return OWN;
         fake.give(Buffer.from('0, "out-data": "aGFsZg=='));
+        fake.give({ return: 1 });
+        // Our own number, and yet no word that it is the answer.
         fake.give({ return: args?.['id'] });
         fake.give(syncAnswer(999));
         fake.give(syncAnswer(String(args?.['id'])));
