@@ -72,18 +72,23 @@ describe('greeting', () => {
   });
 
   it('passes over what is of another conversation: half an answer, other ids, garbage, a line too long', async () => {
+    let isAnswered = false;
     const { client, ga } = await connected((fake) => {
       fake.intercept = ({ execute, arguments: args }) => {
-        if (execute !== 'guest-sync-delimited') return OWN;
-        fake.give(Buffer.from('0, "out-data": "aGFsZg=='));
-        fake.give({ return: 1 });
+        if (execute !== 'guest-sync-delimited') return isAnswered ? OWN : errorAnswer('asked before both were in step');
+        const id = args?.['id'];
+        fake.give(Buffer.from('0, "out-data": "aGFsZg==\n'));
         // Our own number, and yet no word that it is the answer.
-        fake.give({ return: args?.['id'] });
+        fake.give({ return: id });
         fake.give(syncAnswer(999));
-        fake.give(syncAnswer(String(args?.['id'])));
+        fake.give(syncAnswer(String(id)));
         fake.give('x'.repeat(300 * 1024));
         fake.give(Buffer.from([SENTINEL, SENTINEL, 0x7b]));
-        return OWN;
+        setImmediate(() => {
+          isAnswered = true;
+          fake.give(syncAnswer(id));
+        });
+        return undefined;
       };
     });
     expect(client.info?.version).toBe('7.2.0');
