@@ -3,7 +3,7 @@
  * would change this machine (its clock, its power) are blocked in it, and it is seen that the client knows.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
@@ -80,6 +80,15 @@ async function startAgent(...options: string[]): Promise<Started> {
       return new SocketPort(socket);
     },
   };
+}
+
+function isThere(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function connected(...options: string[]) {
@@ -164,24 +173,24 @@ describe('qemu-ga', () => {
     const { client } = await connected();
     const mark = join(folder, `mark${count}`);
     // Its output stays open until the last of them has ended.
-    const process = client.start({ argv: ['sh', '-c', `sleep 300 & sleep 300 & touch ${mark}; wait`] });
+    const command = client.start({ argv: ['sh', '-c', `sleep 300 & sleep 300 & touch ${mark}; wait`] });
     await expect.poll(() => existsSync(mark), { timeout: 10_000 }).toBe(true);
-    process.kill(15);
-    await expect(process.result).resolves.toMatchObject({ status: { kind: 'signalled', signal: 15 } });
+    command.kill(15);
+    await expect(command.result).resolves.toMatchObject({ status: { kind: 'signalled', signal: 15 } });
   });
 
   it('has a command killed that is left', async () => {
     const { client } = await connected();
-    const mark = join(folder, `mark${count}`);
+    const file = join(folder, `pid-of-${count}`);
     const abort = new AbortController();
-    const result = client.run({ argv: ['sh', '-c', `touch ${mark}; sleep 300; :`], signal: abort.signal });
-    await expect.poll(() => existsSync(mark), { timeout: 10_000 }).toBe(true);
-    const running = (): Promise<{ out: string }> =>
-      sh(client, `pgrep -f 'touch ${mark.slice(0, -1)}[${mark.at(-1)}]' || true`);
-    expect((await running()).out).not.toBe('');
+    const script = `echo $$ > ${file}.new; mv ${file}.new ${file}; sleep 300; :`;
+    const result = client.run({ argv: ['sh', '-c', script], signal: abort.signal });
+    await expect.poll(() => existsSync(file), { timeout: 10_000 }).toBe(true);
+    const pid = Number(readFileSync(file, 'utf8'));
+    expect(isThere(pid)).toBe(true);
     abort.abort();
     await expect(result).rejects.toMatchObject({ code: 'ERR_ABORTED' });
-    await expect.poll(async () => (await running()).out, { timeout: 10_000 }).toBe('');
+    await expect.poll(() => isThere(pid), { timeout: 10_000 }).toBe(false);
   });
 
   it('keeps 16 MiB of output, and that some is lost is an error', async () => {
@@ -207,8 +216,8 @@ describe('qemu-ga', () => {
   it('that goes away ends what waits', async () => {
     const { client, child } = await connected();
     const mark = join(folder, `mark${count}`);
-    const process = client.start({ argv: ['sh', '-c', `touch ${mark}; sleep 2`] });
-    const failed = expect(process.result).rejects.toMatchObject({ code: 'ERR_AGENT' });
+    const command = client.start({ argv: ['sh', '-c', `touch ${mark}; sleep 2`] });
+    const failed = expect(command.result).rejects.toMatchObject({ code: 'ERR_AGENT' });
     await expect.poll(() => existsSync(mark), { timeout: 10_000 }).toBe(true);
     child.kill('SIGKILL');
     await failed;
@@ -228,9 +237,9 @@ describe('qemu-ga', () => {
     await expect(client.run({ argv: ['/etc'] })).resolves.toMatchObject({
       status: { kind: 'not-started', errno: 13 },
     });
-    const process = client.start({ argv: ['sleep', '300'] });
+    const command = client.start({ argv: ['sleep', '300'] });
     await expect(sh(client, 'echo started')).resolves.toMatchObject({ out: 'started\n' });
-    process.kill(9);
-    await expect(process.result).resolves.toMatchObject({ status: { kind: 'signalled', signal: 9 } });
+    command.kill(9);
+    await expect(command.result).resolves.toMatchObject({ status: { kind: 'signalled', signal: 9 } });
   });
 });
