@@ -173,18 +173,31 @@ export function encodeWords(type: number, session: number, ...words: number[]): 
 }
 
 /**
+ * What is to be run as texts: the variables as NAME=VALUE, and all texts in their order in the frame.
+ *
+ * @throws TypeError for an empty argv, a variable without a name, or a text with a NUL
+ */
+export function startTexts({ argv, env: variables, cwd }: StartRequest): {
+  readonly env: readonly string[];
+  readonly texts: readonly string[];
+} {
+  if (argv.length === 0) throw new TypeError('argv: at least the command is wanted');
+  const env = Object.entries(variables).map(([name, value]) => {
+    if (name === '' || name.includes('=')) throw new TypeError(`env: '${name}' is no name of a variable`);
+    return `${name}=${value}`;
+  });
+  const texts = [cwd, ...argv, ...env];
+  if (texts.some((text) => text.includes('\0'))) throw new TypeError('argv, env and cwd cannot hold a NUL');
+  return { env, texts };
+}
+
+/**
  * The `start` frame.
  *
  * @throws TypeError for an empty argv, or a text with a NUL; RangeError when all of it is over 2 MiB.
  */
 export function encodeStart(session: number, request: StartRequest): Uint8Array {
-  if (request.argv.length === 0) throw new TypeError('argv: at least the command is wanted');
-  const env = Object.entries(request.env).map(([name, value]) => {
-    if (name === '' || name.includes('=')) throw new TypeError(`env: '${name}' is no name of a variable`);
-    return `${name}=${value}`;
-  });
-  const texts = [request.cwd, ...request.argv, ...env];
-  if (texts.some((text) => text.includes('\0'))) throw new TypeError('argv, env and cwd cannot hold a NUL');
+  const { env, texts } = startTexts(request);
   const strings = encoder.encode(texts.map((text) => `${text}\0`).join(''));
   const payload = new Uint8Array(16 + strings.length);
   if (payload.length > MAX_PAYLOAD_TO_GUEST) {

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { FakeProcess } from '../agent/fake-agent.js';
+import { FakeQemuGa } from '../agent/qemu/fake-qemu-ga.js';
 import { ManualClock } from '../base/clock.js';
 import {
   claimName,
@@ -28,13 +29,15 @@ let claim: MachineClaim;
 let socket: ControlSocket;
 let control: MachineControl;
 let machine: FakeControlled;
+let ga: FakeQemuGa;
 let onProcess: (process: FakeProcess) => void;
 const clock = new ManualClock({ wallMs: Date.parse('2026-01-01T00:05:00Z') });
 
 beforeEach(async () => {
   place = ownPlace();
   claim = await claimName('box', { host: 'native', wallMs: Date.parse('2026-01-01T00:00:00Z') }, place);
-  machine = new FakeControlled('box', (process) => onProcess(process));
+  ga = new FakeQemuGa();
+  machine = new FakeControlled('box', (process) => onProcess(process), ga);
   onProcess = () => undefined;
   control = new MachineControl(machine, { record: claim.record });
   socket = await listenFor(claim, (stream) => control.accept(stream));
@@ -304,6 +307,33 @@ describe('exec', () => {
     const { status, err } = await main('exec', '--wait', '0.05', 'box', '--', 'ls');
     expect(status).toBe(125);
     expect(err).toMatch(/^vivarium: no agent in the guest after 50 ms/);
+  });
+});
+
+describe("exec by QEMU's agent", () => {
+  beforeEach(async () => {
+    ga.exit = (_argv, { arguments: args = {} }) => ({ exitcode: 4, out: (args['input-data'] ?? 'no input') as string });
+    ga.open();
+    const kind = async (): Promise<string | undefined> => (await (await connect('box', { place })).summary()).agentKind;
+    await expect.poll(kind).toBe('qemu');
+  });
+
+  it('has what is piped to it as its input, and nothing of a terminal', async () => {
+    const piped = start(['exec', 'box', '--', 'cat']);
+    piped.io.stdin.end('hello');
+    expect([await piped.status, piped.io.collected.text]).toEqual([4, Buffer.from('hello').toString('base64')]);
+    // Its input has no end.
+    const typed = start(['exec', 'box', '--', 'cat'], { terminal: true });
+    expect([await typed.status, typed.io.collected.text]).toEqual([4, 'no input']);
+  });
+
+  it('has no terminal, and says what does', async () => {
+    const { io, status } = start(['exec', '-t', 'box', '--', 'sh'], { terminal: true });
+    expect(await status).toBe(125);
+    expect(io.stderr.text).toMatch(/vivarium: QEMU's agent gives a command no terminal.*\n.*cure it: leave -t out/);
+    expect(ga.argvs).toEqual([]);
+    // It was in raw mode no longer than it took.
+    expect(io.rawModes.at(-1)).not.toBe(true);
   });
 });
 

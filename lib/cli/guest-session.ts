@@ -69,7 +69,9 @@ export async function withCommand(
   const { signal } = interruption;
   const wallMs = (): number => world.clock.wallMs();
   const io = control?.io ?? context.io;
-  const session = openCommand({ machine, command, io, report, wallMs, signal, watch, agent: control?.agent });
+  // A COMMAND has the default initramfs, and with it vivarium's own agent.
+  const agent = control?.agents.own;
+  const session = openCommand({ machine, command, io, report, wallMs, signal, watch, agent });
   session.end.catch(() => undefined);
   askBySignal(interruption, report, () => {
     session.askToEnd();

@@ -89,6 +89,10 @@ export async function runProgram(
       "what becomes of lost timer ticks: catch-up, reinject (the kernel's way) or discard",
       'catch-up',
     )
+    .option(
+      '--qemu-agent',
+      "a port for QEMU's guest agent, which distributions ship: what exec, cp and stop use in a guest without vivarium's own",
+    )
     .option('--kvm <host>', 'auto, native or embedded', 'auto')
     .option(
       '--name <name>',

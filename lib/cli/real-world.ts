@@ -100,7 +100,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       return defaultInitramfs({ log, signal, kernel: kernel.image as KernelImage | undefined });
     },
     async createMachine(options, signal) {
-      const { name, cpus, memoryBytes, disks, nics, pit, kernel, initrd, cmdline, logger } = options;
+      const { name, cpus, memoryBytes, disks, nics, pit, qemuAgent, kernel, initrd, cmdline, logger } = options;
       const machines = await import('../machine/index.js');
       const { Machine, fileDisk, qcow2Disk } = machines;
       const boot = {
@@ -123,7 +123,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
         ...(nic.mtuBytes === undefined ? {} : { mtuBytes: nic.mtuBytes }),
         ...(nic.limits && { limits: nic.limits }),
       }));
-      const devices = { disks: lent, nics: lentNics };
+      const devices = { disks: lent, nics: lentNics, qemuAgent };
       const named = name === undefined ? {} : { name };
       return Machine.create(
         { ...named, cpus, memory: memoryBytes, ...devices, pit: { policy: pit }, boot, logger },

@@ -3,7 +3,7 @@
  * from outside, by what the snapshot says that they stood on or by --nic; its disks' images keep their names.
  */
 import path from 'node:path';
-import { AgentClient } from '../agent/client.js';
+import { GuestAgents } from '../agent/guest-agents.js';
 import type { CommandIo } from '../base/command-io.js';
 import { VmmError } from '../base/errors.js';
 import { ExitStatus } from './exit-status.js';
@@ -89,7 +89,8 @@ async function restoreHere(
   const bar = context.progressView(`restore ${path.basename(folder)}`);
   const called = link?.record.name ?? name;
   // Its agent sets the calendar, and no other clock of the guest jumps: to its scheduler a gap is a task that ran all through it.
-  const byAgent = (clock === undefined || clock === 'step') && (await world.describeSnapshot(folder)).hasAgent;
+  const steps = clock === undefined || clock === 'step';
+  const byAgent = steps && (await world.describeSnapshot(folder)).hasAgent;
   const mode = byAgent ? 'freeze' : clock;
   const machine = await world
     .restoreMachine(
@@ -112,9 +113,10 @@ async function restoreHere(
   try {
     report.event('restored', { path: folder }, { progress: `restored from ${folder}` });
     control = link && (await RunControl.open(machine, link, { io, world, watch, hasCommand: false }));
-    const agent = control?.agent ?? new AgentClient(machine.channel, { clock: world.clock });
+    const agents = control?.agents ?? new GuestAgents(machine, { clock: world.clock });
     outcome = await onConsole(machine, io, report, interruption, watch, async () => {
-      void tellClone(agent, byAgent, world, signal).catch((error: unknown) => {
+      void tellClone(agents, steps, world, signal).catch((error: unknown) => {
+        // A guest without an agent has nobody to be told.
         if (byAgent && error instanceof VmmError && error.code === 'ERR_TIMEOUT') report.logger().log('warn', NOT_TOLD);
       });
       await control?.started();
@@ -134,7 +136,7 @@ async function restoreHere(
 }
 
 /** Its random numbers become its own also where its kernel has no driver for that, and its calendar the host's. */
-async function tellClone(agent: AgentClient, byAgent: boolean, world: RunWorld, signal: AbortSignal): Promise<void> {
-  const wallMs = byAgent ? { wallMs: () => world.clock.wallMs() } : {};
-  await agent.readyAsClone({ timeoutMs: AGENT_MS, signal, ...wallMs });
+async function tellClone(agents: GuestAgents, steps: boolean, world: RunWorld, signal: AbortSignal): Promise<void> {
+  const wallMs = steps ? { wallMs: () => world.clock.wallMs() } : {};
+  await agents.readyAsClone({ timeoutMs: AGENT_MS, signal, ...wallMs });
 }

@@ -17,6 +17,7 @@ export function innerArguments(options: RunOptions, images: Images, inner: (path
   if (options.cmdline !== undefined) argv.push(`--cmdline=${options.cmdline}`);
   if (options.append !== undefined) argv.push(`--append=${options.append}`);
   if (options.control !== undefined) argv.push(`--control=${JSON.stringify(options.control)}`);
+  if (options.qemuAgent) argv.push('--qemu-agent');
   if (options.quiet) argv.push('--quiet');
   if (options.json) argv.push('--json');
   if (options.command !== undefined) argv.push('--', ...options.command);

@@ -289,6 +289,20 @@ describe('--pit', () => {
   });
 });
 
+describe('--qemu-agent', () => {
+  it('reaches the machine, here and in the embedded host, and is not there by itself', async () => {
+    const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
+    await run(world).status;
+    expect(world.machine?.options.qemuAgent).toBe(false);
+    await run(world, { qemuAgent: true }).status;
+    expect(world.machine?.options.qemuAgent).toBe(true);
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    await run(world).status;
+    await run(world, { qemuAgent: true }).status;
+    expect(world.forwarded.map((argv) => argv.includes('--qemu-agent'))).toEqual([false, true]);
+  });
+});
+
 describe('events', () => {
   it('tell the run in order, and whose status it is', async () => {
     const world = new FakeWorld((machine) => machine.agent.boot());

@@ -119,10 +119,21 @@ async function runHere(options: RunOptions, context: CommandContext, { link, onR
   const isNamed = options.control?.hasAgent ?? (link !== undefined && options.initrd === undefined);
   const size = options.command === undefined ? io.terminalSize() : undefined;
   const cmdline = kernelCommandLine({ ...options, isNamed }, size);
-  const { cpus, memoryBytes, nics, pit } = options;
+  const { cpus, memoryBytes, nics, pit, qemuAgent } = options;
   const disks = options.disks.map((disk) => ({ ...disk, path: checkDisk(disk, io.cwd, !world.inside) }));
   const machine = await world.createMachine(
-    { name: link?.record.name, cpus, memoryBytes, disks, nics, pit, ...images, cmdline, logger: report.logger() },
+    {
+      name: link?.record.name,
+      cpus,
+      memoryBytes,
+      disks,
+      nics,
+      pit,
+      qemuAgent,
+      ...images,
+      cmdline,
+      logger: report.logger(),
+    },
     signal,
   );
   const watch = new ProgressWatch(world.clock, options.stallTimeoutMs, () => {

@@ -3,7 +3,7 @@
  * its outcome is known. Where connections come from is the link's: a socket here, or a channel inside the embedded host.
  */
 import { Writable, type Duplex } from 'node:stream';
-import { AgentClient } from '../agent/client.js';
+import { GuestAgents } from '../agent/guest-agents.js';
 import type { CommandIo } from '../base/command-io.js';
 import { OutputHub, type EndToRemember, type MachineRecord } from '../control/index.js';
 import type { Outcome } from './outcome.js';
@@ -32,7 +32,7 @@ export interface OpenControl {
 }
 
 export class RunControl {
-  readonly agent: AgentClient;
+  readonly agents: GuestAgents;
   /** The run's streams; what a COMMAND writes to them is also what `logs` shows. */
   readonly io: CommandIo;
   readonly #link: ControlLink;
@@ -40,8 +40,8 @@ export class RunControl {
   /** Of a COMMAND; else `logs` shows the console. */
   readonly #logs: OutputHub | undefined;
 
-  private constructor(agent: AgentClient, io: CommandIo, link: ControlLink, open: OpenControl, logs?: OutputHub) {
-    this.agent = agent;
+  private constructor(agents: GuestAgents, io: CommandIo, link: ControlLink, open: OpenControl, logs?: OutputHub) {
+    this.agents = agents;
     this.io = io;
     this.#link = link;
     this.#open = open;
@@ -55,10 +55,10 @@ export class RunControl {
     context: { io: CommandIo; world: RunWorld; watch: ProgressWatch; hasCommand: boolean },
   ): Promise<RunControl> {
     const { io, world, watch, hasCommand } = context;
-    const agent = new AgentClient(machine.channel, { onActivity: () => watch.progress() });
+    const agents = new GuestAgents(machine, { onActivity: () => watch.progress() });
     const logs = hasCommand ? new OutputHub() : undefined;
-    const open = await world.openControl(machine, { record: link.record, agent, ...(logs && { logs }) });
-    return new RunControl(agent, logs === undefined ? io : withOutputTo(io, logs), link, open, logs);
+    const open = await world.openControl(machine, { record: link.record, agents, ...(logs && { logs }) });
+    return new RunControl(agents, logs === undefined ? io : withOutputTo(io, logs), link, open, logs);
   }
 
   /** The guest runs: it can be reached. */

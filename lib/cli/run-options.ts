@@ -47,6 +47,8 @@ export interface RunOptions extends HoldingOptions {
   readonly disks: readonly DiskChoice[];
   readonly nics: readonly NicChoice[];
   readonly pit: PolicyName;
+  /** The guest finds a port for QEMU's agent. */
+  readonly qemuAgent: boolean;
 }
 
 export interface InnerControl {
@@ -81,6 +83,7 @@ export interface RawRunOptions extends RawHoldingOptions {
   readonly nic?: readonly string[];
   readonly forward?: readonly string[];
   readonly pit?: string;
+  readonly qemuAgent?: boolean;
   readonly stallTimeout?: string;
 }
 
@@ -107,6 +110,7 @@ export function parseRunOptions(raw: RawRunOptions, command: readonly string[] |
     disks: parseDisks(raw.disk ?? []),
     nics: parseNics(raw.nic ?? [], raw.forward ?? []),
     pit: oneOf('--pit', raw.pit ?? 'catch-up', POLICIES),
+    qemuAgent: raw.qemuAgent ?? false,
     ...parseHolding(raw),
     stallTimeoutMs: seconds('--stall-timeout', raw.stallTimeout ?? DEFAULT_STALL_SECONDS, 'or 0 for never'),
     command,

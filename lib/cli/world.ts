@@ -3,7 +3,8 @@
  * real-world.ts joins them to the other rooms, loading each only when it is used.
  */
 import type { Duplex } from 'node:stream';
-import type { AgentClient } from '../agent/client.js';
+import type { GuestAgents } from '../agent/guest-agents.js';
+import type { QemuAgentPort } from '../agent/qemu/port.js';
 import type { MachineRecord, OutputHub } from '../control/index.js';
 import type { PolicyName } from '../time/index.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
@@ -32,6 +33,7 @@ export interface RunMachine {
     readonly text: string;
   };
   readonly channel: ChannelHostEnd;
+  readonly qemuAgentPort?: QemuAgentPort | undefined;
   start(): Promise<void>;
   pause(): Promise<void>;
   /** Everything about it as a JSON tree. */
@@ -52,6 +54,8 @@ export interface RunMachineOptions {
   readonly disks: readonly DiskChoice[];
   readonly nics: readonly NicChoice[];
   readonly pit: PolicyName;
+  /** It has a port for QEMU's agent. */
+  readonly qemuAgent: boolean;
   readonly kernel: string;
   readonly initrd: string | undefined;
   readonly cmdline: string;
@@ -90,7 +94,7 @@ export interface RunWorld {
   /** The control of a machine, to be opened before its guest runs. */
   openControl(
     machine: RunMachine,
-    options: { readonly record: MachineRecord; readonly agent: AgentClient; readonly logs?: OutputHub },
+    options: { readonly record: MachineRecord; readonly agents: GuestAgents; readonly logs?: OutputHub },
   ): Promise<OpenControl>;
   /** The outer end of a channel that carries control connections. */
   carryConnections(channel: Channel): Promise<(stream: Duplex) => void>;

@@ -4,7 +4,8 @@
  * its command along.
  */
 import { PassThrough, type Readable, type Writable } from 'node:stream';
-import type { AgentClient, AgentProcess } from '../agent/client.js';
+import type { AgentProcess } from '../agent/client.js';
+import type { GuestAgents } from '../agent/guest-agents.js';
 import type { Clock, Timer } from '../base/clock.js';
 import { VmmError } from '../base/errors.js';
 import { checked } from './check.js';
@@ -22,10 +23,12 @@ import {
 const DEFAULT_WAIT_MS = 30_000;
 const FIRST_MESSAGE_NS = 30_000_000_000n;
 const SIGKILL = 9;
+const NO_AGENT =
+  "it is in the default initramfs; for a guest with QEMU's: run --qemu-agent (qemuAgent: true), and qemu-guest-agent in it";
 const STDIN_WAITING_BYTES = 256 * 1024;
 
 export interface ExecContext {
-  readonly agent: AgentClient;
+  readonly agents: GuestAgents;
   readonly clock: Clock;
   /** Fires when the client has gone. */
   readonly signal: AbortSignal;
@@ -54,8 +57,11 @@ export async function readExecRequest(body: Readable, clock: Clock): Promise<Exe
 
 /** Waits for the agent, so that what is wrong can still be an answer by itself. @throws VmmError ERR_AGENT, ERR_TIMEOUT, ERR_STATE */
 export async function startExec({ request, frames }: ExecStart, context: ExecContext, output: Writable): Promise<Exec> {
-  const { agent, signal } = context;
-  await agent.ready({ timeoutMs: request.waitMs ?? DEFAULT_WAIT_MS, signal });
+  const { agents, signal } = context;
+  await agents.ready({ timeoutMs: request.waitMs ?? DEFAULT_WAIT_MS, signal }).catch((error: unknown) => {
+    if (!(error instanceof VmmError) || error.code !== 'ERR_TIMEOUT' || agents.qemu !== undefined) throw error;
+    throw new VmmError('ERR_TIMEOUT', error.message, { cure: NO_AGENT });
+  });
   return new Exec(request, frames, context, output);
 }
 
@@ -80,7 +86,7 @@ export class Exec {
       new FramedOutput(StreamType.STDERR, output),
     ] as const;
     this.#streams = [stdout, stderr];
-    this.#process = context.agent.start({
+    this.#process = context.agents.start({
       argv,
       ...(env && { env }),
       ...(cwd !== undefined && { cwd }),

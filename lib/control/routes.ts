@@ -23,7 +23,10 @@ export const ROUTES: readonly Route[] = [
   route(
     { method: 'GET', path: '/v1/inspect', summary: 'everything about it, as one tree', answer: schemas.Tree },
     // What the machine says of itself, and what is to be said of its process.
-    ({ target: { machine, fence } }) => ({ ...(machine.inspect() as object), ...(fence && { fence }) }),
+    ({ target: { machine, fence, agents } }) => {
+      const agent = agents.describe();
+      return { ...(machine.inspect() as object), ...(agent && { agent }), ...(fence && { fence }) };
+    },
   ),
   route(
     { method: 'GET', path: '/v1/stats', summary: 'counters; rates are differences of two', answer: schemas.Stats },
@@ -168,7 +171,7 @@ export const ROUTES: readonly Route[] = [
     async ({ target, stream, signal }) => {
       const start = await readExecRequest(stream, target.clock);
       const output = new PassThrough();
-      const exec = await startExec(start, { agent: target.agent, clock: target.clock, signal }, output);
+      const exec = await startExec(start, { agents: target.agents, clock: target.clock, signal }, output);
       void exec.run();
       return output;
     },
@@ -250,9 +253,11 @@ export const ROUTES: readonly Route[] = [
   ),
 ];
 
-async function summaryOf({ machine, record, agent, finished }: ControlTarget): Promise<schemas.Summary> {
+async function summaryOf({ machine, record, agents, finished }: ControlTarget): Promise<schemas.Summary> {
   const { name, id, pid, host, since } = record;
-  const summary = { name, id, state: machine.state, pid, host, since, agent: agent.guest !== undefined };
+  const agentKind = agents.kind;
+  const who = { agent: agentKind !== undefined, ...(agentKind && { agentKind }) };
+  const summary = { name, id, state: machine.state, pid, host, since, ...who };
   if (machine.state !== 'stopped' && machine.state !== 'failed') return summary;
   const end = await Promise.race([finished, Promise.resolve(undefined)]);
   return { ...summary, ...(end && { end: endOf(end) }) };
@@ -273,10 +278,12 @@ function endOf({ reason, code, detail, status, outcome }: FinalStatus): schemas.
 }
 
 async function stopOrKill(
-  { machine }: ControlTarget,
+  { machine, agents }: ControlTarget,
   timeoutMs: number | undefined,
   signal: AbortSignal,
 ): Promise<void> {
+  // A guest that has QEMU's agent need not listen to its power button. Both may be heard: the second is nothing new then.
+  if (agents.kind === 'qemu') void agents.qemu?.requestPower('POWEROFF').catch(() => undefined);
   try {
     await machine.stop({ ...(timeoutMs !== undefined && { timeoutMs }), signal });
   } catch (error) {

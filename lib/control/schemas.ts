@@ -47,6 +47,7 @@ export const Summary = Type.Object({
   host: choice(['native', 'embedded'], 'whose KVM runs it'),
   since: Type.String({ description: 'ISO 8601' }),
   agent: Type.Boolean({ description: 'an agent in the guest has answered' }),
+  agentKind: Type.Optional(choice(['vivarium', 'qemu'], "which: vivarium's own, or QEMU's, which can do less")),
   end: Type.Optional(End),
 });
 export type Summary = Static<typeof Summary>;

@@ -5,11 +5,10 @@
 import { chmodSync, readFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { AgentClient } from '../agent/client.js';
+import { type AgentEnds, GuestAgents } from '../agent/guest-agents.js';
 import { hostClock, type Clock } from '../base/clock.js';
 import { VmmError } from '../base/errors.js';
 import { type Fence, fenceOf } from '../base/fence.js';
-import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { DeviceSource, EndStatus } from '../machine/index.js';
 import { backendOf } from './backends.js';
 import type { Failure } from './failures.js';
@@ -32,7 +31,7 @@ export interface ControlOptions {
   readonly record: MachineRecord;
   readonly clock?: Clock;
   /** Of somebody who has the guest's channel already. */
-  readonly agent?: AgentClient;
+  readonly agents?: GuestAgents;
   /** What `logs` is to show where it is not the console. */
   readonly logs?: OutputHub;
   /** Default: that of this process. */
@@ -48,8 +47,8 @@ export class MachineControl {
   #server: Promise<ControlServer> | undefined;
 
   /** Takes console and channel at once, so it must be made before the guest runs. */
-  constructor(machine: ControlledMachine & { readonly channel: ChannelHostEnd }, options: ControlOptions) {
-    const { record, clock = hostClock, agent = new AgentClient(machine.channel, { clock }) } = options;
+  constructor(machine: ControlledMachine & AgentEnds, options: ControlOptions) {
+    const { record, clock = hostClock, agents = new GuestAgents(machine, { clock }) } = options;
     const console = new OutputHub();
     const finished = new Promise<FinalStatus>((resolve) => (this.#finish = resolve));
     this.target = {
@@ -57,7 +56,7 @@ export class MachineControl {
       record,
       fence: options.fence ?? fenceOf(),
       clock,
-      agent,
+      agents,
       console,
       logs: options.logs ?? console,
       saves: new Set(),
@@ -66,7 +65,7 @@ export class MachineControl {
     };
     void console.follow(machine.console.output);
     void machine.wait().then((end) => {
-      agent.close(new VmmError('ERR_AGENT', `the guest has ended (${end.reason})`));
+      agents.close(new VmmError('ERR_AGENT', `the guest has ended (${end.reason})`));
     });
   }
 
@@ -170,7 +169,7 @@ export interface ServedMachine extends AsyncDisposable {
  * await serveMachine(vm); // vivarium inspect box
  */
 export async function serveMachine(
-  machine: ControlledMachine & { readonly channel: ChannelHostEnd },
+  machine: ControlledMachine & AgentEnds,
   options: ServeOptions = {},
 ): Promise<ServedMachine> {
   const name = options.name ?? machine.name;

@@ -195,7 +195,8 @@ describe('exec', () => {
   it('says what is wrong before anything runs', async () => {
     await expect(remote.run({ argv: [] })).rejects.toThrow(TypeError);
     await expect(remote.run({ argv: ['x'], cwd: 'tmp' })).rejects.toThrow('exec.cwd: an absolute path is wanted');
-    await expect(remote.run({ argv: ['x'], waitMs: 5 })).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    const cure = expect.stringMatching(/run --qemu-agent/) as string;
+    await expect(remote.run({ argv: ['x'], waitMs: 5 })).rejects.toMatchObject({ code: 'ERR_TIMEOUT', cure });
     machine.agent.boot();
     await expect(remote.run({ argv: ['x'], env: { 'a=b': 'c' } })).rejects.toThrow("'a=b' is no name of a variable");
     expect(processes).toEqual([]);

@@ -2,7 +2,7 @@
  * What is controlled, as interfaces: the machine as the control socket's server sees it, and what it is told of the process
  * that holds it. A Machine is one of these; so is the fake of the tests.
  */
-import type { AgentClient } from '../agent/client.js';
+import type { GuestAgents } from '../agent/guest-agents.js';
 import type { Clock } from '../base/clock.js';
 import type { Fence } from '../base/fence.js';
 import type {
@@ -64,8 +64,8 @@ export interface ControlTarget {
   /** What its process is fenced in by; undefined where it is not. */
   readonly fence: Fence | undefined;
   readonly clock: Clock;
-  /** Of the guest's agent; the commands in it are run through this. */
-  readonly agent: AgentClient;
+  /** Of the guest; the commands in it are run through one of them. */
+  readonly agents: GuestAgents;
   /** What the console has shown. */
   readonly console: OutputHub;
   /** What `logs` shows: the console, or the output of the COMMAND. */

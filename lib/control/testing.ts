@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js';
+import type { FakeQemuGa } from '../agent/qemu/fake-qemu-ga.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import type { EndStatus, MachineCounters, Snapshot, SnapshotOptions } from '../machine/index.js';
 import { lockFile } from '../memory/index.js';
@@ -18,6 +19,8 @@ export class FakeControlled implements ControlledMachine {
   readonly name: string;
   readonly channel = new FakeChannel();
   readonly agent: FakeAgent;
+  /** With one the machine has a port for QEMU's agent, which opens it when it is told to. */
+  readonly qemuAgentPort: FakeQemuGa | undefined;
   readonly calls: string[] = [];
   state: ControlledMachine['state'] = 'running';
   typed = '';
@@ -33,8 +36,9 @@ export class FakeControlled implements ControlledMachine {
   #end!: (end: EndStatus) => void;
   readonly #ended = new Promise<EndStatus>((resolve) => (this.#end = resolve));
 
-  constructor(name = 'box', onProcess: (process: FakeProcess) => void = () => undefined) {
+  constructor(name = 'box', onProcess: (process: FakeProcess) => void = () => undefined, qemuAgentPort?: FakeQemuGa) {
     this.name = name;
+    this.qemuAgentPort = qemuAgentPort;
     this.agent = new FakeAgent(this.channel, onProcess);
   }
 

@@ -46,6 +46,11 @@ export const NETWORK_PROGRAMS: DebianProgramsWanted = {
 };
 export const CURL: DebianProgramsWanted = { packages: ['curl'], programs: ['usr/bin/curl'] };
 export const IPERF3: DebianProgramsWanted = { packages: ['iperf3'], programs: ['usr/bin/iperf3'] };
+/** The agent that distributions ship, which is spoken to over a port of the virtio console. */
+export const QEMU_GUEST_AGENT: DebianProgramsWanted = {
+  packages: ['qemu-guest-agent'],
+  programs: ['usr/sbin/qemu-ga'],
+};
 /** A small C compiler, as load. */
 export const COMPILER: DebianProgramsWanted = { packages: ['tcc'], programs: ['usr/bin/tcc'] };
 /** Load and verification of disks. The libraries of storage clusters are 80 MB. */

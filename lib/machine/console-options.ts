@@ -1,6 +1,7 @@
 /** The console ports of a machine as its user writes them, and the checks on them before anything is opened. */
 import { checkInteger, checkOptionNames } from '../base/options.js';
-import type { ConsoleSource } from '../vsp/index.js';
+import { QEMU_AGENT_PORT } from '../agent/qemu/port.js';
+import { AgentPortBackend, type ConsoleSource } from '../vsp/index.js';
 import { DeviceIds } from './device-ids.js';
 
 export interface ConsolePortOptions {
@@ -19,6 +20,23 @@ export interface ConsolePortOptions {
 
 /** Ports of one virtio console device. */
 const MAX_PORTS = 31;
+/** Of the port that `qemuAgent` adds. */
+const QEMU_AGENT_ID = 'qemu-agent';
+
+/** What `qemuAgent: true` stands for. */
+export function qemuAgentPort(): ConsolePortOptions {
+  return { id: QEMU_AGENT_ID, name: QEMU_AGENT_PORT, backend: new AgentPortBackend() };
+}
+
+/** A port of a snapshot that nothing outside of the machine's process stood on. */
+export function isQemuAgentPort({ id, name }: Pick<ConsolePortOptions, 'id' | 'name'>): boolean {
+  return id === QEMU_AGENT_ID && name === QEMU_AGENT_PORT;
+}
+
+/** Of checked ports; undefined where none is the agent's. */
+export function qemuAgentEnd(ports: readonly ConsolePortOptions[]): AgentPortBackend | undefined {
+  return ports.map(({ backend }) => backend).find((backend) => backend instanceof AgentPortBackend);
+}
 
 /** @throws TypeError for wrong names and types, RangeError for values out of bounds and for an id or name twice. */
 export function checkConsolePorts(ports: unknown, ids = new DeviceIds()): Required<ConsolePortOptions>[] {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { callbackConsole, fileConsole, fileDisk, hostEntropy, memoryDisk, networkSwitch } from '../vsp/index.js';
+import { qemuAgentEnd } from './console-options.js';
 import { checkDeviceOptions, type DeviceOptions } from './device-options.js';
 
 const backend = fileConsole('port.log');
@@ -34,7 +35,32 @@ describe('checkDeviceOptions', () => {
     ]);
   });
 
+  it("adds the port of QEMU's agent to them", () => {
+    const consolePorts = [{ id: 'log', backend }];
+    const { consolePorts: ports } = checkDeviceOptions({ consolePorts, qemuAgent: true }, false);
+    expect(ports.map(({ id, name, terminal }) => ({ id, name, terminal }))).toEqual([
+      { id: 'log', name: 'log', terminal: false },
+      { id: 'qemu-agent', name: 'org.qemu.guest_agent.0', terminal: false },
+    ]);
+    expect(qemuAgentEnd(ports)).toBe(ports[1]?.backend);
+    expect(qemuAgentEnd(checkDeviceOptions({ consolePorts }, false).consolePorts)).toBeUndefined();
+    expect(checkDeviceOptions({ qemuAgent: true }, true).consolePorts).toHaveLength(1);
+  });
+
   it.each<[string, unknown, new () => Error, RegExp]>([
+    ['a word for qemuAgent', { qemuAgent: 'yes' }, TypeError, /qemuAgent: true or false/],
+    [
+      "a port of that name beside QEMU's agent's",
+      { qemuAgent: true, consolePorts: [{ id: 'mine', name: 'org.qemu.guest_agent.0', backend }] },
+      RangeError,
+      /'org.qemu.guest_agent.0' is the name of another port too/,
+    ],
+    [
+      "no port left for QEMU's agent",
+      { qemuAgent: true, consolePorts: Array.from({ length: 31 }, (_, n) => ({ id: `p${n}`, backend })) },
+      RangeError,
+      /consolePorts.length: 32/,
+    ],
     ['no list of ports', { consolePorts: {} }, TypeError, /consolePorts: an array/],
     ['a path as a port', { consolePorts: ['a'] }, TypeError, /consolePorts\[0\]: \{ id, backend \}/],
     ['a misspelled option', { consolePorts: [{ id: 'a', backend, nane: 'b' }] }, TypeError, /did you mean 'name'/],

@@ -1,5 +1,5 @@
 /** The devices that a machine lends its guest, as its user writes them, and the checks that concern all of them. */
-import { checkConsolePorts, type ConsolePortOptions } from './console-options.js';
+import { checkConsolePorts, qemuAgentPort, type ConsolePortOptions } from './console-options.js';
 import { DeviceIds } from './device-ids.js';
 import { checkDisks, type DiskConfig, type DiskOptions } from './disk-options.js';
 import { checkEntropy, type EntropyConfig, type EntropyOptions } from './entropy-options.js';
@@ -12,6 +12,11 @@ export interface DeviceOptions {
   readonly nics?: readonly NicOptions[];
   /** Streams of bytes between guest and host, at most 31: /dev/virtio-ports/NAME in a Linux guest. */
   readonly consolePorts?: readonly ConsolePortOptions[];
+  /**
+   * One more such port, org.qemu.guest_agent.0, by which QEMU's guest agent in the guest is spoken to: what distributions ship, for guests
+   * without vivarium's own. Default false.
+   */
+  readonly qemuAgent?: boolean;
   /** Random bytes of the host's: /dev/hwrng in a Linux guest. Default: true for a kernel, false for other images. */
   readonly entropy?: boolean | EntropyOptions;
 }
@@ -32,7 +37,12 @@ export function checkDeviceOptions(options: DeviceOptions, isKernel: boolean): D
   const ids = new DeviceIds();
   const disks = checkDisks(options.disks ?? [], ids);
   const nics = checkNics(options.nics ?? [], ids);
-  const consolePorts = checkConsolePorts(options.consolePorts ?? [], ids);
+  const { qemuAgent = false } = options;
+  if (typeof qemuAgent !== 'boolean') throw new TypeError('qemuAgent: true or false is wanted');
+  // One list, since they are one device, whose ports have names of their own.
+  const ports: unknown = options.consolePorts ?? [];
+  const all: unknown = qemuAgent && Array.isArray(ports) ? [...(ports as unknown[]), qemuAgentPort()] : ports;
+  const consolePorts = checkConsolePorts(all, ids);
   const entropy = checkEntropy(options.entropy ?? isKernel, ids);
   const slots = disks.length + nics.length + (consolePorts.length > 0 ? 1 : 0) + (entropy === undefined ? 0 : 1);
   if (slots > SLOTS) {

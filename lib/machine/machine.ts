@@ -8,6 +8,7 @@
  * It joins board (what the machine is), console, end detection and status. Decisions about guests' exits are in
  * exit-loop.ts, what a board is made of in board.ts.
  */
+import type { QemuAgentPort } from '../agent/qemu/port.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { ramRanges } from '../boot/index.js';
@@ -18,6 +19,7 @@ import type { VirtioDevice } from '../vdp/index.js';
 import { Board, type BoardListener } from './board.js';
 import type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
 import { MachineConsole } from './console.js';
+import { qemuAgentEnd } from './console-options.js';
 import { endListener } from './end-listener.js';
 import { HaltDetector } from './halt-detector.js';
 import { countersOf, inspectMachine, type JsonValue, type MachineCounters } from './inspect.js';
@@ -46,6 +48,8 @@ export class Machine implements AsyncDisposable {
   readonly memory: MachineMemory;
   /** The guest's time by the PIT: status, events, policy, scale. */
   readonly pit: MachinePit;
+  /** The host's end of the port that QEMU's guest agent opens; undefined without `qemuAgent`. */
+  readonly qemuAgentPort: QemuAgentPort | undefined;
 
   readonly #config: MachineConfig;
   readonly #kvm: Kvm;
@@ -80,6 +84,7 @@ export class Machine implements AsyncDisposable {
     this.#kvm = kvm;
     this.#devices = devices;
     this.#memory = memory;
+    this.qemuAgentPort = qemuAgentEnd(config.consolePorts);
     this.memory = memoryForUsers(memory.space.sizeBytes, () => this.#memory);
     this.pit = new MachinePit(config, (gpa, length) => this.#memory.space.read(gpa, length));
     this.console = new MachineConsole(
@@ -113,10 +118,8 @@ export class Machine implements AsyncDisposable {
         throw new RangeError(`cpus: ${config.cpus} are more than this KVM allows, ${kvm.maxVcpus()}`);
       }
       if (!('flat' in config.boot)) await requireLinuxSupport(kvm);
-      const { name, disks, nics, consolePorts, entropy, clock, logger } = config;
       space = makeSpace(config);
-      const lent = { disks, nics, consolePorts, entropy };
-      devices = await MachineDevices.open({ name, ...lent, memory: space, clock, logger, signal: call.signal });
+      devices = await MachineDevices.open({ ...config, memory: space, signal: call.signal });
       const memory = new SnapshotMemory(space, (error) => machine.#memoryFailed(error));
       const machine: Machine = new Machine(config, kvm, memory, devices);
       machine.#use(
@@ -379,9 +382,7 @@ export class Machine implements AsyncDisposable {
     });
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
+  readonly [Symbol.asyncDispose] = (): Promise<void> => this.close();
 
   /** What is counted, for who looks often: `inspect()` costs several times as much. */
   readonly counters = (): MachineCounters => countersOf(this.#board, this.#devices);

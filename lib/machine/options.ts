@@ -77,6 +77,7 @@ const NAMES = [
   'disks',
   'nics',
   'consolePorts',
+  'qemuAgent',
   'entropy',
   'pit',
   'logger',

@@ -63,6 +63,7 @@ export {
   type StdioStreams,
   type StreamConsoleOptions,
 } from './console/stream.js';
+export { AgentPortBackend } from './console/agent-port.js';
 export { fileConsole } from './console/file.js';
 export { unixSocketConsole } from './console/unix-socket.js';
 export type { EntropyBackend, EntropyService, EntropySource } from './entropy/contract.js';

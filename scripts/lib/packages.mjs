@@ -49,6 +49,10 @@ export async function lackingPackages({ forRun }) {
   if (!forRun && (findTool('qemu-img') === undefined || findTool('qemu-io') === undefined)) {
     lacks.push({ what: 'qemu-img', packages: ['qemu-utils'], essential: () => false });
   }
+  // The agent of distributions, at the other end of our client.
+  if (!forRun && findTool('qemu-ga') === undefined) {
+    lacks.push({ what: 'qemu-ga', packages: ['qemu-guest-agent'], essential: () => false });
+  }
   // Looks at the dashboard's page as its users do.
   if (!forRun && findTool(...CHROMIUMS) === undefined) {
     lacks.push({ what: 'chromium', packages: ['chromium'], essential: () => false });

@@ -22,6 +22,7 @@ const LONGEST = [
   'kernels.test.ts',
   'stdio.test.ts',
   'bad-input.test.ts',
+  'qemu-agent.test.ts',
 ];
 
 const STOP_HOST = "const { embeddedHost } = await import('./dist/host/index.js'); await embeddedHost.stop();";

@@ -36,6 +36,8 @@ export const RUN_ON_LINUX = [
 /** Not run, with the reason: these are compiled or parsed alone. */
 export const NOT_RUN: Readonly<Record<string, string>> = {
   'README.md > The library > 6': 'compiled: test/guest/debian.test.ts boots the same system, which takes minutes',
+  "docs/control.md > QEMU's agent > 1":
+    "parsed: test/guest/qemu-agent.test.ts says the same to Debian's agent, without a Debian on a disk",
   'docs/ci.md > Tests in a fresh guest > 3':
     "parsed: a runner's; its last line is that of the first block, with a kernel",
 };

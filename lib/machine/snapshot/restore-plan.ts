@@ -12,6 +12,7 @@ import type { SavedPart } from '../../base/saved-state.js';
 import type { BootImage } from '../../boot/index.js';
 import { SnapshotReader } from '../../snapshot/index.js';
 import { hostEntropy, type RestoredDisk } from '../../vsp/index.js';
+import { isQemuAgentPort, qemuAgentPort } from '../console-options.js';
 import type { EntropyOptions } from '../entropy-options.js';
 import { lentDevicesState } from '../lent-devices-state.js';
 import { checkMachineOptions, checkMemory, type MachineConfig, type MachineOptions } from '../options.js';
@@ -116,12 +117,17 @@ function otherBackends(
 ): Omit<DeviceBackends, 'disks'> {
   const described = (id: string): Description => descriptions.get(id) ?? {};
   const networks = new Map(saved.nics.map(({ id }) => [id, nics[id] ?? netSource(id, described(id))]));
-  for (const { id } of saved.consolePorts) {
-    if (console[id] === undefined) throw unnamed('console port', id, described(id)['kind'], 'console');
-  }
+  const ports = new Map(
+    saved.consolePorts.map((port) => {
+      // Its other end is in this process, whatever its description says.
+      const source = console[port.id] ?? (isQemuAgentPort(port) ? qemuAgentPort().backend : undefined);
+      if (source === undefined) throw unnamed('console port', port.id, described(port.id)['kind'], 'console');
+      return [port.id, source];
+    }),
+  );
   return {
     nics: (id) => networks.get(id)!,
-    console: (id) => console[id]!,
+    console: (id) => ports.get(id)!,
     entropy: () => entropy ?? hostEntropy(),
   };
 }

@@ -62,8 +62,15 @@ export interface ConsoleBackend {
    * nobody listens, or the other end failed, bytes are dropped.
    */
   write(bytes: Uint8Array): Promise<void> | undefined;
+  /**
+   * What it has sent is meant for the process that has the port open in the guest now: it is dropped when that one goes, and when
+   * another machine is made of a snapshot.
+   */
+  readonly startsOver?: boolean;
   /** Ties the provider's side; called once, before anything else. */
   start(host: ConsoleHostEnd): void;
+  /** A process in the guest has opened or closed the port; of a console, that its driver is there. Told once it is known. */
+  guestOpen?(open: boolean): void;
   /** Holds input while the guest takes none. */
   setPaused(paused: boolean): void;
   /** The size of the terminal behind it, where there is one (native resize). */

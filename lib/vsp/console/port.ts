@@ -84,7 +84,7 @@ export class ConsolePort implements ConsolePortService {
 
   attach(guest: ConsoleGuestEnd | undefined): void {
     this.#guest = guest;
-    if (!this.isConsole) this.#guestOpen = false;
+    if (!this.isConsole) this.#setGuestOpen(false);
     if (guest) {
       if (this.#hostOpen) guest.hostOpen(true);
       if (this.#size) guest.resize(this.#size);
@@ -122,7 +122,7 @@ export class ConsolePort implements ConsolePortService {
   }
 
   guestOpen(open: boolean): void {
-    this.#guestOpen = open;
+    this.#setGuestOpen(open);
     this.#refill();
   }
 
@@ -180,7 +180,7 @@ export class ConsolePort implements ConsolePortService {
   /** What waited comes before anything that this port's own backend gives; the terminal's size is the backend's, if it has one. */
   restore({ size, pending }: ConsolePortState): void {
     if (size && !this.#backend.size) this.#size = { ...size };
-    if (pending.length === 0) return;
+    if (pending.length === 0 || this.#backend.startsOver === true) return;
     this.#pending.unshift(pending);
     this.#pendingBytes += pending.length;
     this.#setPaused(true);
@@ -192,6 +192,16 @@ export class ConsolePort implements ConsolePortService {
     return this.#closed;
   }
 
+  #setGuestOpen(open: boolean): void {
+    if (open === this.#guestOpen) return;
+    this.#guestOpen = open;
+    if (!open && this.#backend.startsOver === true) {
+      this.#pending = [];
+      this.#pendingBytes = 0;
+    }
+    this.#backend.guestOpen?.(open);
+  }
+
   #start(backend: ConsoleBackend): void {
     if (backend.size) this.#size = backend.size;
     backend.start({
@@ -201,6 +211,7 @@ export class ConsolePort implements ConsolePortService {
         if (backend === this.#backend) this.resize(size);
       },
     });
+    if (this.#guestOpen) backend.guestOpen?.(true);
   }
 
   #setHostOpen(from: ConsoleBackend, open: boolean, always = false): void {
