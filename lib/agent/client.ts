@@ -32,7 +32,7 @@ import { type WaitOptions, Waiters } from './waiters.js';
 
 export interface AgentRunOptions extends SessionStreams {
   /** The command and its arguments; a name without a slash is looked for in the PATH of `env`. */
-  readonly argv: readonly string[];
+  readonly argv: readonly (string | Uint8Array)[];
   /** All of the command's environment. Default: PATH, HOME=/root and TERM=dumb. */
   readonly env?: Readonly<Record<string, string>>;
   /** Default '/'. */

@@ -142,7 +142,8 @@ export function encodeResize(session: number, size: TerminalSize): Uint8Array {
 }
 
 export interface StartRequest {
-  readonly argv: readonly string[];
+  /** Bytes where they need not be UTF-8. */
+  readonly argv: readonly (string | Uint8Array)[];
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
   /** A terminal of that size in place of three pipes. */
@@ -183,10 +184,11 @@ export function encodeStart(session: number, request: StartRequest): Uint8Array 
     if (name === '' || name.includes('=')) throw new TypeError(`env: '${name}' is no name of a variable`);
     return `${name}=${value}`;
   });
-  const texts = [request.cwd, ...request.argv, ...env];
-  if (texts.some((text) => text.includes('\0'))) throw new TypeError('argv, env and cwd cannot hold a NUL');
-  const strings = encoder.encode(texts.map((text) => `${text}\0`).join(''));
-  const payload = new Uint8Array(16 + strings.length);
+  const strings = [request.cwd, ...request.argv, ...env].map((text) =>
+    typeof text === 'string' ? encoder.encode(text) : text,
+  );
+  if (strings.some((bytes) => bytes.includes(0))) throw new TypeError('argv, env and cwd cannot hold a NUL');
+  const payload = new Uint8Array(strings.reduce((sum, { length }) => sum + length + 1, 16));
   if (payload.length > MAX_PAYLOAD_TO_GUEST) {
     throw new RangeError(`argv and env: ${payload.length} bytes, but at most ${MAX_PAYLOAD_TO_GUEST} reach the guest`);
   }
@@ -197,7 +199,11 @@ export function encodeStart(session: number, request: StartRequest): Uint8Array 
     view.setUint32(0, FLAG_TERMINAL, true);
     view.setUint32(12, sizeWord(request.terminal), true);
   }
-  payload.set(strings, 16);
+  let at = 16;
+  for (const bytes of strings) {
+    payload.set(bytes, at);
+    at += bytes.length + 1;
+  }
   return encodeFrame(FrameType.START, session, payload);
 }
 

@@ -1,0 +1,27 @@
+/** The C agent on this Linux, over its stdin and stdout, with a client that speaks to it: commands in a guest without a guest. */
+import { execFileSync, spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { AgentClient } from '../../lib/agent/client.js';
+import { FakeChannel } from '../../lib/agent/fake-agent.js';
+
+const SOURCE = fileURLToPath(new URL('../../guest/agent.c', import.meta.url));
+
+export function buildNativeAgent(program: string): void {
+  execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-DAGENT_STDIO', '-o', program, SOURCE]);
+}
+
+export interface NativeAgent {
+  readonly client: AgentClient;
+  readonly child: ChildProcess;
+}
+
+export function startNativeAgent(program: string, options: Pick<SpawnOptions, 'uid' | 'gid'> = {}): NativeAgent {
+  const child = spawn(program, { ...options, stdio: ['pipe', 'pipe', 'inherit'] });
+  const channel = new FakeChannel();
+  const client = new AgentClient(channel);
+  channel.onGuestBytes = (bytes) => void child.stdin.write(bytes);
+  child.stdin.on('error', () => undefined);
+  child.stdout.on('data', (chunk: Buffer) => channel.fromGuest(chunk));
+  channel.open();
+  return { client, child };
+}
