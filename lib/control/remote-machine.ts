@@ -4,6 +4,7 @@
  */
 import { resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import type { GuestEntry, GuestPath } from '../agent/guest-files.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { toInnerPath } from '../host/index.js';
@@ -13,6 +14,14 @@ import type { DeviceContract, RebindReport } from '../vsp/index.js';
 import { controlClient, type ControlClient } from './client.js';
 import { copyIn, copyOut, type CopyOptions } from './copy.js';
 import { defaultPlace, type MachinePlace, type MachineRecord } from './machine-folders.js';
+import {
+  listRemoteFolder,
+  readRemoteFile,
+  writeRemoteFile,
+  type GuestCallOptions,
+  type ReadFileOptions,
+  type WriteFileOptions,
+} from './remote-files.js';
 import { runRemote, type RemoteRunOptions, type RemoteRunResult } from './remote-exec.js';
 import type { CopyReport } from './tar-files.js';
 import type { Backend, End, Stats, Summary } from './schemas.js';
@@ -223,6 +232,26 @@ export class RemoteMachine {
   /** And out of it. What the guest sends is held to the target. @throws as copyOut() of copy.ts */
   copyOut(from: string, to: string, options: CopyOptions = {}): Promise<CopyReport> {
     return copyOut(this, from, to, options);
+  }
+
+  /**
+   * The bytes of a file in the guest, of at most 16 MiB; copyOut() takes larger ones. A path counts from /, and is bytes where it is no UTF-8.
+   *
+   * @throws GuestFileError with the guest's errno by name, such as ENOENT, EISDIR, EACCES; VmmError ERR_TIMEOUT, ERR_AGENT when no agent
+   *   answers; TypeError, RangeError for what is no path; AbortError
+   */
+  readFile(path: GuestPath, options: ReadFileOptions = {}): Promise<Uint8Array> {
+    return readRemoteFile(this.#client, path, options);
+  }
+
+  /** Makes a file in the guest of at most 16 MiB; what stood in it is gone, also when it fails in the middle. @throws as readFile() */
+  writeFile(path: GuestPath, data: Uint8Array | string, options: WriteFileOptions = {}): Promise<void> {
+    return writeRemoteFile(this.#client, path, data, options);
+  }
+
+  /** What is in a folder of the guest, by name. @throws as readFile() */
+  list(path: GuestPath, options: GuestCallOptions = {}): Promise<GuestEntry[]> {
+    return listRemoteFolder(this.#client, path, options);
   }
 
   /** A path of this process as the machine's own process reads it. */

@@ -6,6 +6,7 @@ import { VmmError } from '../base/errors.js';
 import { requireNetwork, requireWritable } from '../base/fence.js';
 import { untilAborted } from '../base/turn-queue.js';
 import { readExecRequest, startExec } from './exec.js';
+import { GUEST_ROUTES } from './guest-routes.js';
 import { readBounded, takeInput, viewStream } from './output-streams.js';
 import { route, type Route } from './route.js';
 import * as schemas from './schemas.js';
@@ -173,6 +174,7 @@ export const ROUTES: readonly Route[] = [
       return output;
     },
   ),
+  ...GUEST_ROUTES,
   route(
     {
       method: 'POST',

@@ -7,7 +7,7 @@ import { PATH_PATTERN } from './check.js';
 
 const strict = { additionalProperties: false } as const;
 
-const choice = <const T extends readonly string[]>(values: T, description: string): TUnsafe<T[number]> =>
+export const choice = <const T extends readonly string[]>(values: T, description: string): TUnsafe<T[number]> =>
   Type.Union(
     values.map((value) => Type.Literal(value)),
     { description },
@@ -19,7 +19,7 @@ const MAX_PATH_CHARS = 4096;
 
 export const Path = Type.String({ minLength: 1, maxLength: MAX_PATH_CHARS, pattern: PATH_PATTERN });
 const Name = Type.String({ minLength: 1, maxLength: 63, pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]*$' });
-const Milliseconds = Type.Integer({ minimum: 0, maximum: MAX_MS });
+export const Milliseconds = Type.Integer({ minimum: 0, maximum: MAX_MS });
 
 export const MachineState = choice(['created', 'running', 'paused', 'stopped', 'failed'], 'of the life of a machine');
 
@@ -57,6 +57,7 @@ export const Failed = Type.Object({
     message: Type.String(),
     cure: Type.Optional(Type.String()),
     kind: Type.Optional(Type.Literal('RangeError', { description: 'of ERR_ARGUMENT: out of bounds' })),
+    errno: Type.Optional(Type.String({ description: 'of ERR_GUEST_FILE: such as ENOENT' })),
   }),
 });
 
