@@ -16,6 +16,7 @@ import {
 } from './control-commands.js';
 import { copyCommand, parseCopy } from './copy-command.js';
 import type { ControlWorld } from './control-world.js';
+import { listCommand, readCommand, writeCommand } from './file-commands.js';
 import { execCommand, parseEnv } from './exec-command.js';
 import type { ControlRequest } from './program-control.js';
 import { UsageError } from './usage-error.js';
@@ -59,6 +60,12 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
     }
     case 'cp':
       return copyCommand(parseCopy(request.from, request.to), request, context);
+    case 'read':
+      return readCommand(request.place, request.waitMs, context);
+    case 'write':
+      return writeCommand(request.place, request, context);
+    case 'list':
+      return listCommand(request.place, request.waitMs, context);
     case 'snapshot': {
       const { name, dir, parent } = request;
       const inPlace = { ...request, parent: parent === undefined ? undefined : inCwd(parent) };

@@ -1,5 +1,6 @@
 /** The grammar of the commands about named machines; the rest of the command line is in program.ts. */
 import type { Command } from 'commander';
+import { addFileCommands, type FileRequest } from './program-files.js';
 import { UsageError } from './usage-error.js';
 
 /** What was asked of a machine, in values. */
@@ -43,6 +44,7 @@ export type ControlRequest = { readonly json: boolean } & (
       readonly quiet: boolean;
       readonly waitMs: number;
     }
+  | FileRequest
   | { readonly what: 'rebind'; readonly name: string; readonly device: string; readonly backend: string }
 );
 
@@ -248,6 +250,8 @@ over; 125: vivarium failed.`,
       const waitMs = milliseconds('--wait', raw.wait, 0) ?? DEFAULT_WAIT_MS;
       return go({ what: 'cp', from, to, quiet: raw.quiet ?? false, waitMs, json: json(raw) });
     });
+
+  addFileCommands(add, go, (text) => milliseconds('--wait', text, 0) ?? DEFAULT_WAIT_MS);
 
   withJson(
     add('snapshot', 'save a machine while it runs', 'Saves a machine into a new folder; it goes on as it was.', [
