@@ -132,6 +132,7 @@ export type {
   GuestEntryType,
   GuestPath,
   ListedMachine,
+  ListeningPort,
   MachineRecord,
   ReadFileOptions,
   RemoteConsole,

@@ -36,7 +36,7 @@ export interface GuestToolCall extends GuestToolOptions {
 
 const DEFAULT_WAIT_MS = 30_000;
 /** Messages of the C locale. */
-const ENVIRONMENT = {
+export const GUEST_TOOL_ENVIRONMENT = {
   PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
   HOME: '/root',
   LC_ALL: 'C',
@@ -79,7 +79,7 @@ export async function runGuestTool(tools: GuestTools, call: GuestToolCall): Prom
   try {
     ({ status } = await tools.run({
       argv,
-      env: ENVIRONMENT,
+      env: GUEST_TOOL_ENVIRONMENT,
       stdout,
       stderr: words,
       ...(stdin && { stdin }),

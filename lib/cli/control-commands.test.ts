@@ -380,6 +380,7 @@ describe('the command line', () => {
     [['rebind', 'box', 'net0', 'tap:'], "rebind: 'tap:' is none of PATH, tap:NAME, switch:NAME, passt"],
     [['write', '--mode', '8', 'box:/x'], "--mode: '8' is not a number of up to four octal digits"],
     [['read', '/etc/motd'], "read: '/etc/motd' is not in a machine; NAME:PATH is wanted"],
+    [['wait', '--port', '0', 'box'], "--port: '0' is not a number from 1 to 65535"],
     [['stats'], 'stats: the NAME of a machine is wanted'],
     [['stats', '--all'], 'stats: --all goes with --prometheus'],
     [['stats', '--all', '--prometheus', 'box'], 'stats: a NAME or --all, not both'],

@@ -12,6 +12,7 @@ import {
   snapshotCommand,
   statsCommand,
   waitCommand,
+  waitForPortCommand,
   type AskContext,
 } from './control-commands.js';
 import { copyCommand, parseCopy } from './copy-command.js';
@@ -47,7 +48,9 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
     case 'kill':
       return changeCommand(request.name, context, (vm, signal) => vm.kill({ signal }));
     case 'wait':
-      return waitCommand(request.name, request.timeoutMs, context);
+      return request.port === undefined
+        ? waitCommand(request.name, request.timeoutMs, context)
+        : waitForPortCommand(request.name, request.port, request.timeoutMs, context);
     case 'logs':
       return logsCommand(request.name, request, context);
     case 'console':

@@ -10,7 +10,14 @@ export type ControlRequest = { readonly json: boolean } & (
   /** Without a name: of all machines. */
   | { readonly what: 'metrics'; readonly name: string | undefined }
   | { readonly what: 'pause'; readonly name: string; readonly clock: 'count' | 'freeze' | undefined }
-  | { readonly what: 'stop' | 'wait'; readonly name: string; readonly timeoutMs: number | undefined }
+  | { readonly what: 'stop'; readonly name: string; readonly timeoutMs: number | undefined }
+  | {
+      readonly what: 'wait';
+      readonly name: string;
+      readonly timeoutMs: number | undefined;
+      /** A TCP port of the guest that is waited for, in place of the end. */
+      readonly port: number | undefined;
+    }
   | {
       readonly what: 'logs';
       readonly name: string;
@@ -62,6 +69,7 @@ interface Raw {
   readonly tail?: string;
   readonly clock?: string;
   readonly timeout?: string;
+  readonly port?: string;
   readonly wait?: string;
   readonly env: readonly string[];
   readonly workdir?: string;
@@ -155,16 +163,19 @@ export function addControlCommands(
   withJson(
     add(
       'wait',
-      'wait until a machine has ended',
-      "Waits until a machine has ended, and prints its command's exit status.",
-      ['wait box', 'wait --timeout 60 box'],
+      'wait until a machine has ended, or serves',
+      `Waits until a machine has ended, and prints its command's exit status; or until something in its guest listens on a
+TCP port, and prints the addresses that it listens on.`,
+      ['wait box', 'wait --timeout 60 box', 'wait --port 22 --timeout 60 box && ssh -p 2222 root@127.0.0.1'],
     ),
   )
     .argument(...NAME)
-    .option('--timeout <seconds>', 'ends with status 124 when it has not ended by then')
-    .action((name: string, raw: Raw) =>
-      go({ what: 'wait', name, timeoutMs: milliseconds('--timeout', raw.timeout), json: json(raw) }),
-    );
+    .option('--port <number>', 'a TCP port of the guest to wait for')
+    .option('--timeout <seconds>', 'ends with status 124 when it has not come to that by then')
+    .action((name: string, raw: Raw) => {
+      const [timeoutMs, port] = [milliseconds('--timeout', raw.timeout), portIn('--port', raw.port)];
+      return go({ what: 'wait', name, timeoutMs, port, json: json(raw) });
+    });
 
   add(
     'logs',
@@ -309,6 +320,12 @@ function milliseconds(option: string, text: string | undefined, leastMs = 1): nu
   const value = Math.ceil(Number(text) * 1000);
   if (/^\d+(\.\d+)?$/.test(text) && value >= leastMs && value <= MAX_MS) return value;
   throw new UsageError(`${option}: '${text}' is not a number of seconds above 0 and below 24 days`);
+}
+
+function portIn(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535) return Number(text);
+  throw new UsageError(`${option}: '${text}' is not a number from 1 to 65535`);
 }
 
 function lines(option: string, text: string | undefined): number | undefined {

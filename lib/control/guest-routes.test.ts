@@ -4,7 +4,7 @@ import { Value } from '@sinclair/typebox/value';
 import type { FakeProcess } from '../agent/fake-agent.js';
 import { GuestFileError } from '../base/errors.js';
 import { controlClient } from './client.js';
-import { Listing } from './guest-schemas.js';
+import { Listening, Listing } from './guest-schemas.js';
 import { claimName, type MachineClaim } from './machine-folders.js';
 import { connect, type RemoteMachine } from './remote-machine.js';
 import { listenFor, MachineControl, type ControlSocket } from './serve.js';
@@ -169,5 +169,44 @@ describe('a folder of the guest', () => {
     await expect(box.list('/x')).rejects.toMatchObject({ errno: 'ENOTDIR' });
     play = answering('../81a4 0 0\n');
     await expect(box.list('/x')).rejects.toMatchObject({ errno: 'EPROTO' });
+  });
+});
+
+describe('a port of the guest', () => {
+  const HEAD = '  sl  local_address rem_address   st tx_queue\n';
+  const SSH = '   0: 00000000:0016 00000000:0000 0A 00000000:00000000\n';
+
+  it('is waited for, with the agent', async () => {
+    machine.channel.open();
+    play = answering(HEAD, '', 1);
+    const waiting = box.waitForPort(22);
+    waiting.catch(() => undefined);
+    await box.summary();
+    machine.agent.boot();
+    await expect.poll(() => processes.length).toBeGreaterThan(1);
+    play = answering(HEAD + SSH);
+    expect(await waiting).toEqual({ port: 22, addresses: ['0.0.0.0'] });
+    const answer = await controlClient('box', place).request('GET', '/v1/wait/port', { query: { port: 22 } });
+    expect([...Value.Errors(Listening, answer)]).toEqual([]);
+  });
+
+  it('is given up in time, with the client, and with the guest', async () => {
+    play = answering(HEAD);
+    await expect(box.waitForPort(22, { timeoutMs: 20 })).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    const stop = new AbortController();
+    const given = box.waitForPort(22, { signal: stop.signal });
+    stop.abort();
+    await expect(given).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    const last = box.waitForPort(22, { timeoutMs: Infinity });
+    last.catch(() => undefined);
+    await box.summary();
+    machine.end({ reason: 'poweroff' });
+    await expect(last).rejects.toMatchObject({ code: 'ERR_AGENT' });
+  });
+
+  it('is none of 0', async () => {
+    await expect(box.waitForPort(0)).rejects.toThrow(RangeError);
+    const asked = controlClient('box', place).request('GET', '/v1/wait/port', { query: { port: 0 } });
+    await expect(asked).rejects.toThrow(/querystring.port/);
   });
 });

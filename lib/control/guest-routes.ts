@@ -1,4 +1,4 @@
-/** What can be asked of the guest itself over the control socket: its files. All of it is done by the agent in the guest. */
+/** What can be asked of the guest itself over the control socket: its files and ports. All of it is done by the agent in the guest. */
 import { Readable } from 'node:stream';
 import {
   listGuestFolder,
@@ -8,7 +8,8 @@ import {
   type GuestEntry,
   type GuestPath,
 } from '../agent/guest-files.js';
-import { ListQuery, Listing, ReadQuery, WriteQuery } from './guest-schemas.js';
+import { waitForGuestPort } from '../agent/guest-port.js';
+import { Listening, ListQuery, Listing, PortQuery, ReadQuery, WriteQuery } from './guest-schemas.js';
 import { readBounded } from './output-streams.js';
 import { route, type Route } from './route.js';
 import { Nothing } from './schemas.js';
@@ -58,6 +59,20 @@ export const GUEST_ROUTES: readonly Route[] = [
       const { place, options } = placeIn(query);
       const entries = await listGuestFolder(agent, place, { ...options, signal });
       return { entries: entries.map(entryOf) };
+    },
+  ),
+  route(
+    {
+      method: 'GET',
+      path: '/v1/wait/port',
+      summary: 'answers when something in the guest listens on a TCP port',
+      query: PortQuery,
+      answer: Listening,
+    },
+    async ({ target: { agent, clock }, query: { port, timeoutMs }, signal }): Promise<Listening> => {
+      const limit = timeoutMs === undefined ? {} : { timeoutMs };
+      const { addresses } = await waitForGuestPort(agent, clock, port, { ...limit, signal });
+      return { port, addresses: [...addresses] };
     },
   ),
 ];

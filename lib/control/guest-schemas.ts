@@ -2,9 +2,25 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { MAX_GUEST_FILE_BYTES, MAX_GUEST_PATH_BYTES } from '../agent/guest-files.js';
 import { TYPES } from '../agent/guest-listing.js';
-import { choice, Milliseconds, Path } from './schemas.js';
+import { choice, Milliseconds, Path, Port } from './schemas.js';
 
 const strict = { additionalProperties: false } as const;
+
+export const PortQuery = Type.Object(
+  {
+    port: Port,
+    timeoutMs: Type.Optional(
+      Type.Integer({ ...Milliseconds, description: 'for the agent and the port; default never' }),
+    ),
+  },
+  strict,
+);
+
+export const Listening = Type.Object({
+  port: Port,
+  addresses: Type.Array(Type.String(), { description: "the guest's, on which something listens" }),
+});
+export type Listening = Static<typeof Listening>;
 
 const AGENT = { waitMs: Type.Optional(Milliseconds) };
 /** One of the two. */

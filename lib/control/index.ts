@@ -26,6 +26,7 @@ export {
 } from './remote-machine.js';
 export type { GuestEntry, GuestEntryType } from '../agent/guest-listing.js';
 export type { GuestPath } from '../agent/guest-files.js';
+export type { ListeningPort } from '../agent/guest-port.js';
 export type { GuestCallOptions, ReadFileOptions, WriteFileOptions } from './remote-files.js';
 export type { RemoteRunOptions, RemoteRunResult } from './remote-exec.js';
 export type { Backend, Stats, Summary } from './schemas.js';

@@ -5,6 +5,7 @@
 import { resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import type { GuestEntry, GuestPath } from '../agent/guest-files.js';
+import type { ListeningPort } from '../agent/guest-port.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { toInnerPath } from '../host/index.js';
@@ -252,6 +253,22 @@ export class RemoteMachine {
   /** What is in a folder of the guest, by name. @throws as readFile() */
   list(path: GuestPath, options: GuestCallOptions = {}): Promise<GuestEntry[]> {
     return listRemoteFolder(this.#client, path, options);
+  }
+
+  /**
+   * Waits until something in the guest listens on a TCP port, for `timeoutMs` (default 30 000, Infinity: until the guest ends); an agent that
+   * is not there yet is waited for as well. Nothing is connected to.
+   *
+   * @throws RangeError for what is no port; VmmError ERR_TIMEOUT, ERR_AGENT when the guest ends; GuestFileError where it can't be seen;
+   *   AbortError
+   */
+  async waitForPort(port: number, options: WaitForOptions = {}): Promise<ListeningPort> {
+    checkOptionNames('waitForPort', options, ['timeoutMs', 'signal']);
+    const { timeoutMs = 30_000, signal } = options;
+    if (!Number.isInteger(port) || port < 1 || port > 65_535)
+      throw new RangeError(`port: ${port} is not between 1 and 65535`);
+    const query = { port, ...(timeoutMs !== Infinity && { timeoutMs: Math.ceil(timeoutMs) }) };
+    return this.#client.request('GET', '/v1/wait/port', { query, signal });
   }
 
   /** A path of this process as the machine's own process reads it. */

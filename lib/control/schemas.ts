@@ -174,10 +174,12 @@ export type SnapshotRequest = Static<typeof SnapshotRequest>;
 
 export const SnapshotDone = Type.Object({ dir: Path, id: Type.String(), stats: Tree });
 
+export const Port = Type.Integer({ minimum: 1, maximum: 65535 });
+
 const Forward = Type.Object(
   {
-    host: Type.Integer({ minimum: 1, maximum: 65535 }),
-    guest: Type.Integer({ minimum: 1, maximum: 65535 }),
+    host: Port,
+    guest: Port,
     protocol: Type.Optional(choice(['tcp', 'udp'], 'default tcp')),
     address: Type.Optional(Type.String({ maxLength: 64 })),
   },

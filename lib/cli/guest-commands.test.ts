@@ -125,3 +125,31 @@ describe('list', () => {
     ]);
   });
 });
+
+describe('wait --port', () => {
+  const HEAD = '  sl  local_address rem_address   st tx_queue\n';
+
+  it('prints the addresses once there are some', async () => {
+    play = answering(`${HEAD}   0: 00000000:1F90 00000000:0000 0A 0\n   1: 0100007F:1F90 00000000:0000 0A 0\n`);
+    expect(await box.main('wait', '--port', '8080', 'box')).toEqual({
+      status: 0,
+      out: '0.0.0.0:8080\n127.0.0.1:8080\n',
+      err: '',
+    });
+    const { out } = await box.main('wait', '--json', '--port', '8080', 'box');
+    expect(JSON.parse(out)).toEqual({ port: 8080, addresses: ['0.0.0.0', '127.0.0.1'] });
+  });
+
+  it('gives up with 124, and fails with the guest', async () => {
+    play = answering(HEAD);
+    expect(await box.main('wait', '--port', '80', '--timeout', '0.05', 'box')).toEqual({
+      status: 124,
+      out: '',
+      err: 'vivarium: nothing listens on TCP port 80 of the guest after 50 ms\n',
+    });
+    const waiting = box.main('wait', '--port', '80', 'box');
+    await expect.poll(() => processes.length).toBeGreaterThan(1);
+    box.machine.end({ reason: 'poweroff' });
+    expect(await waiting).toEqual({ status: 125, out: '', err: 'vivarium: the guest has ended (poweroff)\n' });
+  });
+});
