@@ -56,7 +56,7 @@ export async function waitForGuestPort(
     if (signal?.aborted === true) throw new AbortError(signal);
     if (!over.signal.aborted) throw error;
     const lack = isAgentThere ? `nothing listens on TCP port ${port} of the guest` : 'no agent in the guest';
-    throw new VmmError('ERR_TIMEOUT', `${lack} after ${timeoutMs} ms`);
+    throw new VmmError('ERR_TIMEOUT', `${lack} after ${timeoutMs ?? Infinity} ms`);
   } finally {
     timer?.cancel();
   }

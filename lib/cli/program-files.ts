@@ -33,7 +33,7 @@ export function addFileCommands(
 
   add('write', 'make a file in a machine', 'Makes a file in the guest of what is on stdin, of at most 16 MiB.', [
     'write box:/etc/motd < motd',
-    'write --mode 600 box:/root/key < key',
+    'write --mode 600 box:/etc/app.key < app.key',
     'write --append box:/etc/hosts < more',
   ])
     .argument(...PLACE)
