@@ -133,6 +133,7 @@ export type {
   GuestPath,
   ListedMachine,
   ListeningPort,
+  MachineEvent,
   MachineRecord,
   ReadFileOptions,
   RemoteConsole,

@@ -1,6 +1,7 @@
 /** Named machines: how one is served to the user's other processes, and how they find and reach it. */
 export { carryConnections, takeCarried, type Carrier } from './carried.js';
 export { copyIn, copyOut, type CopyMachine, type CopyOptions } from './copy.js';
+export type { MachineEvent } from './event-schemas.js';
 export { listEndedMachines, listMachines, type ListedMachine, type ListOptions } from './list.js';
 export {
   checkMachineName,

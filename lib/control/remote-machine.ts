@@ -14,6 +14,7 @@ import type { SnapshotOptions, WaitForOptions } from '../machine/index.js';
 import type { DeviceContract, RebindReport } from '../vsp/index.js';
 import { controlClient, type ControlClient } from './client.js';
 import { copyIn, copyOut, type CopyOptions } from './copy.js';
+import type { MachineEvent } from './event-schemas.js';
 import { defaultPlace, type MachinePlace, type MachineRecord } from './machine-folders.js';
 import {
   listRemoteFolder,
@@ -130,16 +131,24 @@ export class RemoteMachine {
    * @throws VmmError ERR_NO_MACHINE, ERR_STATE; ERR_CONTROL when its process goes away; AbortError
    */
   async *watchStats(options: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
-    const { output, close } = await this.openStats(options);
-    // What a stream says that is left in the middle concerns nobody.
-    output.on('error', () => undefined);
-    try {
-      for await (const line of linesOf(output)) yield JSON.parse(line) as Stats;
-    } catch (cause) {
-      if (options.signal?.aborted === true) throw new AbortError(options.signal);
-      throw new VmmError('ERR_CONTROL', `the process of ${this.name} went away`, { cause });
-    } finally {
-      close();
+    yield* this.#linesOf<Stats>(await this.openStats(options), options.signal);
+  }
+
+  /**
+   * What happens to it, from its state now to its end: changes of state, snapshots and backends that are asked for over its socket, its guest's
+   * time, agents that say hello. A reader that is slow loses some, and gets an event of type 'lost'.
+   *
+   * @throws VmmError ERR_NO_MACHINE, ERR_STATE; ERR_CONTROL when its process goes away; AbortError
+   * @example
+   * for await (const event of box.events()) if (event.type === 'snapshot') console.log(event.what, event.dir);
+   */
+  async *events({ signal }: CallOptions = {}): AsyncGenerator<MachineEvent, void, undefined> {
+    const { request, answer } = this.#client.open('GET', '/v1/events', { signal });
+    request.end();
+    const opened = { output: await answer, close: () => void request.destroy() };
+    for await (const event of this.#linesOf<MachineEvent>(opened, signal)) {
+      if (event.type === 'state') this.#state = event.state;
+      yield event;
     }
   }
 
@@ -274,6 +283,23 @@ export class RemoteMachine {
   /** A path of this process as the machine's own process reads it. */
   path(path: string): string {
     return this.record.host === 'embedded' ? toInnerPath(path) : resolve(path);
+  }
+
+  /** Until the stream's end, or the caller leaves. @throws VmmError ERR_CONTROL, AbortError */
+  async *#linesOf<T>(
+    { output, close }: { readonly output: Readable; readonly close: () => void },
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<T, void, undefined> {
+    // What a stream says that is left in the middle concerns nobody.
+    output.on('error', () => undefined);
+    try {
+      for await (const line of linesOf(output)) yield JSON.parse(line) as T;
+    } catch (cause) {
+      if (signal?.aborted === true) throw new AbortError(signal);
+      throw new VmmError('ERR_CONTROL', `the process of ${this.name} went away`, { cause });
+    } finally {
+      close();
+    }
   }
 
   async *#outputOf(signal?: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {

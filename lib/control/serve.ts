@@ -12,6 +12,7 @@ import { type Fence, fenceOf } from '../base/fence.js';
 import type { ChannelHostEnd } from '../chipset/channel-port.js';
 import type { DeviceSource, EndStatus } from '../machine/index.js';
 import { backendOf } from './backends.js';
+import { EventHub, tellOf } from './event-hub.js';
 import type { Failure } from './failures.js';
 import { claimName, type MachineClaim, type MachinePlace, type MachineRecord } from './machine-folders.js';
 import { OutputHub } from './output-hub.js';
@@ -51,6 +52,7 @@ export class MachineControl {
   constructor(machine: ControlledMachine & { readonly channel: ChannelHostEnd }, options: ControlOptions) {
     const { record, clock = hostClock, agent = new AgentClient(machine.channel, { clock }) } = options;
     const console = new OutputHub();
+    const events = new EventHub(clock);
     const finished = new Promise<FinalStatus>((resolve) => (this.#finish = resolve));
     this.target = {
       machine,
@@ -61,9 +63,12 @@ export class MachineControl {
       console,
       logs: options.logs ?? console,
       saves: new Set(),
+      events,
       makeBackend: options.makeBackend ?? backendOf,
       finished,
     };
+    tellOf(machine, events);
+    agent.onHello = ({ agent: name, release }) => events.tell({ type: 'agent', agent: name, release });
     void console.follow(machine.console.output);
     void machine.wait().then((end) => {
       agent.close(new VmmError('ERR_AGENT', `the guest has ended (${end.reason})`));

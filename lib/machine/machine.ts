@@ -10,10 +10,9 @@
  */
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
-import { ramRanges } from '../boot/index.js';
 import { newRtcBattery, type ChannelHostEnd } from '../chipset/index.js';
 import { Kvm } from '../kvm/index.js';
-import { AddressSpace } from '../memory/index.js';
+import type { AddressSpace } from '../memory/index.js';
 import type { VirtioDevice } from '../vdp/index.js';
 import { Board, type BoardListener } from './board.js';
 import type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
@@ -27,12 +26,13 @@ import { MachinePit, type RestoredTime } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
-import { memoryForUsers, SnapshotMemory } from './snapshot/machine-memory.js';
+import { makeSpace, memoryForUsers, SnapshotMemory } from './snapshot/machine-memory.js';
 import type { RestoreOptions, RestorePhases, Snapshot, SnapshotOptions } from './snapshot/options.js';
 import { checkRestoreOptions, checkSnapshotOptions } from './snapshot/options.js';
 import { SavingTurns } from './snapshot/saving-turns.js';
 import { closeRestore, openRestore, type RestoredOn, restoreOn } from './snapshot/restore-machine.js';
 import { saveMachine, type SaveMachine } from './snapshot/save-machine.js';
+import { StateHolder, type StateListener } from './state-holder.js';
 import type { EndStatus, MachineState } from './status.js';
 import { tellStopped } from './state/tell-stopped.js';
 import { TurnQueue, untilAborted } from '../base/turn-queue.js';
@@ -54,7 +54,7 @@ export class Machine implements AsyncDisposable {
   readonly #panic: PanicWatch;
   #board!: Board;
   #halt: HaltDetector | undefined;
-  #state: MachineState = 'created';
+  readonly #life: StateHolder;
   #status: EndStatus | undefined;
   readonly #ended: Promise<EndStatus>;
   #resolveEnded!: (status: EndStatus) => void;
@@ -77,6 +77,7 @@ export class Machine implements AsyncDisposable {
   private constructor(config: MachineConfig, kvm: Kvm, memory: SnapshotMemory, devices: MachineDevices) {
     this.name = config.name;
     this.#config = config;
+    this.#life = new StateHolder(config.logger);
     this.#kvm = kvm;
     this.#devices = devices;
     this.#memory = memory;
@@ -159,7 +160,7 @@ export class Machine implements AsyncDisposable {
       });
       restoring = phases;
       machine.#use(board, time);
-      machine.#state = 'paused';
+      machine.#life.state = 'paused';
       machine.#isRestored = true;
       machine.#restored = phases.all;
       // By then there was no board to be ended.
@@ -215,8 +216,11 @@ export class Machine implements AsyncDisposable {
   }
 
   get state(): MachineState {
-    return this.#state;
+    return this.#life.state;
   }
+
+  /** Calls back at once when it has another state; the result takes the listener away. @throws TypeError */
+  readonly onState = (listener: StateListener): (() => void) => this.#life.on(listener);
 
   /** The host's end of the guest channel, over which the guest agent is spoken to. */
   get channel(): ChannelHostEnd {
@@ -236,24 +240,24 @@ export class Machine implements AsyncDisposable {
   /** Lets the CPUs run. On a paused machine the same as resume(). @throws VmmError ERR_STATE after its end; AbortError */
   async start(call: CallOptions = {}): Promise<void> {
     checkOptionNames('start', call, ['signal']);
-    if (this.#state === 'running') throw new VmmError('ERR_STATE', `${this.name} runs already`);
+    if (this.state === 'running') throw new VmmError('ERR_STATE', `${this.name} runs already`);
     await this.#run(call.signal);
   }
 
   /** Lets a paused machine run on. @throws VmmError ERR_STATE unless it is paused; AbortError */
   async resume(call: CallOptions = {}): Promise<void> {
     checkOptionNames('resume', call, ['signal']);
-    if (this.#state !== 'paused') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}, not paused`);
+    if (this.state !== 'paused') throw new VmmError('ERR_STATE', `${this.name} is ${this.state}, not paused`);
     await this.#run(call.signal);
   }
 
   async #run(signal?: AbortSignal): Promise<void> {
     await this.#turns.run(async () => {
-      if (this.#state !== 'created' && this.#state !== 'paused') {
-        throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't run`);
+      if (this.state !== 'created' && this.state !== 'paused') {
+        throw new VmmError('ERR_STATE', `${this.name} is ${this.state}: it can't run`);
       }
       await this.#letRun();
-      this.#state = 'running';
+      this.#life.state = 'running';
       this.#holdLoop(true);
     }, signal);
   }
@@ -288,13 +292,13 @@ export class Machine implements AsyncDisposable {
     const { clock = 'count', signal } = options;
     if (clock !== 'count' && clock !== 'freeze') throw new TypeError("pause: clock is 'count' or 'freeze'");
     await this.#turns.run(async () => {
-      if (this.#state === 'paused') return;
-      if (this.#state !== 'running') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't pause`);
+      if (this.state === 'paused') return;
+      if (this.state !== 'running') throw new VmmError('ERR_STATE', `${this.name} is ${this.state}: it can't pause`);
       await this.#park(signal);
       // The guest may have ended in the meantime, or have reset itself: its next board then waits for resume().
       if (!this.#still()) return;
       if (!this.#resetting) this.pit.pause(clock);
-      this.#state = 'paused';
+      this.#life.state = 'paused';
       this.#holdLoop(false);
     }, signal);
   }
@@ -307,9 +311,9 @@ export class Machine implements AsyncDisposable {
   async stop(options: StopOptions = {}): Promise<EndStatus> {
     checkOptionNames('stop', options, ['timeoutMs', 'signal']);
     const { timeoutMs = 30_000, signal } = options;
-    if (this.#state === 'created') return this.kill();
-    if (this.#state === 'paused') await this.#run();
-    if (this.#state === 'running') this.#board.chipset.powerButton();
+    if (this.state === 'created') return this.kill();
+    if (this.state === 'paused') await this.#run();
+    if (this.state === 'running') this.#board.chipset.powerButton();
     const limit = AbortSignal.timeout(timeoutMs);
     try {
       return await this.wait({ signal: signal ? AbortSignal.any([signal, limit]) : limit });
@@ -390,7 +394,7 @@ export class Machine implements AsyncDisposable {
   inspect(): JsonValue {
     return inspectMachine({
       config: this.#config,
-      state: this.#state,
+      state: this.state,
       status: this.#status,
       resets: this.#resets,
       board: this.#board,
@@ -423,7 +427,7 @@ export class Machine implements AsyncDisposable {
         this.#requireSavable();
         // A restart has put other memory under other CPUs.
         if (memory !== this.#memory) throw new VmmError('ERR_STATE', `${this.name} was reset meanwhile`);
-        ran = this.#state === 'running';
+        ran = this.state === 'running';
         if (ran) await this.#park(signal);
         if (!this.#still() || this.#resetting) throw new VmmError('ERR_STATE', `${this.name}: the guest ended`);
         if (ran) this.pit.pause('count');
@@ -440,7 +444,7 @@ export class Machine implements AsyncDisposable {
   #requireSavable(): void {
     if (this.#still() && !this.#resetting && this.#closing === undefined) return;
     if (this.#memory.failure !== undefined) throw this.#memory.failure;
-    const what = this.#resetting ? 'being reset' : this.#still() ? 'being closed' : this.#state;
+    const what = this.#resetting ? 'being reset' : this.#still() ? 'being closed' : this.state;
     throw new VmmError('ERR_STATE', `${this.name} is ${what}: it can't be saved`);
   }
 
@@ -514,7 +518,7 @@ export class Machine implements AsyncDisposable {
       this.#use(await Board.create(this.#kvm, this.#config, space, this.#listener(), { battery, proxies }));
       this.#resets++;
       this.#resetting = false;
-      if (this.#state === 'running') await this.#letRun();
+      if (this.state === 'running') await this.#letRun();
     } catch (cause) {
       const error = cause instanceof VmmError ? cause : new VmmError('ERR_SYSTEM', 'the restart failed', { cause });
       this.#end({ reason: 'failed', detail: `the restart failed: ${error.message}`, error });
@@ -550,7 +554,7 @@ export class Machine implements AsyncDisposable {
     this.#saving.end();
     this.#halt?.stop();
     this.#panic.reset();
-    this.#state = final.reason === 'failed' ? 'failed' : 'stopped';
+    this.#life.state = final.reason === 'failed' ? 'failed' : 'stopped';
     // A vCPU that waits in the exit which ended the machine stays there; the others leave the guest.
     this.#board.end();
     void this.#turns.run(async () => {
@@ -576,7 +580,7 @@ export class Machine implements AsyncDisposable {
       whileParked: (look) =>
         this.#turns.run(async () => {
           // What a device has yet to answer is no halt, and the other CPUs must not wait for it.
-          if (this.#state !== 'running' || this.#resetting || this.#board.isBeingServed) return;
+          if (this.state !== 'running' || this.#resetting || this.#board.isBeingServed) return;
           await this.#board.park();
           if (this.#still() && !this.#resetting && !look()) this.#board.resume();
         }),
@@ -591,8 +595,4 @@ export class Machine implements AsyncDisposable {
     else running.delete(this);
     this.#kvm.holdEventLoop(hold);
   }
-}
-
-function makeSpace(config: MachineConfig): AddressSpace {
-  return new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking });
 }
