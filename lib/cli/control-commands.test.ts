@@ -402,6 +402,7 @@ describe('the command line', () => {
       'kill',
       'wait',
       'logs',
+      'events',
       'console',
       'exec',
       'cp',

@@ -18,6 +18,7 @@ import {
 import { copyCommand, parseCopy } from './copy-command.js';
 import type { ControlWorld } from './control-world.js';
 import { listCommand, readCommand, writeCommand } from './file-commands.js';
+import { eventsCommand } from './events-command.js';
 import { execCommand, parseEnv } from './exec-command.js';
 import type { ControlRequest } from './program-control.js';
 import { UsageError } from './usage-error.js';
@@ -53,6 +54,8 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
         : waitForPortCommand(request.name, request.port, request.timeoutMs, context);
     case 'logs':
       return logsCommand(request.name, request, context);
+    case 'events':
+      return eventsCommand(request.name, context);
     case 'console':
       return consoleCommand(request.name, context);
     case 'exec': {

@@ -6,7 +6,7 @@ import { UsageError } from './usage-error.js';
 /** What was asked of a machine, in values. */
 export type ControlRequest = { readonly json: boolean } & (
   | { readonly what: 'ps'; readonly all: boolean }
-  | { readonly what: 'inspect' | 'stats' | 'resume' | 'kill' | 'console'; readonly name: string }
+  | { readonly what: 'inspect' | 'stats' | 'resume' | 'kill' | 'console' | 'events'; readonly name: string }
   /** Without a name: of all machines. */
   | { readonly what: 'metrics'; readonly name: string | undefined }
   | { readonly what: 'pause'; readonly name: string; readonly clock: 'count' | 'freeze' | undefined }
@@ -190,6 +190,17 @@ TCP port, and prints the addresses that it listens on.`,
       const tailLines = lines('--tail', raw.tail);
       return go({ what: 'logs', name, follow: raw.follow ?? false, tailLines, json: false });
     });
+
+  withJson(
+    add(
+      'events',
+      'what happens to a machine',
+      'Prints what happens to a machine as it happens, until its end: states, snapshots, guest time, agents, backends.',
+      ['events box', 'events --json box'],
+    ),
+  )
+    .argument(...NAME)
+    .action((name: string, raw: Raw) => go({ what: 'events', name, json: json(raw) }));
 
   add(
     'console',

@@ -9,10 +9,12 @@ import { runMain, type Worlds } from './main-command.js';
 
 export interface ControlledBox {
   readonly machine: FakeControlled;
+  readonly control: MachineControl;
   /** Starts a command on streams of the test's. */
   start(argv: readonly string[], options?: FakeIoOptions): { readonly io: FakeIo; readonly status: Promise<number> };
   /** Runs a command with nothing on stdin. */
   main(...argv: string[]): Promise<{ status: number; out: string; err: string }>;
+  /** Its process ends. Idempotent. */
   close(): Promise<void>;
 }
 
@@ -45,20 +47,23 @@ export async function controlledBox(onProcess: (process: FakeProcess) => void): 
     const io = new FakeIo(options);
     return { io, status: runMain(argv, io, worlds) };
   };
+  const close = async (): Promise<void> => {
+    const closed = socket.close();
+    await control.close({ reason: 'killed' });
+    await closed;
+    claim.release();
+    place.done();
+  };
+  let closing: Promise<void> | undefined;
   return {
     machine,
+    control,
     start,
     main: async (...argv) => {
       const { io, status } = start(argv);
       io.stdin.end();
       return { status: await status, out: io.collected.text, err: io.stderr.text };
     },
-    close: async () => {
-      const closed = socket.close();
-      await control.close({ reason: 'killed' });
-      await closed;
-      claim.release();
-      place.done();
-    },
+    close: () => (closing ??= close()),
   };
 }
