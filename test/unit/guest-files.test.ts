@@ -97,7 +97,11 @@ describe.each(['dash', 'bash', 'busybox'])('with %s', (shell) => {
     const guest = guestOf(shell, context);
     writeFileSync(at('secret'), 'x', { mode: 0o600 });
     mkdirSync(at('locked'), { mode: 0o700 });
-    if (process.getuid?.() !== 0) for (const name of ['secret', 'locked']) chmodSync(at(name), 0);
+    mkdirSync(at('unlisted'), { mode: 0o711 });
+    if (process.getuid?.() !== 0) {
+      for (const name of ['secret', 'locked']) chmodSync(at(name), 0);
+      chmodSync(at('unlisted'), 0o311);
+    }
     symlinkSync('loop', at('loop'));
     const bytes = Buffer.from('x');
     for (const [call, errno] of [
@@ -114,6 +118,7 @@ describe.each(['dash', 'bash', 'busybox'])('with %s', (shell) => {
       [() => listGuestFolder(guest, at('nope')), 'ENOENT'],
       [() => listGuestFolder(guest, at('secret')), 'ENOTDIR'],
       [() => listGuestFolder(guest, at('locked')), 'EACCES'],
+      [() => listGuestFolder(guest, at('unlisted')), 'EACCES'],
     ] as const) {
       await expect(call()).rejects.toMatchObject({ code: 'ERR_GUEST_FILE', errno });
     }
@@ -178,5 +183,23 @@ describe.each(['dash', 'bash', 'busybox'])('with %s', (shell) => {
       }),
       { numRuns: 30 },
     );
+  });
+});
+
+it('a guest with a shell and nothing else lacks the tools', async (context) => {
+  const bin = path.join(toolsOf('dash') ?? context.skip('there is no dash on this machine'), '..', 'bin-bare');
+  mkdirSync(bin);
+  symlinkSync('../bin-dash/dash', path.join(bin, 'sh'));
+  const { client } = agent;
+  const guest: GuestTools = {
+    ready: (options) => client.ready(options),
+    run: (options) => client.run({ ...options, env: { PATH: bin } }),
+  };
+  writeFileSync(path.join(place, 'x'), 'x');
+  await expect(readGuestFile(guest, path.join(place, 'x'))).rejects.toMatchObject({ errno: 'ENOSYS' });
+  await expect(listGuestFolder(guest, place)).rejects.toMatchObject({ errno: 'ENOSYS' });
+  await expect(listGuestFolder(guest, path.join(place, 'x'))).rejects.toMatchObject({ errno: 'ENOSYS' });
+  await expect(writeGuestFile(guest, path.join(place, 'y'), Buffer.from('y'))).rejects.toMatchObject({
+    errno: 'ENOSYS',
   });
 });
