@@ -23,6 +23,26 @@ import { Cache } from '../../lib/images/cache.js';
 import { buildNativeAgent, startNativeAgent, type NativeAgent } from '../lib/native-agent.js';
 
 const NOBODY = 65534;
+/** Names that are patterns, options, or nearly the folder itself; in Latin-1. */
+const AWKWARD = [
+  '..x',
+  '...',
+  '.x',
+  '*',
+  '.*',
+  '.[!.]*',
+  '..?*',
+  '[a]',
+  '-c',
+  '--',
+  '-',
+  '\\',
+  '\n',
+  ' ',
+  '\x81',
+  '$(x)',
+  '\xff',
+];
 const folder = mkdtempSync(path.join(tmpdir(), 'vivarium-guest-files-'));
 const program = path.join(folder, 'agent');
 let agent: NativeAgent;
@@ -181,7 +201,7 @@ describe.each(['dash', 'bash', 'busybox'])('with %s', (shell) => {
         await writeGuestFile(guest, other, first!);
         expect(readFileSync(other).equals(Buffer.from(first!))).toBe(true);
       }),
-      { numRuns: 30 },
+      { numRuns: 30, examples: [[AWKWARD.map((text) => Buffer.from(text, 'latin1'))]] },
     );
   });
 });
