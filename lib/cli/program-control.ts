@@ -164,8 +164,8 @@ export function addControlCommands(
     add(
       'wait',
       'wait until a machine has ended, or serves',
-      `Waits until a machine has ended, and prints its command's exit status; or until something in its guest listens on a
-TCP port, and prints the addresses that it listens on.`,
+      "Waits until a machine has ended, and prints its command's exit status; with --port until something in its guest " +
+        'listens there, and prints the addresses.',
       ['wait box', 'wait --timeout 60 box', 'wait --port 22 --timeout 60 box && ssh -p 2222 root@127.0.0.1'],
     ),
   )

@@ -15,7 +15,7 @@ interface Raw {
   readonly append?: boolean;
 }
 
-const PLACE = ['<place>', 'NAME:PATH'] as const;
+const PLACE = ['<place>', 'a path in the guest, behind the name of the machine'] as const;
 const WAIT = ['--wait <seconds>', 'for the agent in the guest (default: 30)'] as const;
 
 export function addFileCommands(
@@ -27,6 +27,7 @@ export function addFileCommands(
     'read box:/etc/os-release',
     'read box:/var/log/boot.gz | gunzip',
   ])
+    .usage('[options] NAME:PATH')
     .argument(...PLACE)
     .option(...WAIT)
     .action((place: string, raw: Raw) => go({ what: 'read', place, waitMs: waitMs(raw.wait), json: false }));
@@ -36,6 +37,7 @@ export function addFileCommands(
     'write --mode 600 box:/etc/app.key < app.key',
     'write --append box:/etc/hosts < more',
   ])
+    .usage('[options] NAME:PATH')
     .argument(...PLACE)
     .option('--mode <octal>', 'its permissions (default: 644 of a new file, else as they are)')
     .option('--append', 'behind what is there, rather than in its place')
@@ -49,6 +51,7 @@ export function addFileCommands(
     'list box:/etc',
     'list --json box:/var/log',
   ])
+    .usage('[options] NAME:PATH')
     .argument(...PLACE)
     .option('--json', 'as JSON on stdout')
     .option(...WAIT)
