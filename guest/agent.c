@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
-#include <linux/random.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -32,11 +31,12 @@
 #include <sys/io.h>
 #include <sys/reboot.h>
 #endif
+#include "clock.h"
 
 #define AGENT_VERSION "vivarium-agent 1"
 #define PROTOCOL_VERSION 1u
 
-enum { HEADER_BYTES = 12, FRAME_MAGIC = 0xa7, MAX_PING_BYTES = 64, MAX_SEED_BYTES = 64, MAX_NOTICE_BYTES = 200 };
+enum { HEADER_BYTES = 12, FRAME_MAGIC = 0xa7, MAX_PING_BYTES = 64, MAX_NOTICE_BYTES = 200 };
 enum { MAX_PAYLOAD_TO_GUEST = 2 << 20, MAX_DATA_BYTES = 64 << 10 };
 /* Windows: what the host grants at first for each output, and what a session holds of its stdin. */
 enum { INITIAL_WINDOW = 512 << 10, STDIN_WINDOW_BYTES = 512 << 10, GRANT_BYTES = 128 << 10 };
@@ -93,7 +93,7 @@ struct session {
 static struct session* sessions;
 static int signal_fd = -1;
 static int powering_off = -1; /* the action asked for, or -1 */
-static struct timespec power_deadline;
+static uint64_t power_deadline_ns;
 
 /* What waits to be sent, and what was received last. In the channel's case both are locked pages. */
 static uint8_t *tx_buffer, *rx_buffer;
@@ -729,22 +729,19 @@ static void signal_sessions(int number) {
     if (!s->ended) kill(-s->pid, number);
 }
 
-/* ---- power and clock -------------------------------------------------------------------------------------------- */
+/* ---- power ------------------------------------------------------------------------------------------------------ */
 
 static void begin_poweroff(uint32_t action) {
   if (action > 2 || powering_off >= 0) return;
   powering_off = (int)action;
-  clock_gettime(CLOCK_MONOTONIC, &power_deadline);
-  power_deadline.tv_sec += POWEROFF_GRACE_MS / 1000;
+  power_deadline_ns = monotonic_ns() + POWEROFF_GRACE_MS * 1000000ull;
   signal_sessions(SIGTERM);
   signal_sessions(SIGCONT);
 }
 
 static long grace_left_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  long left = (power_deadline.tv_sec - now.tv_sec) * 1000 + (power_deadline.tv_nsec - now.tv_nsec) / 1000000;
-  return left > 0 ? left : 0;
+  uint64_t now_ns = monotonic_ns();
+  return now_ns < power_deadline_ns ? (long)((power_deadline_ns - now_ns) / 1000000) : 0;
 }
 
 static void finish_poweroff(void) {
@@ -757,38 +754,6 @@ static void finish_poweroff(void) {
   reboot(actions[powering_off]);
   say("reboot: %s", strerror(errno));
   powering_off = -1;
-#endif
-}
-
-static uint64_t monotonic_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-static void set_clock(uint64_t unix_ns) {
-#ifdef AGENT_STDIO
-  fprintf(stderr, "set clock %llu\n", (unsigned long long)unix_ns);
-#else
-  struct timespec at = {(time_t)(unix_ns / 1000000000), (long)(unix_ns % 1000000000)};
-  clock_settime(CLOCK_REALTIME, &at);
-#endif
-}
-
-/* The guest was cloned: what its random numbers come from must not be what another clone has. */
-static void reseed(const uint8_t* bytes, size_t length) {
-#ifdef AGENT_STDIO
-  (void)bytes, (void)length;
-#else
-  struct {
-    struct rand_pool_info info;
-    uint8_t bytes[MAX_SEED_BYTES];
-  } pool = {{(int)(8 * length), (int)length}, {0}};
-  memcpy(pool.bytes, bytes, length);
-  int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-  if (fd < 0) return;
-  if (ioctl(fd, RNDADDENTROPY, &pool) == 0) ioctl(fd, RNDRESEEDCRNG);
-  close(fd);
 #endif
 }
 
@@ -858,15 +823,11 @@ static void handle_frame(uint32_t type, uint32_t id, uint8_t* payload, size_t le
     case PING: send_frame(PONG, id, payload, length < MAX_PING_BYTES ? length : MAX_PING_BYTES); break;
     case POWEROFF: begin_poweroff(word); break;
     case SET_CLOCK: {
-      uint64_t unix_ns, then_ns;
+      uint64_t times[2]; /* the calendar's, and the monotonic clock's then */
       if (length < 8) break;
-      memcpy(&unix_ns, payload, 8);
-      /* However long the frame was on its way. */
-      if (length >= 16) {
-        memcpy(&then_ns, payload + 8, 8);
-        unix_ns += monotonic_ns() - then_ns;
-      }
-      set_clock(unix_ns);
+      times[1] = monotonic_ns();
+      memcpy(times, payload, length < sizeof times ? 8 : sizeof times);
+      set_clock(times[0], times[1]);
       break;
     }
     case GET_CLOCK: {

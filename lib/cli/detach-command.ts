@@ -6,8 +6,10 @@ import { AbortError } from '../base/errors.js';
 import type { CommandIo } from '../base/command-io.js';
 import type { HolderFence } from './fence-launch.js';
 import { statusOfSignal } from './exit-status.js';
+import type { Ready } from './holder.js';
 import type { Interruption } from './interruption.js';
 import type { Outcome } from './outcome.js';
+import { ProgressBar } from './progress-bar.js';
 import type { Reporter } from './reporter.js';
 import type { RunWorld } from './world.js';
 
@@ -15,8 +17,8 @@ import type { RunWorld } from './world.js';
 export interface HolderProcess {
   /** Why its paths are not fenced, where that was not asked for. */
   readonly unfenced?: string | undefined;
-  /** Its one line on descriptor 3; undefined when it ended before. */
-  readonly ready: Promise<string | undefined>;
+  /** The machine runs; undefined when the process ended before. */
+  readonly ready: Promise<Ready | undefined>;
   /** Its status and what it wrote on stderr. */
   readonly ended: Promise<{ readonly status: number; readonly stderr: string }>;
   kill(): void;
@@ -28,17 +30,24 @@ export async function startHolder(
   argv: readonly string[],
   fence: HolderFence,
   context: { io: CommandIo; world: RunWorld; report: Reporter; interruption: Interruption },
+  { json, quiet }: { readonly json: boolean; readonly quiet: boolean },
 ): Promise<Outcome> {
   const { io, world, report, interruption } = context;
   const { signal } = interruption;
   if (signal.aborted) throw new AbortError(signal);
-  const holder = await world.startHolder(argv, fence);
+  let bar: ProgressBar | undefined;
+  const holder = await world.startHolder(argv, fence, ({ title, progress }) => {
+    if (quiet) return;
+    bar ??= new ProgressBar(io, title, { json });
+    bar.show(progress);
+  });
   const aborted = new Promise<'aborted'>((resolve) => {
     signal.addEventListener('abort', () => resolve('aborted'), { once: true });
   });
   if (holder.unfenced !== undefined) report.event('unfenced', { reason: holder.unfenced });
   report.event('starting', {}, { progress: 'starting the machine' });
   const first = await Promise.race([holder.ready, aborted]);
+  bar?.end();
   if (first === 'aborted') {
     holder.kill();
     await holder.ended;
@@ -46,9 +55,8 @@ export async function startHolder(
   }
   if (first !== undefined) {
     holder.letGo();
-    const told = JSON.parse(first) as { name: string; id: string; pid: number };
-    report.event('detached', told);
-    io.stdout.write(`${told.name}\n`);
+    report.event('detached', { ...first });
+    io.stdout.write(`${first.name}\n`);
     return { status: 0, reason: 'detached' };
   }
   const { status, stderr } = await holder.ended;

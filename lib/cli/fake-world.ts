@@ -13,6 +13,7 @@ import type { DescribedSnapshot } from '../machine/index.js';
 import type { EndStatus } from '../machine/status.js';
 import type { EndToRemember } from '../control/index.js';
 import type { HolderProcess } from './detach-command.js';
+import type { Underway } from './holder.js';
 import type { HolderFence } from './fence-launch.js';
 import type { NicChoice } from './nic-option.js';
 import type { NameClaim, OpenControl } from './run-control.js';
@@ -277,8 +278,8 @@ export class FakeWorld implements RunWorld {
   /** That of this process. */
   fence: Fence | undefined;
   /** How the next such process starts. */
-  onHolder: () => HolderProcess = () => ({
-    ready: Promise.resolve(JSON.stringify({ name: 'box', id: 'abc', pid: 7 })),
+  onHolder: (onProgress: (underway: Underway) => void) => HolderProcess = () => ({
+    ready: Promise.resolve({ name: 'box', id: 'abc', pid: 7 }),
     ended: new Promise(() => undefined),
     kill: () => undefined,
     letGo: () => undefined,
@@ -330,10 +331,14 @@ export class FakeWorld implements RunWorld {
     return this.unreachable === undefined ? Promise.resolve() : Promise.reject(this.unreachable);
   }
 
-  startHolder(argv: readonly string[], fence: HolderFence): Promise<HolderProcess> {
+  startHolder(
+    argv: readonly string[],
+    fence: HolderFence,
+    onProgress: (underway: Underway) => void,
+  ): Promise<HolderProcess> {
     this.started.push([...argv]);
     this.fences.push(fence);
-    return Promise.resolve(this.onHolder());
+    return Promise.resolve(this.onHolder(onProgress));
   }
 
   keepKernel(path: string): Promise<void> {

@@ -1,12 +1,14 @@
 /**
  * The process that holds a machine which was started with `-d`: it has no terminal, keeps the last of what the guest prints, writes what
- * it has to say itself into a bounded file (holder-log.ts), and tells who started it, on descriptor 3, when the machine runs.
+ * it has to say itself into a bounded file (holder-log.ts), and tells who started it, on descriptor 3, how far it has come and when
+ * the machine runs: a line of JSON each.
  */
 import { closeSync, writeSync } from 'node:fs';
 import { Writable } from 'node:stream';
 import type { CommandIo } from '../base/command-io.js';
 import { OutputHub } from '../control/index.js';
 import { HolderLog } from './holder-log.js';
+import type { Progress, ProgressView } from './progress-bar.js';
 
 const READY_FD = 3;
 
@@ -16,6 +18,15 @@ export interface Ready {
   readonly id: string;
   readonly pid: number;
 }
+
+/** What the parent may hear before. */
+export interface Underway {
+  readonly title: string;
+  readonly progress: Progress;
+}
+
+/** What a line on descriptor 3 says. */
+export type HolderLine = Ready | Underway;
 
 export class Holder {
   readonly io: CommandIo;
@@ -46,14 +57,37 @@ export class Holder {
     return this.#stderr.recordTo(path);
   }
 
+  /** For who started this, in place of a bar here. Each hundredth, since it is one write. */
+  progressView(title: string): ProgressView {
+    let shown = -1;
+    return {
+      show: (progress) => {
+        const { bytesDone, bytesTotal } = progress;
+        const hundredths = bytesTotal > 0 ? Math.floor((100 * bytesDone) / bytesTotal) : 100;
+        if (hundredths === shown || this.#told) return;
+        shown = hundredths;
+        this.#tell({ title, progress });
+      },
+      end: () => undefined,
+    };
+  }
+
   /** The machine runs: whoever started this need not wait any longer. */
   ready(told: Ready): void {
     if (this.#told) return;
     this.#told = true;
     this.#stderr.isAlone = true;
+    this.#tell(told);
     try {
-      writeSync(this.#readyFd, `${JSON.stringify(told)}\n`);
       closeSync(this.#readyFd);
+    } catch {
+      // It was closed with who waited.
+    }
+  }
+
+  #tell(line: HolderLine): void {
+    try {
+      writeSync(this.#readyFd, `${JSON.stringify(line)}\n`);
     } catch {
       // Nobody waits any more.
     }

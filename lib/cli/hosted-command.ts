@@ -13,6 +13,7 @@ import { Holder } from './holder.js';
 import { Interruption } from './interruption.js';
 import type { Outcome } from './outcome.js';
 import { flushed } from './pump-output.js';
+import { ProgressBar, type ProgressView } from './progress-bar.js';
 import { Reporter } from './reporter.js';
 import type { ControlLink, NameClaim } from './run-control.js';
 import type { HoldingOptions } from './run-options.js';
@@ -23,6 +24,8 @@ export interface CommandContext {
   readonly world: RunWorld;
   readonly report: Reporter;
   readonly interruption: Interruption;
+  /** Of work whose end is known. */
+  progressView(title: string): ProgressView;
 }
 
 /** What others do with the guest while it runs. */
@@ -63,7 +66,9 @@ export async function hostedCommand<Prepared>(
   if (!world.inside) report.event('start', plan.start);
   const interruption = new Interruption(io, world.clock, { timeoutMs: options.timeoutMs });
   const { signal } = interruption;
-  const context = { io, world, report, interruption };
+  const progressView = (title: string): ProgressView =>
+    holder?.progressView(title) ?? new ProgressBar(io, title, options);
+  const context = { io, world, report, interruption, progressView };
   let claim: NameClaim | undefined;
   let outcome: Outcome;
   try {
@@ -72,7 +77,7 @@ export async function hostedCommand<Prepared>(
     if (options.detach && !options.isHolder) {
       const prepared = await plan.prepare(context);
       const standsOn = host === 'native' && options.fence ? await plan.standsOn(context, prepared) : undefined;
-      outcome = await startHolder(argv, fenceFor(options, io.cwd, argv, standsOn), context);
+      outcome = await startHolder(argv, fenceFor(options, io.cwd, argv, standsOn), context, options);
     } else {
       if (options.name !== undefined && !world.inside) claim = await world.claimName(options.name, host);
       if (claim !== undefined) await holder?.logTo(claim.logPath);

@@ -1,10 +1,12 @@
 /** The names of runs joined to the control room and to processes: the part of the commands' world that is about them. */
 import { spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
+import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { ControlledMachine } from '../control/index.js';
 import { fenceOf, SEALED_VARIABLE } from '../base/fence.js';
 import type { HolderProcess } from './detach-command.js';
+import type { HolderLine, Ready, Underway } from './holder.js';
 import { type HolderFence, launchOf } from './fence-launch.js';
 import type { RunMachine, RunWorld } from './world.js';
 
@@ -83,7 +85,11 @@ export const namedMachines: Pick<
   },
 };
 
-async function startHolder(argv: readonly string[], fence: HolderFence): Promise<HolderProcess> {
+async function startHolder(
+  argv: readonly string[],
+  fence: HolderFence,
+  onProgress: (underway: Underway) => void,
+): Promise<HolderProcess> {
   if (typeof fence === 'object') (await import('../control/index.js')).readyFolder(fence.name);
   const command = [process.execPath, ...process.execArgv, process.argv[1]!, ...argv];
   const { program, args, env, unfenced } = launchOf(command, fence);
@@ -92,15 +98,19 @@ async function startHolder(argv: readonly string[], fence: HolderFence): Promise
   const report = child.stderr as Readable;
   report.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
   const line = child.stdio[3] as Readable;
-  let told = '';
-  line.on('data', (chunk: Buffer) => (told += chunk.toString()));
+  let told: Ready | undefined;
+  const lines = createInterface({ input: line });
+  lines.on('line', (text) => {
+    const said = holderLine(text);
+    if (said === undefined) return;
+    if ('progress' in said) onProgress(said);
+    else told = said;
+  });
   const ended = new Promise<{ status: number; stderr: string }>((resolve) => {
     child.once('error', (error) => resolve({ status: 125, stderr: `${error.message}\n` }));
     child.once('close', (code) => resolve({ status: code ?? 125, stderr }));
   });
-  const ready = new Promise<string | undefined>((resolve) => {
-    line.once('close', () => resolve(told === '' ? undefined : told));
-  });
+  const ready = new Promise<Ready | undefined>((resolve) => lines.once('close', () => resolve(told)));
   return {
     unfenced,
     ready,
@@ -112,4 +122,13 @@ async function startHolder(argv: readonly string[], fence: HolderFence): Promise
       child.unref();
     },
   };
+}
+
+/** Undefined for a line that is cut. */
+function holderLine(text: string): HolderLine | undefined {
+  try {
+    return JSON.parse(text) as HolderLine;
+  } catch {
+    return undefined;
+  }
 }

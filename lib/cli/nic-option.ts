@@ -183,7 +183,9 @@ export function savedNic(id: string, description: Readonly<Record<string, unknow
     return { id, network: { kind, forwards: [] }, mac: undefined, mtuBytes: checkMtu(String(mtuBytes), refuse) };
   }
   if ((kind !== 'tap' && kind !== 'switch') || typeof name !== 'string') return refuse();
-  return { id, network: parseNetwork(`${kind}:${name}`, '', refuse), mac: undefined, mtuBytes: undefined };
+  // A tap's is the interface's own; older snapshots don't tell a switch's.
+  const mtu = kind === 'switch' && typeof mtuBytes === 'number' ? checkMtu(String(mtuBytes), refuse) : undefined;
+  return { id, network: parseNetwork(`${kind}:${name}`, '', refuse), mac: undefined, mtuBytes: mtu };
 }
 
 /** @throws UsageError for what only a process outside may say to the one inside */

@@ -11,6 +11,9 @@ export interface Progress {
   readonly ratePerSecond: number;
 }
 
+/** Where progress is shown. */
+export type ProgressView = Pick<ProgressBar, 'show' | 'end'>;
+
 const BAR_CELLS = 24;
 const STEPS = 10;
 const CLEAR_LINE = '\r\x1b[K';

@@ -90,18 +90,20 @@ describe('inside the embedded host', () => {
       { id: 'net1', backend: { kind: 'passt', forwards: '', hostLoopback: true, mtuBytes: 9000 } },
       { id: 'net2', backend: { kind: 'passt', forwards: '8080:80', hostLoopback: true, mtuBytes: 1500 } },
       { id: 'net3', backend: { kind: 'tap', name: 'tap0' } },
+      { id: 'net4', backend: { kind: 'switch', name: 'wide', mtuBytes: 9000, links: 1 } },
     ];
     world.described = { ...world.described, nics };
     const argv = ['ready', '--memory', 'eager', '--clock', 'freeze', '--nic', 'passt,id=net2', '-p', '8081:80'];
     expect(await restore(world, argv).status).toBe(3);
     expect(world.lentChoices.map(formatNic)).toEqual([
       ...['switch:lan,id=net0', 'passt,id=net1,mtu=9000', 'passt:8081:80,id=net2', 'tap:tap0,id=net3'],
+      'switch:wide,id=net4,mtu=9000',
     ]);
     expect(world.forwarded).toEqual([
       [
         ...['restore', '--kvm', 'native', '--memory', 'eager', '--clock', 'freeze'],
         ...['--nic=carried:0,id=net0', '--nic=carried:1,id=net1,mtu=9000', '--nic=carried:2,id=net2'],
-        ...['--nic=carried:3,id=net3', '/host/here/ready'],
+        ...['--nic=carried:3,id=net3', '--nic=carried:4,id=net4,mtu=9000', '/host/here/ready'],
       ],
     ]);
   });

@@ -13,7 +13,6 @@ import { onConsole } from './guest-session.js';
 import { type CommandContext, hostedCommand, type Reaching } from './hosted-command.js';
 import { type NicChoice, refuseCarried, savedNic } from './nic-option.js';
 import type { Outcome } from './outcome.js';
-import { ProgressBar } from './progress-bar.js';
 import { ProgressWatch } from './progress-watch.js';
 import { innerRestoreArguments, type RestoreCommandOptions } from './restore-options.js';
 import { RunControl } from './run-control.js';
@@ -82,10 +81,10 @@ async function restoreHere(
   context: CommandContext,
   { link, onReached }: Reaching,
 ): Promise<Outcome> {
-  const { memory, clock, nics, name, quiet, json } = options;
+  const { memory, clock, nics, name, quiet } = options;
   const { io, world, report, interruption } = context;
   const { signal } = interruption;
-  const bar = new ProgressBar(io, `restore ${path.basename(folder)}`, { json });
+  const bar = context.progressView(`restore ${path.basename(folder)}`);
   const called = link?.record.name ?? name;
   const machine = await world
     .restoreMachine(

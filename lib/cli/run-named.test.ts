@@ -6,7 +6,8 @@ import { PassThrough } from 'node:stream';
 import { afterAll, describe, expect, it } from 'vitest';
 import { VmmError } from '../base/errors.js';
 import { FakeIo, FakeWorld } from './fake-world.js';
-import { Holder } from './holder.js';
+import type { HolderProcess } from './detach-command.js';
+import { Holder, type Underway } from './holder.js';
 import { runMain } from './main-command.js';
 import { run, turns, until } from './testing-run.js';
 
@@ -182,6 +183,19 @@ describe('run -d', () => {
     expect(world.started).toEqual([]);
   });
 
+  it('shows how far it has come', async () => {
+    const world = new FakeWorld();
+    const shown = (onProgress: (underway: Underway) => void): HolderProcess => {
+      const progress = { bytesDone: 50, bytesTotal: 100, ratePerSecond: 0 };
+      onProgress({ title: 'restore it', progress });
+      return { ...new FakeWorld().onHolder(onProgress), unfenced: undefined };
+    };
+    world.onHolder = shown;
+    expect(await main(world, 'run', '-d')).toEqual({ status: 0, out: 'box\n', err: 'vivarium: restore it 50 %\n' });
+    expect((await main(world, 'run', '-d', '--json')).err).toContain('{"event":"progress","bytesDone":50,');
+    expect((await main(world, 'run', '-d', '--quiet')).err).toBe('');
+  });
+
   it('says why it does not run', async () => {
     const world = new FakeWorld();
     world.onHolder = () => ({
@@ -227,9 +241,18 @@ describe('Holder', () => {
     holder.io.stderr.write('early\n');
     await holder.logTo(log);
     holder.io.stdout.write('out\n');
+    const view = holder.progressView('restore it');
+    const progress = { bytesDone: 1, bytesTotal: 3, ratePerSecond: 1 };
+    for (const bytesDone of [1, 1.001, 2]) view.show({ ...progress, bytesDone });
     holder.ready({ name: 'box', id: 'abc', pid: 7 });
+    view.show({ ...progress, bytesDone: 3 });
     expect(() => closeSync(readyFd)).toThrow();
-    expect(JSON.parse(readFileSync(ready, 'utf8'))).toEqual({ name: 'box', id: 'abc', pid: 7 });
+    const lines = readFileSync(ready, 'utf8').trim().split('\n');
+    expect(lines.map((line) => JSON.parse(line) as unknown)).toEqual([
+      { title: 'restore it', progress },
+      { title: 'restore it', progress: { ...progress, bytesDone: 2 } },
+      { name: 'box', id: 'abc', pid: 7 },
+    ]);
     holder.io.stderr.write('late\n');
     for (let at = 0; at < 40; at++) holder.io.stderr.write(Buffer.alloc(64 * 1024));
     await new Promise((resolve) => holder.io.stderr.write('', resolve));

@@ -13,6 +13,7 @@ import type { Channel, CommandIo } from '../base/command-io.js';
 import type { Logger } from '../base/logger.js';
 import type { SessionEnd } from '../host/index.js';
 import type { HolderProcess } from './detach-command.js';
+import type { Underway } from './holder.js';
 import type { HolderFence } from './fence-launch.js';
 import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
@@ -98,7 +99,11 @@ export interface RunWorld {
   /** Resolves when the machine of that name answers. */
   untilReached(name: string, signal: AbortSignal): Promise<void>;
   /** Starts this command in a process of its own, in a fence. */
-  startHolder(argv: readonly string[], fence: HolderFence): Promise<HolderProcess>;
+  startHolder(
+    argv: readonly string[],
+    fence: HolderFence,
+    onProgress: (underway: Underway) => void,
+  ): Promise<HolderProcess>;
   /** The fence that this process is in, closed for good; undefined when it is in none. */
   closeFence(): Promise<Fence | undefined>;
   readonly clock: Clock;

@@ -100,12 +100,17 @@ export class Exec {
 
   /** Until the command has ended, and that was told; never rejects. */
   async run(): Promise<void> {
-    // The command need not read what still comes.
-    void this.#readInput().catch(() => this.#stdin?.end());
+    let wrong: unknown;
+    // The command need not read what still comes; who sends what is no message is not left in the belief that it was heard.
+    void this.#readInput().catch((error: unknown) => {
+      wrong = error;
+      this.#process.kill(SIGKILL);
+    });
     let last: unknown;
     try {
       const { status } = await this.#process.result;
       for (const stream of this.#streams) stream.end();
+      if (wrong !== undefined) throw wrong as Error;
       last = { end: { status, timedOut: this.#timedOut } satisfies ExecEnd };
     } catch (error) {
       last = { error: failureOf(error) };

@@ -4,6 +4,7 @@
  */
 import path from 'node:path';
 import { VmmError } from '../base/errors.js';
+import { TurnQueue } from '../base/turn-queue.js';
 import { failureOf } from '../control/failures.js';
 import type { SnapshotNode } from '../snapshot/index.js';
 import type { Ask, ServerMessage, SnapshotRow } from './page/protocol.js';
@@ -19,6 +20,8 @@ export class SnapshotShelf {
   readonly folder: string;
   readonly contents: Polled<SnapshotsMessage>;
   readonly #world: DashboardWorld;
+  /** One delete rewrites the children of its snapshot, which may be the next one's. */
+  readonly #deletes = new TurnQueue();
 
   constructor(folder: string, world: DashboardWorld) {
     this.folder = folder;
@@ -44,7 +47,7 @@ export class SnapshotShelf {
         case 'restore':
           return await this.#world.restore(dir, ask.name, { signal, onProgress });
         case 'delete':
-          await this.#world.store.delete(dir, { signal });
+          await this.#deletes.run(() => this.#world.store.delete(dir, { signal }), signal);
       }
     } finally {
       this.contents.refresh();

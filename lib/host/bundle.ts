@@ -20,9 +20,15 @@ const ENTRY = 'host-bundle';
 const LAYOUT = 1;
 /**
  * Packages that are only needed by serveMachine(), whose sockets nobody outside would reach; the command, which
- * serves over a channel, has them packed in. They are 10 MB, which take seconds to unpack inside.
+ * serves over a channel, has them packed in; and those of the dashboard's page. They are 12 MB, which take seconds to unpack inside.
  */
-const LEFT_OUT = new Set(['fastify', '@sinclair/typebox', 'prom-client', 'pino']);
+const LEFT_OUT = new Set([
+  'fastify',
+  '@sinclair/typebox',
+  'prom-client',
+  'pino',
+  ...['@xterm/xterm', '@xterm/addon-fit', 'uplot'],
+]);
 
 interface PackedFile {
   /** Its path in the archive. */

@@ -61,3 +61,12 @@ it('knows drafts of another boot or namespace by their lock alone', async () => 
   await sweep(dir());
   expect(readdirSync(folder)).toEqual([begun]);
 });
+
+it('says that there is no folder to put a snapshot into', async () => {
+  const nowhere = path.join(folder, 'none');
+  await expect(sweep(path.join(nowhere, 'snap'))).rejects.toMatchObject({
+    code: 'ERR_SNAPSHOT',
+    message: `${path.join(nowhere, 'snap')} can't be made: there is no folder ${nowhere}`,
+    cure: `mkdir -p ${nowhere}`,
+  });
+});

@@ -7,6 +7,7 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { lstat, open, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { SystemError, VmmError } from '../base/errors.js';
 import { naming } from '../base/system-call.js';
 import { renameNoReplace, lockFile } from '../memory/index.js';
 import { FileName } from './format.js';
@@ -90,10 +91,18 @@ export class Draft {
   }
 }
 
-/** Removes what dead writers of `dir` have left beside it. @throws SystemError naming the folder that can't be read. */
+/**
+ * Removes what dead writers of `dir` have left beside it.
+ *
+ * @throws VmmError ERR_SNAPSHOT where there is no folder for it; SystemError naming one that can't be read.
+ */
 export async function sweep(dir: string): Promise<void> {
   const parent = path.dirname(dir);
-  const names = await naming(parent, () => readdir(parent));
+  const names = await naming(parent, () => readdir(parent)).catch((error: unknown) => {
+    if (!(error instanceof SystemError) || error.errno !== 'ENOENT') throw error;
+    const message = `${dir} can't be made: there is no folder ${parent}`;
+    throw new VmmError('ERR_SNAPSHOT', message, { cause: error, cure: `mkdir -p ${parent}` });
+  });
   for (const name of names) {
     const match = DRAFT.exec(name);
     if (match?.[1] !== path.basename(dir)) continue;

@@ -214,8 +214,8 @@ describe('a writer', () => {
     await expect(writer.writeGroups(Uint32Array.of(64))).rejects.toThrow(RangeError);
     expect(readdirSync(folder)).toEqual([]);
     await expect(SnapshotWriter.create(path.join(folder, 'no', 'snap'), { memory })).rejects.toMatchObject({
-      code: 'ERR_SYSTEM',
-      errno: 'ENOENT',
+      code: 'ERR_SNAPSHOT',
+      cause: { errno: 'ENOENT' },
     });
   });
 });

@@ -59,7 +59,7 @@ describe.each(MODES)('a snapshot, mode %s,', (mode) => {
     const saves = (name: string): Promise<unknown> => machine.snapshot(inFolder(name), how);
     await expect(saves('kept')).rejects.toMatchObject({ errno: 'EEXIST' });
     await expect(saves('kept/snap')).rejects.toMatchObject({ errno: 'ENOTDIR' });
-    await expect(saves('nowhere/snap')).rejects.toMatchObject({ errno: 'ENOENT' });
+    await expect(saves('nowhere/snap')).rejects.toMatchObject({ code: 'ERR_SNAPSHOT', cause: { errno: 'ENOENT' } });
     await expectUntouched(machine, folder);
   });
 

@@ -4,10 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { AgentClient } from '../../lib/agent/client.js';
 import { FakeChannel } from '../../lib/agent/fake-agent.js';
 
-const SOURCE = fileURLToPath(new URL('../../guest/agent.c', import.meta.url));
+const SOURCES = ['agent.c', 'clock.c'].map((name) => fileURLToPath(new URL(`../../guest/${name}`, import.meta.url)));
 
 export function buildNativeAgent(program: string): void {
-  execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-DAGENT_STDIO', '-o', program, SOURCE]);
+  execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-DAGENT_STDIO', '-o', program, ...SOURCES]);
 }
 
 export interface NativeAgent {

@@ -1,18 +1,13 @@
 /**
- * The documents keep to what exists: links lead somewhere, files, npm scripts and bench programs that are named are there,
- * and every block of TypeScript compiles against the library's own types.
+ * The documents keep to what exists: links lead somewhere, files, npm scripts and bench programs that are named are there. Their
+ * blocks of code are held by document-blocks.test.ts.
  */
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import ts from 'typescript';
 import { describe, expect, it } from 'vitest';
-
-const ROOT = path.resolve(import.meta.dirname, '../..');
-
-const documents = execFileSync('git', ['ls-files', '-z', '*.md'], { cwd: ROOT, encoding: 'utf8' })
-  .split('\0')
-  .filter((file) => file !== '' && existsSync(path.join(ROOT, file)));
+import { ROUTES } from '../../lib/control/routes.js';
+import { helpOf } from '../lib/command-grammar.js';
+import { documents, ROOT } from '../lib/document-blocks.js';
 
 const read = (file: string) => readFileSync(path.join(ROOT, file), 'utf8');
 const withoutCode = (text: string) => text.replace(/```[\s\S]*?```/g, '').replace(/`[^`\n]*`/g, '');
@@ -29,49 +24,7 @@ const anchor = (heading: string) =>
 
 const anchorsOf = (file: string) => [...read(file).matchAll(/^#{1,6} (.*)$/gm)].map((match) => anchor(match[1]!));
 
-/** Every document's blocks of TypeScript as modules that import the library by its name, in one program: the library is read once. */
-const modules = new Map(
-  documents.flatMap((file) => blocksOf(file).map((block, index) => [moduleOf(file, index), block])),
-);
-
-function blocksOf(file: string): string[] {
-  const blocks = [...read(file).matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]!);
-  return blocks.map((block) => (block.includes('export ') ? block : `${block}\nexport {};\n`));
-}
-
-function moduleOf(file: string, index: number): string {
-  return path.join(ROOT, `${file.replaceAll('/', '_')}.${index}.ts`);
-}
-
-let made: ts.Program | undefined;
-function program(): ts.Program {
-  if (made !== undefined) return made;
-  const config = ts.readConfigFile(path.join(ROOT, 'tsconfig.json'), (file) => readFileSync(file, 'utf8'));
-  const { options } = ts.parseJsonConfigFileContent(config.config, ts.sys, ROOT);
-  options.paths = { vivarium: [path.join(ROOT, 'lib/index.ts')] };
-  options.noEmit = true;
-  const host = ts.createCompilerHost(options);
-  const { getSourceFile, fileExists, readFile } = host;
-  host.getSourceFile = (file, ...rest) => {
-    const text = modules.get(file);
-    return text === undefined
-      ? getSourceFile.call(host, file, ...rest)
-      : ts.createSourceFile(file, text, ts.ScriptTarget.ES2022);
-  };
-  host.fileExists = (file) => modules.has(file) || fileExists.call(host, file);
-  host.readFile = (file) => modules.get(file) ?? readFile.call(host, file);
-  return (made = ts.createProgram([...modules.keys()], options, host));
-}
-
-/** What the compiler has to say of a document's blocks; the library itself is checked by `npm run types`. */
-function complaints(file: string): string[] {
-  return blocksOf(file)
-    .map((_, index) => program().getSourceFile(moduleOf(file, index))!)
-    .flatMap((source) => [...program().getSyntacticDiagnostics(source), ...program().getSemanticDiagnostics(source)])
-    .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'));
-}
-
-describe.each(documents)('%s', (file) => {
+describe.each(documents())('%s', (file) => {
   const text = read(file);
 
   it('links only to what exists', () => {
@@ -98,16 +51,29 @@ describe.each(documents)('%s', (file) => {
     expect(named.filter((name) => !(name in manifest.scripts))).toEqual([]);
   });
 
+  it('names in its sentences only commands of vivarium, and options of theirs, that exist', async () => {
+    const named = [...text.matchAll(/`(?:npx )?vivarium ([a-z]+)([^`\n]*)`/g)];
+    const unknown = named.map(async ([, command, rest]) => {
+      const help = await helpOf(command!).catch(() => '');
+      if (help === '') return [command];
+      // What stands behind -- is the guest's.
+      const options = rest!.split(' -- ')[0]!.match(/(?<= |\[)--?[a-z][\w-]*/g) ?? [];
+      return options.filter((option) => !new RegExp(`(^|\\s)${option}(?![\\w-])`, 'm').test(help));
+    });
+    expect((await Promise.all(unknown)).flat()).toEqual([]);
+  });
+
   it('names only bench programs that exist', () => {
     const programs = [...text.matchAll(/npm run bench -- (\w+)/g)].map((match) => match[1]!);
     expect(programs.filter((name) => name !== 'NAME' && !existsSync(path.join(ROOT, `bench/${name}.ts`)))).toEqual([]);
   });
+});
 
-  if (blocksOf(file).length > 0) {
-    it('shows TypeScript that compiles', { timeout: 120_000 }, () => {
-      expect(complaints(file)).toEqual([]);
-    });
-  }
+it('docs/control.md names every route of the control socket, and no other', () => {
+  const named = [...read('docs/control.md').matchAll(/\/v1\/[\w/:.]*\w/g)].map(([path]) => path);
+  expect([...new Set(named)].sort()).toEqual(
+    [...new Set([...ROUTES.map(({ path }) => path), '/v1/openapi.json'])].sort(),
+  );
 });
 
 it('SPECIFICATION.md shows the figures of bench/results/', async () => {

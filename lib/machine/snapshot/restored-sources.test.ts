@@ -8,6 +8,7 @@ describe('a network by its description', () => {
   it.each([
     ['tap', tap('tap0')],
     ['switch', networkSwitch('lan')],
+    ['switch with an MTU of its own', networkSwitch('lan', { mtuBytes: 9000 })],
     ['passt', passt()],
     ['passt with bounds of its own', passt({ hostLoopback: false, mtuBytes: 9000 })],
   ])('%s: is the same', (_name, source) => {

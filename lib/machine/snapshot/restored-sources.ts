@@ -28,7 +28,7 @@ export const STAND_INS = {
 };
 
 /**
- * The same tap or switch, by its name; a passt without forwards, with the bounds that it had. Of a recorder what it recorded: its
+ * The same tap, by its name, or switch, by that and its MTU; a passt without forwards, with the bounds that it had. Of a recorder what it recorded: its
  * file is the saved machine's; of a carried one what was at the other end.
  *
  * @throws VmmError ERR_SNAPSHOT naming a nic whose network the snapshot can't name; RangeError for a name that is none.
@@ -40,7 +40,7 @@ export function netSource(id: string, description: Description): NetSource {
   }
   if (typeof name === 'string') {
     if (kind === 'tap') return tap(name);
-    if (kind === 'switch') return networkSwitch(name);
+    if (kind === 'switch') return networkSwitch(name, typeof mtuBytes === 'number' ? { mtuBytes } : {});
   }
   throw unnamed('nic', id, kind, 'nics');
 }

@@ -2,7 +2,7 @@
  * What a guest has to know of a stop of the host's, so that its clocks may go on by it. Without kvmclock's word its watchdogs take the
  * stop for a lockup (Documentation/virt/kvm/api.rst, 4.75). And the task that ran when it was stopped would be held to have run all the
  * while: a fair scheduler lets it wait until the others have had as much, which after a night is days. So the stop is *stolen
- * time*, which a scheduler takes from no task (msr.rst, MSR_KVM_STEAL_TIME).
+ * time* (msr.rst, MSR_KVM_STEAL_TIME), which no task is charged for by a scheduler that knows of it (CONFIG_PARAVIRT_TIME_ACCOUNTING).
  */
 import { KvmStealTime, Msr } from '../../abi/x86.js';
 import { KvmError } from '../../base/errors.js';

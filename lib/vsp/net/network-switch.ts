@@ -46,7 +46,7 @@ export function networkSwitch(name: string, options: NetworkSwitchOptions = {}):
   if (mtuBytes !== undefined) checkInteger('networkSwitch: mtuBytes', mtuBytes, 68, 65521);
   return {
     class: 'network',
-    describe: () => ({ kind: 'switch', name }),
+    describe: () => ({ kind: 'switch', name, ...(mtuBytes !== undefined && { mtuBytes }) }),
     open: (context) => openPort(name, mtuBytes, folder ?? runtimeFolder('switches'), context),
   };
 }

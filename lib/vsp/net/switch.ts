@@ -180,7 +180,7 @@ class SwitchPort implements NetBackend {
   }
 
   describe(): BackendDescription {
-    return { kind: 'switch', name: this.#switchName, lost: this.#lost };
+    return { kind: 'switch', name: this.#switchName, mtuBytes: this.mtuBytes, lost: this.#lost };
   }
 
   close(): Promise<void> {
