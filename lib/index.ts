@@ -114,7 +114,7 @@ export type {
   TrafficLimits,
 } from './vsp/index.js';
 export type { AccessSize, BusDevice } from './bus/index.js';
-export { AbortError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
+export { AbortError, GuestFileError, KvmError, SystemError, VmmError, type VmmErrorCode } from './base/errors.js';
 export type { Logger, LogLevel } from './base/logger.js';
 export { pinoLogger, type PinoInstance } from './base/pino-logger.js';
 export type { ExitProbe, RequestProbe, TickProbe } from './base/probes.js';
@@ -127,8 +127,15 @@ export { embeddedHost as host, type HostStatus, type ScriptOptions, type ScriptR
 export { connect, listMachines, RemoteMachine, scrapeMachines, serveMachine } from './control/index.js';
 export type {
   ConnectOptions,
+  GuestCallOptions,
+  GuestEntry,
+  GuestEntryType,
+  GuestPath,
   ListedMachine,
+  ListeningPort,
+  MachineEvent,
   MachineRecord,
+  ReadFileOptions,
   RemoteConsole,
   RemoteEnd,
   RemoteRunOptions,
@@ -137,6 +144,7 @@ export type {
   ServedMachine,
   ServeOptions,
   ViewOutputOptions,
+  WriteFileOptions,
 } from './control/index.js';
 
 // The machine room can't import the host room, which stands after it; here the two are introduced.

@@ -93,6 +93,14 @@ export const PROMISES = [
   ['snapshot', 'pacedGuestWorstWriteMs', 5, ' ms', 'the longest that one of its writes is held'],
   ['snapshot', 'fastGuestSlowdownRatio', 2, '', "guest's time for its work during `instant`, writing at full speed"],
   ['snapshot', 'fastGuestWorstWriteMs', 5, ' ms', 'the longest that one of its writes is held'],
+  ...['Paused', 'Live', 'Instant'].map((mode) => [
+    'snapshot',
+    `linux${mode}SaveTimeRatio`,
+    0.5,
+    '',
+    `time of a save of a fresh Linux guest, \`${mode.toLowerCase()}\`, against QEMU's of the same kind`,
+    'embedded',
+  ]),
   ...[
     ['128MiB', '128 MiB'],
     ['1024MiB', '1 GiB'],

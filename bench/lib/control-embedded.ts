@@ -25,7 +25,7 @@ export async function measureEmbedded(runs: number, progress: (line: string) => 
   try {
     // The agent has answered once before anything is measured.
     await machine.run({ argv: ['true'], waitMs: BOOT_MS });
-    await machine.console.waitFor(/[#$] $/, { timeoutMs: BOOT_MS });
+    await machine.console.waitFor(/[#$] /, { timeoutMs: BOOT_MS });
     const execMs: number[] = [];
     const echoMs: number[] = [];
     const { input, output, close } = await machine.attach({ scrollbackBytes: 0 });

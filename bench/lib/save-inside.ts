@@ -41,6 +41,8 @@ interface Saver {
   save(mode: SaveMode, folder: string): Promise<Pick<SaveSample, 'totalMs' | 'stopMs'>>;
   /** Milliseconds from the request to the word of a guest restored from it. The machine has ended then. */
   restore(folder: string): Promise<number>;
+  /** Ends the guest. QEMU would hold this process's stderr beyond its end. */
+  close(): Promise<void>;
 }
 
 const savers: Record<SaveContestant, Saver> = { vivarium: await vivariumGuest(), qemu: await qemuGuest() };
@@ -61,6 +63,7 @@ for (let round = -1; round < request.runs; round++) {
     }
   }
 }
+for (const contestant of SAVE_CONTESTANTS) await savers[contestant].close();
 process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0));
 
 async function measured(saver: Saver, mode: SaveMode): Promise<SaveSample> {
@@ -98,6 +101,7 @@ async function vivariumGuest(): Promise<Saver> {
       await restored.close();
       return tookMs;
     },
+    close: () => machine.close(),
   };
 }
 
@@ -151,7 +155,7 @@ async function whenArrived(qmp: Qmp): Promise<void> {
 }
 
 async function qemuGuest(): Promise<Saver> {
-  const { qmp, waitFor } = await qemu([], path.join(place.folder, 'qmp'));
+  const { qmp, waitFor, close } = await qemu([], path.join(place.folder, 'qmp'));
   await waitFor(GUEST_UP);
   // Its bound for links between machines is in the way of a file.
   await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
@@ -184,5 +188,6 @@ async function qemuGuest(): Promise<Saver> {
       await next.close();
       return tookMs;
     },
+    close,
   };
 }

@@ -32,7 +32,7 @@ import { type WaitOptions, Waiters } from './waiters.js';
 
 export interface AgentRunOptions extends SessionStreams {
   /** The command and its arguments; a name without a slash is looked for in the PATH of `env`. */
-  readonly argv: readonly string[];
+  readonly argv: readonly (string | Uint8Array)[];
   /** All of the command's environment. Default: PATH, HOME=/root and TERM=dumb. */
   readonly env?: Readonly<Record<string, string>>;
   /** Default '/'. */
@@ -69,6 +69,8 @@ export class AgentClient {
   readonly #onActivity: () => void;
   readonly #sessions = new Map<number, AgentSession>();
   readonly #hellos: Waiters<GuestHello>;
+  /** Told of each agent that says hello; it must not throw. */
+  onHello: ((hello: GuestHello) => void) | undefined;
   #reader: FrameReader | undefined;
   #hello: GuestHello | undefined;
   /** What the guest's clock says, by the question's number. */
@@ -277,5 +279,6 @@ export class AgentClient {
     }
     this.#hello = hello;
     this.#hellos.resolve(hello);
+    this.onHello?.(hello);
   }
 }

@@ -7,6 +7,7 @@ import type { Clock } from '../base/clock.js';
 import { AgentClient, type AgentProcess, type AgentRunOptions } from './client.js';
 import { QemuAgentClient } from './qemu/client.js';
 import type { QemuAgentPort } from './qemu/port.js';
+import type { RunResult } from './session.js';
 import type { WaitOptions } from './waiters.js';
 
 export type AgentKind = 'vivarium' | 'qemu';
@@ -67,6 +68,11 @@ export class GuestAgents {
   /** Starts a command. One of them must be ready. @throws as start() of that one: QEMU's has no terminals */
   start(options: AgentRunOptions): AgentProcess {
     return this.kind === 'qemu' ? this.qemu!.start(options) : this.own.start(options);
+  }
+
+  /** Starts a command and waits for its end. @throws as start() */
+  async run(options: AgentRunOptions): Promise<RunResult> {
+    return this.start(options).result;
   }
 
   /**

@@ -142,7 +142,8 @@ export function encodeResize(session: number, size: TerminalSize): Uint8Array {
 }
 
 export interface StartRequest {
-  readonly argv: readonly string[];
+  /** Bytes where they need not be UTF-8. */
+  readonly argv: readonly (string | Uint8Array)[];
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
   /** A terminal of that size in place of three pipes. */
@@ -173,22 +174,22 @@ export function encodeWords(type: number, session: number, ...words: number[]): 
 }
 
 /**
- * What is to be run as texts: the variables as NAME=VALUE, and all texts in their order in the frame.
+ * What is to be run as strings: the variables as NAME=VALUE, and the bytes of all strings in their order in the frame, without NULs.
  *
  * @throws TypeError for an empty argv, a variable without a name, or a text with a NUL
  */
-export function startTexts({ argv, env: variables, cwd }: StartRequest): {
+export function startStrings({ argv, env: variables, cwd }: StartRequest): {
   readonly env: readonly string[];
-  readonly texts: readonly string[];
+  readonly strings: readonly Uint8Array[];
 } {
   if (argv.length === 0) throw new TypeError('argv: at least the command is wanted');
   const env = Object.entries(variables).map(([name, value]) => {
     if (name === '' || name.includes('=')) throw new TypeError(`env: '${name}' is no name of a variable`);
     return `${name}=${value}`;
   });
-  const texts = [cwd, ...argv, ...env];
-  if (texts.some((text) => text.includes('\0'))) throw new TypeError('argv, env and cwd cannot hold a NUL');
-  return { env, texts };
+  const strings = [cwd, ...argv, ...env].map((text) => (typeof text === 'string' ? encoder.encode(text) : text));
+  if (strings.some((bytes) => bytes.includes(0))) throw new TypeError('argv, env and cwd cannot hold a NUL');
+  return { env, strings };
 }
 
 /**
@@ -197,9 +198,8 @@ export function startTexts({ argv, env: variables, cwd }: StartRequest): {
  * @throws TypeError for an empty argv, or a text with a NUL; RangeError when all of it is over 2 MiB.
  */
 export function encodeStart(session: number, request: StartRequest): Uint8Array {
-  const { env, texts } = startTexts(request);
-  const strings = encoder.encode(texts.map((text) => `${text}\0`).join(''));
-  const payload = new Uint8Array(16 + strings.length);
+  const { env, strings } = startStrings(request);
+  const payload = new Uint8Array(strings.reduce((sum, { length }) => sum + length + 1, 16));
   if (payload.length > MAX_PAYLOAD_TO_GUEST) {
     throw new RangeError(`argv and env: ${payload.length} bytes, but at most ${MAX_PAYLOAD_TO_GUEST} reach the guest`);
   }
@@ -210,7 +210,11 @@ export function encodeStart(session: number, request: StartRequest): Uint8Array 
     view.setUint32(0, FLAG_TERMINAL, true);
     view.setUint32(12, sizeWord(request.terminal), true);
   }
-  payload.set(strings, 16);
+  let at = 16;
+  for (const bytes of strings) {
+    payload.set(bytes, at);
+    at += bytes.length + 1;
+  }
   return encodeFrame(FrameType.START, session, payload);
 }
 

@@ -27,6 +27,7 @@ export type VmmErrorCode =
   | 'ERR_GUEST_MEMORY' // an access outside guest memory, or memory that could not be had
   | 'ERR_LINUX_NEEDS_EMBEDDED_HOST' // this KVM cannot run a kernel's ring 0; the embedded host can
   | 'ERR_EMBEDDED_HOST' // the embedded host failed
+  | 'ERR_GUEST_FILE' // a file in the guest can't be read, written or listed: see GuestFileError
   | 'ERR_AGENT' // the agent in the guest failed, broke its protocol, or went away with the guest
   | 'ERR_SETUP' // something that `npm run setup` provides is missing
   | 'ERR_DISK_IMAGE' // a disk image is missing, damaged or of the wrong kind
@@ -86,6 +87,20 @@ export class SystemError extends VmmError {
     this.syscall = syscall;
     this.errno = errno;
     this.errnoNumber = errnoNumber;
+  }
+}
+
+/** A file in the guest that can't be read, written or listed. */
+export class GuestFileError extends VmmError {
+  /**
+   * Why, by the name of Linux's errno: 'ENOENT', 'EISDIR', 'ENOTDIR', 'EACCES', 'ENOSPC', 'EROFS', ...; 'EFBIG' for what is more than is
+   * taken, 'ENOSYS' for a tool that the guest lacks, 'EPROTO' for an answer that is none. Undefined where it is not known.
+   */
+  readonly errno: string | undefined;
+
+  constructor(message: string, errno: string | undefined, options: { cure?: string } = {}) {
+    super('ERR_GUEST_FILE', message, options);
+    this.errno = errno;
   }
 }
 

@@ -6,6 +6,8 @@ import type { Command } from 'commander';
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof SHELLS)[number];
+/** Commands whose arguments are NAME:PATH. */
+const TAKES_PLACES: readonly string[] = ['cp', 'read', 'write', 'list'];
 
 const SCRIPTS: Readonly<Record<Shell, string>> = {
   bash: `_vivarium() {
@@ -50,7 +52,8 @@ export function completions(program: Command, words: readonly string[], machines
   const position = positionals(command, rest);
   const argument = command.registeredArguments[position]?.name();
   if (argument === 'name') return starting(machines());
-  if (command.name() === 'cp' && position < 2) return starting(machines().map((name) => `${name}:`));
+  if (TAKES_PLACES.includes(command.name()) && argument !== undefined)
+    return starting(machines().map((name) => `${name}:`));
   return [];
 }
 

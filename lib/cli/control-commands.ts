@@ -144,6 +144,27 @@ export function waitCommand(name: string, timeoutMs: number | undefined, context
   });
 }
 
+/** The addresses on which something in the guest listens on a TCP port, a line each, once there are some. */
+export async function waitForPortCommand(
+  name: string,
+  port: number,
+  timeoutMs: number | undefined,
+  context: AskContext,
+): Promise<number> {
+  try {
+    return await ask(
+      name,
+      context,
+      (machine, signal) => machine.waitForPort(port, { timeoutMs: timeoutMs ?? Infinity, signal }),
+      ({ addresses }) => addresses.map((address) => `${address}:${port}\n`).join(''),
+    );
+  } catch (error) {
+    if (!isCode(error, 'ERR_TIMEOUT')) throw error;
+    context.io.stderr.write(`vivarium: ${(error as Error).message}\n`);
+    return ExitStatus.TIMEOUT;
+  }
+}
+
 export function isCode(error: unknown, code: string): boolean {
   return error instanceof VmmError && error.code === code;
 }

@@ -12,10 +12,13 @@ import {
   snapshotCommand,
   statsCommand,
   waitCommand,
+  waitForPortCommand,
   type AskContext,
 } from './control-commands.js';
 import { copyCommand, parseCopy } from './copy-command.js';
 import type { ControlWorld } from './control-world.js';
+import { listCommand, readCommand, writeCommand } from './file-commands.js';
+import { eventsCommand } from './events-command.js';
 import { execCommand, parseEnv } from './exec-command.js';
 import type { ControlRequest } from './program-control.js';
 import { UsageError } from './usage-error.js';
@@ -46,9 +49,13 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
     case 'kill':
       return changeCommand(request.name, context, (vm, signal) => vm.kill({ signal }));
     case 'wait':
-      return waitCommand(request.name, request.timeoutMs, context);
+      return request.port === undefined
+        ? waitCommand(request.name, request.timeoutMs, context)
+        : waitForPortCommand(request.name, request.port, request.timeoutMs, context);
     case 'logs':
       return logsCommand(request.name, request, context);
+    case 'events':
+      return eventsCommand(request.name, context);
     case 'console':
       return consoleCommand(request.name, context);
     case 'exec': {
@@ -59,6 +66,12 @@ export function controlCommand(request: ControlRequest, io: CommandIo, world: Co
     }
     case 'cp':
       return copyCommand(parseCopy(request.from, request.to), request, context);
+    case 'read':
+      return readCommand(request.place, request.waitMs, context);
+    case 'write':
+      return writeCommand(request.place, request, context);
+    case 'list':
+      return listCommand(request.place, request.waitMs, context);
     case 'snapshot': {
       const { name, dir, parent } = request;
       const inPlace = { ...request, parent: parent === undefined ? undefined : inCwd(parent) };

@@ -18,7 +18,7 @@ export interface CopyRequest {
 
 /** A path with a colon in it that is here begins with ./ or /. @throws UsageError */
 export function parseCopy(from: string, to: string): CopyRequest {
-  const [source, target] = [remote(from), remote(to)];
+  const [source, target] = [guestPlace(from), guestPlace(to)];
   if (source !== undefined && target !== undefined) {
     throw new UsageError('cp: one of the two has to be here; copy over here from one guest to another');
   }
@@ -27,7 +27,8 @@ export function parseCopy(from: string, to: string): CopyRequest {
   throw new UsageError(`cp: neither '${from}' nor '${to}' is in a machine; NAME:PATH is wanted for one of them`);
 }
 
-function remote(text: string): { name: string; path: string } | undefined {
+/** NAME:PATH in its parts; undefined for what is none. */
+export function guestPlace(text: string): { name: string; path: string } | undefined {
   const colon = text.indexOf(':');
   const name = text.slice(0, Math.max(0, colon));
   return isMachineName(name) ? { name, path: text.slice(colon + 1) } : undefined;

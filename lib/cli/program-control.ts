@@ -1,15 +1,23 @@
 /** The grammar of the commands about named machines; the rest of the command line is in program.ts. */
 import type { Command } from 'commander';
+import { addFileCommands, type FileRequest } from './program-files.js';
 import { UsageError } from './usage-error.js';
 
 /** What was asked of a machine, in values. */
 export type ControlRequest = { readonly json: boolean } & (
   | { readonly what: 'ps'; readonly all: boolean }
-  | { readonly what: 'inspect' | 'stats' | 'resume' | 'kill' | 'console'; readonly name: string }
+  | { readonly what: 'inspect' | 'stats' | 'resume' | 'kill' | 'console' | 'events'; readonly name: string }
   /** Without a name: of all machines. */
   | { readonly what: 'metrics'; readonly name: string | undefined }
   | { readonly what: 'pause'; readonly name: string; readonly clock: 'count' | 'freeze' | undefined }
-  | { readonly what: 'stop' | 'wait'; readonly name: string; readonly timeoutMs: number | undefined }
+  | { readonly what: 'stop'; readonly name: string; readonly timeoutMs: number | undefined }
+  | {
+      readonly what: 'wait';
+      readonly name: string;
+      readonly timeoutMs: number | undefined;
+      /** A TCP port of the guest that is waited for, in place of the end. */
+      readonly port: number | undefined;
+    }
   | {
       readonly what: 'logs';
       readonly name: string;
@@ -43,6 +51,7 @@ export type ControlRequest = { readonly json: boolean } & (
       readonly quiet: boolean;
       readonly waitMs: number;
     }
+  | FileRequest
   | { readonly what: 'rebind'; readonly name: string; readonly device: string; readonly backend: string }
 );
 
@@ -60,6 +69,7 @@ interface Raw {
   readonly tail?: string;
   readonly clock?: string;
   readonly timeout?: string;
+  readonly port?: string;
   readonly wait?: string;
   readonly env: readonly string[];
   readonly workdir?: string;
@@ -153,16 +163,19 @@ export function addControlCommands(
   withJson(
     add(
       'wait',
-      'wait until a machine has ended',
-      "Waits until a machine has ended, and prints its command's exit status.",
-      ['wait box', 'wait --timeout 60 box'],
+      'wait until a machine has ended, or serves',
+      "Waits until a machine has ended, and prints its command's exit status; with --port until something in its guest " +
+        'listens there, and prints the addresses.',
+      ['wait box', 'wait --timeout 60 box', 'wait --port 22 --timeout 60 box && ssh -p 2222 root@127.0.0.1'],
     ),
   )
     .argument(...NAME)
-    .option('--timeout <seconds>', 'ends with status 124 when it has not ended by then')
-    .action((name: string, raw: Raw) =>
-      go({ what: 'wait', name, timeoutMs: milliseconds('--timeout', raw.timeout), json: json(raw) }),
-    );
+    .option('--port <number>', 'a TCP port of the guest to wait for')
+    .option('--timeout <seconds>', 'ends with status 124 when it has not come to that by then')
+    .action((name: string, raw: Raw) => {
+      const [timeoutMs, port] = [milliseconds('--timeout', raw.timeout), portIn('--port', raw.port)];
+      return go({ what: 'wait', name, timeoutMs, port, json: json(raw) });
+    });
 
   add(
     'logs',
@@ -177,6 +190,17 @@ export function addControlCommands(
       const tailLines = lines('--tail', raw.tail);
       return go({ what: 'logs', name, follow: raw.follow ?? false, tailLines, json: false });
     });
+
+  withJson(
+    add(
+      'events',
+      'what happens to a machine',
+      'Prints what happens to a machine as it happens, until its end: states, snapshots, guest time, agents, backends.',
+      ['events box', 'events --json box'],
+    ),
+  )
+    .argument(...NAME)
+    .action((name: string, raw: Raw) => go({ what: 'events', name, json: json(raw) }));
 
   add(
     'console',
@@ -249,6 +273,8 @@ over; 125: vivarium failed.`,
       return go({ what: 'cp', from, to, quiet: raw.quiet ?? false, waitMs, json: json(raw) });
     });
 
+  addFileCommands(add, go, (text) => milliseconds('--wait', text, 0) ?? DEFAULT_WAIT_MS);
+
   withJson(
     add('snapshot', 'save a machine while it runs', 'Saves a machine into a new folder; it goes on as it was.', [
       'snapshot box snapshots/ready',
@@ -305,6 +331,12 @@ function milliseconds(option: string, text: string | undefined, leastMs = 1): nu
   const value = Math.ceil(Number(text) * 1000);
   if (/^\d+(\.\d+)?$/.test(text) && value >= leastMs && value <= MAX_MS) return value;
   throw new UsageError(`${option}: '${text}' is not a number of seconds above 0 and below 24 days`);
+}
+
+function portIn(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535) return Number(text);
+  throw new UsageError(`${option}: '${text}' is not a number from 1 to 65535`);
 }
 
 function lines(option: string, text: string | undefined): number | undefined {

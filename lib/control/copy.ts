@@ -4,7 +4,8 @@
  */
 import { lstat, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { PassThrough, Readable, Writable } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
+import { LastWords } from '../agent/last-words.js';
 import { VmmError } from '../base/errors.js';
 import type { CallOptions } from '../machine/index.js';
 import type { RemoteRunOptions, RemoteRunResult } from './remote-exec.js';
@@ -20,8 +21,6 @@ export interface CopyOptions extends CallOptions {
   /** For the agent in the guest. Default 30 000. */
   readonly waitMs?: number;
 }
-
-const MAX_WORDS_BYTES = 8 * 1024;
 
 /**
  * Copies a file or folder of the guest here.
@@ -138,24 +137,5 @@ async function isFolder(where: string): Promise<boolean> {
     return (await stat(where)).isDirectory();
   } catch {
     return false;
-  }
-}
-
-/** The end of what tar says, for people: without what would steer a terminal. */
-class LastWords extends Writable {
-  #said = '';
-
-  get text(): string {
-    return this.#said
-      .replace(/[^\x20-\x7e\n]/g, '?')
-      .trim()
-      .split('\n')
-      .slice(-3)
-      .join('; ');
-  }
-
-  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.#said = (this.#said + chunk.toString()).slice(-MAX_WORDS_BYTES);
-    done();
   }
 }

@@ -1,6 +1,7 @@
 /** Named machines: how one is served to the user's other processes, and how they find and reach it. */
 export { carryConnections, takeCarried, type Carrier } from './carried.js';
 export { copyIn, copyOut, type CopyMachine, type CopyOptions } from './copy.js';
+export type { MachineEvent } from './event-schemas.js';
 export { listEndedMachines, listMachines, type ListedMachine, type ListOptions } from './list.js';
 export {
   checkMachineName,
@@ -24,6 +25,10 @@ export {
   type RemoteEnd,
   type ViewOutputOptions,
 } from './remote-machine.js';
+export type { GuestEntry, GuestEntryType } from '../agent/guest-listing.js';
+export type { GuestPath } from '../agent/guest-files.js';
+export type { ListeningPort } from '../agent/guest-port.js';
+export type { GuestCallOptions, ReadFileOptions, WriteFileOptions } from './remote-files.js';
 export type { RemoteRunOptions, RemoteRunResult } from './remote-exec.js';
 export type { Backend, Stats, Summary } from './schemas.js';
 export { scrapeMachines, type ScrapeOptions } from './scrape.js';

@@ -4,6 +4,8 @@
  */
 import { resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import type { GuestEntry, GuestPath } from '../agent/guest-files.js';
+import type { ListeningPort } from '../agent/guest-port.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
 import { toInnerPath } from '../host/index.js';
@@ -12,7 +14,16 @@ import type { SnapshotOptions, WaitForOptions } from '../machine/index.js';
 import type { DeviceContract, RebindReport } from '../vsp/index.js';
 import { controlClient, type ControlClient } from './client.js';
 import { copyIn, copyOut, type CopyOptions } from './copy.js';
+import type { MachineEvent } from './event-schemas.js';
 import { defaultPlace, type MachinePlace, type MachineRecord } from './machine-folders.js';
+import {
+  listRemoteFolder,
+  readRemoteFile,
+  writeRemoteFile,
+  type GuestCallOptions,
+  type ReadFileOptions,
+  type WriteFileOptions,
+} from './remote-files.js';
 import { runRemote, type RemoteRunOptions, type RemoteRunResult } from './remote-exec.js';
 import type { CopyReport } from './tar-files.js';
 import type { Backend, End, Stats, Summary } from './schemas.js';
@@ -120,16 +131,24 @@ export class RemoteMachine {
    * @throws VmmError ERR_NO_MACHINE, ERR_STATE; ERR_CONTROL when its process goes away; AbortError
    */
   async *watchStats(options: WatchStatsOptions = {}): AsyncGenerator<Stats, void, undefined> {
-    const { output, close } = await this.openStats(options);
-    // What a stream says that is left in the middle concerns nobody.
-    output.on('error', () => undefined);
-    try {
-      for await (const line of linesOf(output)) yield JSON.parse(line) as Stats;
-    } catch (cause) {
-      if (options.signal?.aborted === true) throw new AbortError(options.signal);
-      throw new VmmError('ERR_CONTROL', `the process of ${this.name} went away`, { cause });
-    } finally {
-      close();
+    yield* this.#linesOf<Stats>(await this.openStats(options), options.signal);
+  }
+
+  /**
+   * What happens to it, from its state now to its end: changes of state, snapshots and backends that are asked for over its socket, its guest's
+   * time, agents that say hello. A reader that is slow loses some, and gets an event of type 'lost'.
+   *
+   * @throws VmmError ERR_NO_MACHINE, ERR_STATE; ERR_CONTROL when its process goes away; AbortError
+   * @example
+   * for await (const event of box.events()) if (event.type === 'snapshot') console.log(event.what, event.dir);
+   */
+  async *events({ signal }: CallOptions = {}): AsyncGenerator<MachineEvent, void, undefined> {
+    const { request, answer } = this.#client.open('GET', '/v1/events', { signal });
+    request.end();
+    const opened = { output: await answer, close: () => void request.destroy() };
+    for await (const event of this.#linesOf<MachineEvent>(opened, signal)) {
+      if (event.type === 'state') this.#state = event.state;
+      yield event;
     }
   }
 
@@ -225,9 +244,62 @@ export class RemoteMachine {
     return copyOut(this, from, to, options);
   }
 
+  /**
+   * The bytes of a file in the guest, of at most 16 MiB; copyOut() takes larger ones. A path counts from /, and is bytes where it is no UTF-8.
+   *
+   * @throws GuestFileError with the guest's errno by name, such as ENOENT, EISDIR, EACCES; VmmError ERR_TIMEOUT, ERR_AGENT when no agent
+   *   answers; TypeError, RangeError for what is no path; AbortError
+   */
+  readFile(path: GuestPath, options: ReadFileOptions = {}): Promise<Uint8Array> {
+    return readRemoteFile(this.#client, path, options);
+  }
+
+  /** Makes a file in the guest of at most 16 MiB; what stood in it is gone, also when it fails in the middle. @throws as readFile() */
+  writeFile(path: GuestPath, data: Uint8Array | string, options: WriteFileOptions = {}): Promise<void> {
+    return writeRemoteFile(this.#client, path, data, options);
+  }
+
+  /** What is in a folder of the guest, by name. @throws as readFile() */
+  list(path: GuestPath, options: GuestCallOptions = {}): Promise<GuestEntry[]> {
+    return listRemoteFolder(this.#client, path, options);
+  }
+
+  /**
+   * Waits until something in the guest listens on a TCP port, for `timeoutMs` (default 30 000, Infinity: until the guest ends); an agent that
+   * is not there yet is waited for as well. Nothing is connected to.
+   *
+   * @throws RangeError for what is no port; VmmError ERR_TIMEOUT, ERR_AGENT when the guest ends; GuestFileError where it can't be seen;
+   *   AbortError
+   */
+  async waitForPort(port: number, options: WaitForOptions = {}): Promise<ListeningPort> {
+    checkOptionNames('waitForPort', options, ['timeoutMs', 'signal']);
+    const { timeoutMs = 30_000, signal } = options;
+    if (!Number.isInteger(port) || port < 1 || port > 65_535)
+      throw new RangeError(`port: ${port} is not between 1 and 65535`);
+    const query = { port, ...(timeoutMs !== Infinity && { timeoutMs: Math.ceil(timeoutMs) }) };
+    return this.#client.request('GET', '/v1/wait/port', { query, signal });
+  }
+
   /** A path of this process as the machine's own process reads it. */
   path(path: string): string {
     return this.record.host === 'embedded' ? toInnerPath(path) : resolve(path);
+  }
+
+  /** Until the stream's end, or the caller leaves. @throws VmmError ERR_CONTROL, AbortError */
+  async *#linesOf<T>(
+    { output, close }: { readonly output: Readable; readonly close: () => void },
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<T, void, undefined> {
+    // What a stream says that is left in the middle concerns nobody.
+    output.on('error', () => undefined);
+    try {
+      for await (const line of linesOf(output)) yield JSON.parse(line) as T;
+    } catch (cause) {
+      if (signal?.aborted === true) throw new AbortError(signal);
+      throw new VmmError('ERR_CONTROL', `the process of ${this.name} went away`, { cause });
+    } finally {
+      close();
+    }
   }
 
   async *#outputOf(signal?: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {

@@ -1,13 +1,15 @@
 /** What can be asked of a machine over its control socket. Each answer of JSON is one of its schema's. */
-import { dirname } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { Type } from '@sinclair/typebox';
 import { VmmError } from '../base/errors.js';
 import { requireNetwork, requireWritable } from '../base/fence.js';
 import { untilAborted } from '../base/turn-queue.js';
+import { eventStream } from './event-stream.js';
 import { readExecRequest, startExec } from './exec.js';
+import { GUEST_ROUTES } from './guest-routes.js';
 import { readBounded, takeInput, viewStream } from './output-streams.js';
 import { route, type Route } from './route.js';
+import { saveFor } from './save.js';
 import * as schemas from './schemas.js';
 import { statsOf } from './stats.js';
 import { statsStream } from './stats-stream.js';
@@ -41,6 +43,15 @@ export const ROUTES: readonly Route[] = [
       answer: 'bytes',
     },
     ({ target, query, signal }) => statsStream(target, query, signal),
+  ),
+  route(
+    {
+      method: 'GET',
+      path: '/v1/events',
+      summary: 'what happens to it, a line of JSON each, from its state to its end; a slow reader loses some',
+      answer: 'bytes',
+    },
+    ({ target, signal }) => eventStream(target, signal),
   ),
   route(
     { method: 'GET', path: '/v1/metrics', summary: 'the counters in the text format of Prometheus', answer: 'metrics' },
@@ -176,6 +187,7 @@ export const ROUTES: readonly Route[] = [
       return output;
     },
   ),
+  ...GUEST_ROUTES,
   route(
     {
       method: 'POST',
@@ -184,18 +196,7 @@ export const ROUTES: readonly Route[] = [
       body: schemas.SnapshotRequest,
       answer: schemas.SnapshotDone,
     },
-    async ({ target, body: { dir, ...options }, signal }) => {
-      requireWritable(dirname(dir), target.fence);
-      const save = { dir, bytesDone: 0, bytesTotal: target.machine.memory.sizeBytes };
-      const onProgress = ({ bytesDone, bytesTotal }: { bytesDone: number; bytesTotal: number }): void =>
-        void Object.assign(save, { bytesDone, bytesTotal });
-      target.saves.add(save);
-      try {
-        return await target.machine.snapshot(dir, { ...options, signal, onProgress });
-      } finally {
-        target.saves.delete(save);
-      }
-    },
+    ({ target, body, signal }) => saveFor(target, body, signal),
   ),
   route(
     {
@@ -219,7 +220,9 @@ export const ROUTES: readonly Route[] = [
     async ({ target, params: { id }, body: { backend }, signal }) => {
       if ('path' in backend) requireWritable(backend.path, target.fence);
       else requireNetwork(backend.kind, target.fence);
-      return target.machine.device(id).rebind(target.makeBackend(backend), { signal });
+      const report = await target.machine.device(id).rebind(target.makeBackend(backend), { signal });
+      target.events.tell({ type: 'rebound', device: id, held: report.held });
+      return report;
     },
   ),
   route(

@@ -7,7 +7,7 @@ import { PATH_PATTERN } from './check.js';
 
 const strict = { additionalProperties: false } as const;
 
-const choice = <const T extends readonly string[]>(values: T, description: string): TUnsafe<T[number]> =>
+export const choice = <const T extends readonly string[]>(values: T, description: string): TUnsafe<T[number]> =>
   Type.Union(
     values.map((value) => Type.Literal(value)),
     { description },
@@ -19,7 +19,7 @@ const MAX_PATH_CHARS = 4096;
 
 export const Path = Type.String({ minLength: 1, maxLength: MAX_PATH_CHARS, pattern: PATH_PATTERN });
 const Name = Type.String({ minLength: 1, maxLength: 63, pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]*$' });
-const Milliseconds = Type.Integer({ minimum: 0, maximum: MAX_MS });
+export const Milliseconds = Type.Integer({ minimum: 0, maximum: MAX_MS });
 
 export const MachineState = choice(['created', 'running', 'paused', 'stopped', 'failed'], 'of the life of a machine');
 
@@ -58,6 +58,7 @@ export const Failed = Type.Object({
     message: Type.String(),
     cure: Type.Optional(Type.String()),
     kind: Type.Optional(Type.Literal('RangeError', { description: 'of ERR_ARGUMENT: out of bounds' })),
+    errno: Type.Optional(Type.String({ description: 'of ERR_GUEST_FILE: such as ENOENT' })),
   }),
 });
 
@@ -174,10 +175,12 @@ export type SnapshotRequest = Static<typeof SnapshotRequest>;
 
 export const SnapshotDone = Type.Object({ dir: Path, id: Type.String(), stats: Tree });
 
+export const Port = Type.Integer({ minimum: 1, maximum: 65535 });
+
 const Forward = Type.Object(
   {
-    host: Type.Integer({ minimum: 1, maximum: 65535 }),
-    guest: Type.Integer({ minimum: 1, maximum: 65535 }),
+    host: Port,
+    guest: Port,
     protocol: Type.Optional(choice(['tcp', 'udp'], 'default tcp')),
     address: Type.Optional(Type.String({ maxLength: 64 })),
   },

@@ -11,6 +11,7 @@ import { VmmError } from '../base/errors.js';
 import { type Fence, fenceOf } from '../base/fence.js';
 import type { DeviceSource, EndStatus } from '../machine/index.js';
 import { backendOf } from './backends.js';
+import { EventHub, tellOf } from './event-hub.js';
 import type { Failure } from './failures.js';
 import { claimName, type MachineClaim, type MachinePlace, type MachineRecord } from './machine-folders.js';
 import { OutputHub } from './output-hub.js';
@@ -50,6 +51,7 @@ export class MachineControl {
   constructor(machine: ControlledMachine & AgentEnds, options: ControlOptions) {
     const { record, clock = hostClock, agents = new GuestAgents(machine, { clock }) } = options;
     const console = new OutputHub();
+    const events = new EventHub(clock);
     const finished = new Promise<FinalStatus>((resolve) => (this.#finish = resolve));
     this.target = {
       machine,
@@ -60,9 +62,12 @@ export class MachineControl {
       console,
       logs: options.logs ?? console,
       saves: new Set(),
+      events,
       makeBackend: options.makeBackend ?? backendOf,
       finished,
     };
+    tellOf(machine, events);
+    agents.own.onHello = ({ agent, release }) => events.tell({ type: 'agent', agent, release });
     void console.follow(machine.console.output);
     void machine.wait().then((end) => {
       agents.close(new VmmError('ERR_AGENT', `the guest has ended (${end.reason})`));

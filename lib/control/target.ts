@@ -15,7 +15,9 @@ import type {
   SnapshotOptions,
   StopOptions,
 } from '../machine/index.js';
+import type { PitEvents } from '../time/index.js';
 import type { RebindOptions, RebindReport } from '../vsp/index.js';
+import type { EventHub } from './event-hub.js';
 import type { MachineRecord } from './machine-folders.js';
 import type { OutputHub } from './output-hub.js';
 import type { Backend } from './schemas.js';
@@ -29,7 +31,12 @@ export interface ControlledMachine {
     readonly output: AsyncIterable<Uint8Array>;
   };
   readonly memory: MachineMemory;
-  readonly pit: { status(): unknown };
+  readonly pit: {
+    status(): unknown;
+    on<K extends keyof PitEvents>(name: K, listener: (event: PitEvents[K]) => void): () => void;
+  };
+  /** Calls back at once when it has another state; the result takes the listener away. */
+  onState(listener: (state: ControlledMachine['state']) => void): () => void;
   start(call?: { signal?: AbortSignal }): Promise<void>;
   pause(options?: PauseOptions): Promise<void>;
   resume(call?: { signal?: AbortSignal }): Promise<void>;
@@ -72,6 +79,8 @@ export interface ControlTarget {
   readonly logs: OutputHub;
   /** Snapshots that are being saved, as far as they are. */
   readonly saves: Set<SaveUnderWay>;
+  /** What happens to the machine. */
+  readonly events: EventHub;
   /** The backend that was chosen. @throws VmmError where it can't be had in this host */
   readonly makeBackend: (choice: Backend) => DeviceSource;
   /** The end with the holder's own status, when the holder knows it; rejects never. */

@@ -2,6 +2,7 @@
  * A machine to be controlled, played by the test: its guest prints, takes what is typed and ends when told; an agent of the test's
  * is on its channel. And the ways to it: a place for names that is the test's own, and a server on real sockets.
  */
+import { EventEmitter } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +10,9 @@ import { PassThrough } from 'node:stream';
 import { FakeAgent, FakeChannel, type FakeProcess } from '../agent/fake-agent.js';
 import type { FakeQemuGa } from '../agent/qemu/fake-qemu-ga.js';
 import { AbortError, VmmError } from '../base/errors.js';
+import { silentLogger } from '../base/logger.js';
+import { StateHolder } from '../machine/state-holder.js';
+import type { PitEvents } from '../time/index.js';
 import type { EndStatus, MachineCounters, Snapshot, SnapshotOptions } from '../machine/index.js';
 import { lockFile } from '../memory/index.js';
 import { untilAborted } from '../base/turn-queue.js';
@@ -22,7 +26,6 @@ export class FakeControlled implements ControlledMachine {
   /** With one the machine has a port for QEMU's agent, which opens it when it is told to. */
   readonly qemuAgentPort: FakeQemuGa | undefined;
   readonly calls: string[] = [];
-  state: ControlledMachine['state'] = 'running';
   typed = '';
   /** While true the guest takes no more of what is typed than this once. */
   consoleIsFull = false;
@@ -39,6 +42,7 @@ export class FakeControlled implements ControlledMachine {
   constructor(name = 'box', onProcess: (process: FakeProcess) => void = () => undefined, qemuAgentPort?: FakeQemuGa) {
     this.name = name;
     this.qemuAgentPort = qemuAgentPort;
+    this.state = 'running';
     this.agent = new FakeAgent(this.channel, onProcess);
   }
 
@@ -79,7 +83,30 @@ export class FakeControlled implements ControlledMachine {
   /** What each look at its writes finds, by group. */
   written: number[] = [];
 
-  readonly pit = { status: () => ({ phase: 'nominal', programmedHz: 250 }) };
+  readonly pit = {
+    status: () => ({ phase: 'nominal', programmedHz: 250 }),
+    on: <K extends keyof PitEvents>(name: K, listener: (event: PitEvents[K]) => void): (() => void) => {
+      this.#pit.on(name, listener);
+      return () => void this.#pit.off(name, listener);
+    },
+  };
+  readonly #pit = new EventEmitter();
+
+  /** The guest's time has an event. */
+  pitEvent<K extends keyof PitEvents>(name: K, event: PitEvents[K]): void {
+    this.#pit.emit(name, event);
+  }
+
+  readonly #states = new StateHolder(silentLogger);
+  readonly onState = this.#states.on;
+
+  get state(): ControlledMachine['state'] {
+    return this.#states.state;
+  }
+
+  set state(state: ControlledMachine['state']) {
+    this.#states.state = state;
+  }
 
   /** The guest prints. */
   print(text: string | Uint8Array): void {

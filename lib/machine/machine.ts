@@ -11,10 +11,9 @@
 import type { QemuAgentPort } from '../agent/qemu/port.js';
 import { AbortError, VmmError } from '../base/errors.js';
 import { checkOptionNames } from '../base/options.js';
-import { ramRanges } from '../boot/index.js';
 import { newRtcBattery, type ChannelHostEnd } from '../chipset/index.js';
 import { Kvm } from '../kvm/index.js';
-import { AddressSpace } from '../memory/index.js';
+import type { AddressSpace } from '../memory/index.js';
 import type { VirtioDevice } from '../vdp/index.js';
 import { Board, type BoardListener } from './board.js';
 import type { CallOptions, MachineMemory, PauseOptions, StopOptions } from './call-options.js';
@@ -29,12 +28,13 @@ import { MachinePit, type RestoredTime } from './machine-pit.js';
 import { requireLinuxSupport } from './linux-support.js';
 import { checkMachineOptions, type MachineConfig, type MachineOptions } from './options.js';
 import { PanicWatch } from './panic-watch.js';
-import { memoryForUsers, SnapshotMemory } from './snapshot/machine-memory.js';
+import { makeSpace, memoryForUsers, SnapshotMemory } from './snapshot/machine-memory.js';
 import type { RestoreOptions, RestorePhases, Snapshot, SnapshotOptions } from './snapshot/options.js';
 import { checkRestoreOptions, checkSnapshotOptions } from './snapshot/options.js';
 import { SavingTurns } from './snapshot/saving-turns.js';
 import { closeRestore, openRestore, type RestoredOn, restoreOn } from './snapshot/restore-machine.js';
 import { saveMachine, type SaveMachine } from './snapshot/save-machine.js';
+import { StateHolder, type StateListener } from './state-holder.js';
 import type { EndStatus, MachineState } from './status.js';
 import { tellStopped } from './state/tell-stopped.js';
 import { TurnQueue, untilAborted } from '../base/turn-queue.js';
@@ -58,7 +58,7 @@ export class Machine implements AsyncDisposable {
   readonly #panic: PanicWatch;
   #board!: Board;
   #halt: HaltDetector | undefined;
-  #state: MachineState = 'created';
+  readonly #life: StateHolder;
   #status: EndStatus | undefined;
   readonly #ended: Promise<EndStatus>;
   #resolveEnded!: (status: EndStatus) => void;
@@ -81,6 +81,7 @@ export class Machine implements AsyncDisposable {
   private constructor(config: MachineConfig, kvm: Kvm, memory: SnapshotMemory, devices: MachineDevices) {
     this.name = config.name;
     this.#config = config;
+    this.#life = new StateHolder(config.logger);
     this.#kvm = kvm;
     this.#devices = devices;
     this.#memory = memory;
@@ -162,7 +163,7 @@ export class Machine implements AsyncDisposable {
       });
       restoring = phases;
       machine.#use(board, time);
-      machine.#state = 'paused';
+      machine.#life.state = 'paused';
       machine.#isRestored = true;
       machine.#restored = phases.all;
       // By then there was no board to be ended.
@@ -218,8 +219,11 @@ export class Machine implements AsyncDisposable {
   }
 
   get state(): MachineState {
-    return this.#state;
+    return this.#life.state;
   }
+
+  /** Calls back at once when it has another state; the result takes the listener away. @throws TypeError */
+  readonly onState = (listener: StateListener): (() => void) => this.#life.on(listener);
 
   /** The host's end of the guest channel, over which the guest agent is spoken to. */
   get channel(): ChannelHostEnd {
@@ -239,24 +243,24 @@ export class Machine implements AsyncDisposable {
   /** Lets the CPUs run. On a paused machine the same as resume(). @throws VmmError ERR_STATE after its end; AbortError */
   async start(call: CallOptions = {}): Promise<void> {
     checkOptionNames('start', call, ['signal']);
-    if (this.#state === 'running') throw new VmmError('ERR_STATE', `${this.name} runs already`);
+    if (this.state === 'running') throw new VmmError('ERR_STATE', `${this.name} runs already`);
     await this.#run(call.signal);
   }
 
   /** Lets a paused machine run on. @throws VmmError ERR_STATE unless it is paused; AbortError */
   async resume(call: CallOptions = {}): Promise<void> {
     checkOptionNames('resume', call, ['signal']);
-    if (this.#state !== 'paused') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}, not paused`);
+    if (this.state !== 'paused') throw new VmmError('ERR_STATE', `${this.name} is ${this.state}, not paused`);
     await this.#run(call.signal);
   }
 
   async #run(signal?: AbortSignal): Promise<void> {
     await this.#turns.run(async () => {
-      if (this.#state !== 'created' && this.#state !== 'paused') {
-        throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't run`);
+      if (this.state !== 'created' && this.state !== 'paused') {
+        throw new VmmError('ERR_STATE', `${this.name} is ${this.state}: it can't run`);
       }
       await this.#letRun();
-      this.#state = 'running';
+      this.#life.state = 'running';
       this.#holdLoop(true);
     }, signal);
   }
@@ -291,13 +295,13 @@ export class Machine implements AsyncDisposable {
     const { clock = 'count', signal } = options;
     if (clock !== 'count' && clock !== 'freeze') throw new TypeError("pause: clock is 'count' or 'freeze'");
     await this.#turns.run(async () => {
-      if (this.#state === 'paused') return;
-      if (this.#state !== 'running') throw new VmmError('ERR_STATE', `${this.name} is ${this.#state}: it can't pause`);
+      if (this.state === 'paused') return;
+      if (this.state !== 'running') throw new VmmError('ERR_STATE', `${this.name} is ${this.state}: it can't pause`);
       await this.#park(signal);
       // The guest may have ended in the meantime, or have reset itself: its next board then waits for resume().
       if (!this.#still()) return;
       if (!this.#resetting) this.pit.pause(clock);
-      this.#state = 'paused';
+      this.#life.state = 'paused';
       this.#holdLoop(false);
     }, signal);
   }
@@ -310,9 +314,9 @@ export class Machine implements AsyncDisposable {
   async stop(options: StopOptions = {}): Promise<EndStatus> {
     checkOptionNames('stop', options, ['timeoutMs', 'signal']);
     const { timeoutMs = 30_000, signal } = options;
-    if (this.#state === 'created') return this.kill();
-    if (this.#state === 'paused') await this.#run();
-    if (this.#state === 'running') this.#board.chipset.powerButton();
+    if (this.state === 'created') return this.kill();
+    if (this.state === 'paused') await this.#run();
+    if (this.state === 'running') this.#board.chipset.powerButton();
     const limit = AbortSignal.timeout(timeoutMs);
     try {
       return await this.wait({ signal: signal ? AbortSignal.any([signal, limit]) : limit });
@@ -391,7 +395,7 @@ export class Machine implements AsyncDisposable {
   inspect(): JsonValue {
     return inspectMachine({
       config: this.#config,
-      state: this.#state,
+      state: this.state,
       status: this.#status,
       resets: this.#resets,
       board: this.#board,
@@ -424,7 +428,7 @@ export class Machine implements AsyncDisposable {
         this.#requireSavable();
         // A restart has put other memory under other CPUs.
         if (memory !== this.#memory) throw new VmmError('ERR_STATE', `${this.name} was reset meanwhile`);
-        ran = this.#state === 'running';
+        ran = this.state === 'running';
         if (ran) await this.#park(signal);
         if (!this.#still() || this.#resetting) throw new VmmError('ERR_STATE', `${this.name}: the guest ended`);
         if (ran) this.pit.pause('count');
@@ -441,7 +445,7 @@ export class Machine implements AsyncDisposable {
   #requireSavable(): void {
     if (this.#still() && !this.#resetting && this.#closing === undefined) return;
     if (this.#memory.failure !== undefined) throw this.#memory.failure;
-    const what = this.#resetting ? 'being reset' : this.#still() ? 'being closed' : this.#state;
+    const what = this.#resetting ? 'being reset' : this.#still() ? 'being closed' : this.state;
     throw new VmmError('ERR_STATE', `${this.name} is ${what}: it can't be saved`);
   }
 
@@ -515,7 +519,7 @@ export class Machine implements AsyncDisposable {
       this.#use(await Board.create(this.#kvm, this.#config, space, this.#listener(), { battery, proxies }));
       this.#resets++;
       this.#resetting = false;
-      if (this.#state === 'running') await this.#letRun();
+      if (this.state === 'running') await this.#letRun();
     } catch (cause) {
       const error = cause instanceof VmmError ? cause : new VmmError('ERR_SYSTEM', 'the restart failed', { cause });
       this.#end({ reason: 'failed', detail: `the restart failed: ${error.message}`, error });
@@ -551,7 +555,7 @@ export class Machine implements AsyncDisposable {
     this.#saving.end();
     this.#halt?.stop();
     this.#panic.reset();
-    this.#state = final.reason === 'failed' ? 'failed' : 'stopped';
+    this.#life.state = final.reason === 'failed' ? 'failed' : 'stopped';
     // A vCPU that waits in the exit which ended the machine stays there; the others leave the guest.
     this.#board.end();
     void this.#turns.run(async () => {
@@ -577,7 +581,7 @@ export class Machine implements AsyncDisposable {
       whileParked: (look) =>
         this.#turns.run(async () => {
           // What a device has yet to answer is no halt, and the other CPUs must not wait for it.
-          if (this.#state !== 'running' || this.#resetting || this.#board.isBeingServed) return;
+          if (this.state !== 'running' || this.#resetting || this.#board.isBeingServed) return;
           await this.#board.park();
           if (this.#still() && !this.#resetting && !look()) this.#board.resume();
         }),
@@ -592,8 +596,4 @@ export class Machine implements AsyncDisposable {
     else running.delete(this);
     this.#kvm.holdEventLoop(hold);
   }
-}
-
-function makeSpace(config: MachineConfig): AddressSpace {
-  return new AddressSpace({ ranges: ramRanges(config.memoryBytes), backing: config.memoryBacking });
 }

@@ -77,6 +77,39 @@ describe('a machine that is served', () => {
     expect(last).toMatchObject({ state: 'stopped' });
   });
 
+  it('tells what happens to it, whoever does it, until its end', async () => {
+    const { vm, remote } = await served('told');
+    const taken: string[] = [];
+    const listening = (async () => {
+      for await (const event of remote.events()) {
+        if (event.type === 'state') taken.push(event.state);
+        else if (event.type === 'snapshot' && event.what !== 'progress') taken.push(`snapshot ${event.what}`);
+        else if (event.type === 'ended') taken.push(`ended: ${event.reason}`);
+      }
+    })();
+    await until(() => taken.length === 1);
+    await vm.start();
+    await until(() => readU64(vm, COUNTER) > 1000n);
+    await remote.snapshot(join(folder, 'told'), { mode: 'paused' });
+    await expect(remote.snapshot(join(folder, 'told'))).rejects.toThrow();
+    await remote.pause();
+    await vm.resume();
+    await vm.kill();
+    await listening;
+    expect(taken).toEqual([
+      'created',
+      'running',
+      'snapshot started',
+      'snapshot done',
+      'snapshot started',
+      'snapshot failed',
+      'paused',
+      'running',
+      'stopped',
+      'ended: killed',
+    ]);
+  });
+
   it("has its counters in Prometheus's text, alone and with the others", async () => {
     const { vm, remote } = await served('counted');
     const { vm: other } = await served('other');

@@ -74,6 +74,21 @@ describe('pause and resume', () => {
     expect(vm.state).toBe('running');
   });
 
+  it('tells of its state, up to its end, until nobody listens', async () => {
+    const vm = await makeGuest('count', { mode: 'long64', defines: { COUNTER } });
+    const [states, first]: string[][] = [[], []];
+    vm.onState((state) => states!.push(state));
+    const leave = vm.onState((state) => first!.push(state));
+    await vm.start();
+    leave();
+    await vm.pause();
+    await vm.pause();
+    await vm.resume();
+    await vm.kill();
+    expect(states).toEqual(['running', 'paused', 'running', 'stopped']);
+    expect(first).toEqual(['running']);
+  });
+
   it('survives being done often, from a machine with two CPUs', async () => {
     const vm = await startGuest('count', { mode: 'long64', cpus: 2, defines: { COUNTER } });
     let last = -1n;

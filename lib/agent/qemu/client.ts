@@ -6,7 +6,7 @@
 import { hostClock, type Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
 import { type AgentProcess, type AgentRunOptions, DEFAULT_GUEST_ENV } from '../client.js';
-import { MAX_PAYLOAD_TO_GUEST, startTexts } from '../protocol.js';
+import { MAX_PAYLOAD_TO_GUEST, startStrings } from '../protocol.js';
 import type { RunResult } from '../session.js';
 import { type WaitOptions, Waiters } from '../waiters.js';
 import { booleanOf, integerOf, memberOf, membersOf, QemuProtocolError, textOf } from './answer.js';
@@ -80,13 +80,20 @@ export class QemuAgentClient {
         cure: `leave -t out; ${OWN_AGENT}`,
       });
     }
-    const started = startTexts({ argv, env, cwd });
-    const lengthBytes = started.texts.reduce((sum, text) => sum + Buffer.byteLength(text) + 1, 0);
+    const started = startStrings({ argv, env, cwd });
+    const lengthBytes = started.strings.reduce((sum, { length }) => sum + length + 1, 0);
     if (lengthBytes > MAX_PAYLOAD_TO_GUEST) {
       throw new RangeError(`argv and env: ${lengthBytes} bytes, but at most ${MAX_PAYLOAD_TO_GUEST} reach the guest`);
     }
     const streams = { ...(stdin && { stdin }), ...(stdout && { stdout }), ...(stderr && { stderr }) };
-    const command = new QemuCommand(this.#link, this.#clock, { argv, env: started.env, cwd, signal, ...streams });
+    const texts = argv.map(argumentText);
+    const command = new QemuCommand(this.#link, this.#clock, {
+      argv: texts,
+      env: started.env,
+      cwd,
+      signal,
+      ...streams,
+    });
     return { result: command.run(), kill: (number) => command.kill(number), resize: () => undefined };
   }
 
@@ -178,4 +185,14 @@ function infoOf(answer: unknown): QemuAgentInfo {
   if (!Array.isArray(list) || list.length > MAX_COMMANDS) throw new QemuProtocolError('no list of its commands');
   const commands = (list as unknown[]).map(membersOf).filter((command) => booleanOf(command, 'enabled'));
   return { version: textOf(members, 'version'), commands: new Set(commands.map((command) => textOf(command, 'name'))) };
+}
+
+/** Its protocol is JSON. @throws VmmError ERR_AGENT for bytes that are no UTF-8 */
+function argumentText(argument: string | Uint8Array): string {
+  if (typeof argument === 'string') return argument;
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(argument);
+  } catch (cause) {
+    throw new VmmError('ERR_AGENT', "QEMU's agent takes no names that are not UTF-8", { cause, cure: OWN_AGENT });
+  }
 }

@@ -4,10 +4,17 @@
  */
 import type { VmmError } from '../../base/errors.js';
 import type { Vm } from '../../kvm/index.js';
-import { type AddressSpace, GuestPager } from '../../memory/index.js';
+import { ramRanges } from '../../boot/index.js';
+import { AddressSpace, GuestPager } from '../../memory/index.js';
 import type { MachineMemory } from '../call-options.js';
+import type { MachineConfig } from '../options.js';
 import { DirtyLineage } from './dirty-lineage.js';
 import { watchWrites } from './write-watch.js';
+
+/** Memory of zeros for one power cycle. @throws VmmError ERR_GUEST_MEMORY */
+export function makeSpace({ memoryBytes, memoryBacking }: MachineConfig): AddressSpace {
+  return new AddressSpace({ ranges: ramRanges(memoryBytes), backing: memoryBacking });
+}
 
 /** Guest memory for users, of the power cycle that `memory` gives. */
 export function memoryForUsers(sizeBytes: number, memory: () => SnapshotMemory): MachineMemory {
