@@ -155,7 +155,7 @@ async function whenArrived(qmp: Qmp): Promise<void> {
 }
 
 async function qemuGuest(): Promise<Saver> {
-  const { qmp, waitFor, close } = await qemu([], path.join(place.folder, 'qmp'));
+  const { qmp, waitFor, ...guest } = await qemu([], path.join(place.folder, 'qmp'));
   await waitFor(GUEST_UP);
   // Its bound for links between machines is in the way of a file.
   await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
@@ -188,6 +188,6 @@ async function qemuGuest(): Promise<Saver> {
       await next.close();
       return tookMs;
     },
-    close,
+    close: () => guest.close(),
   };
 }
