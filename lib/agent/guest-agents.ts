@@ -55,7 +55,11 @@ export class GuestAgents {
    *   AbortError
    */
   async ready(options: WaitOptions = {}): Promise<AgentKind> {
-    if (this.kind === undefined) {
+    const { kind } = this;
+    if (kind !== undefined) {
+      // One that has gone since says so.
+      await (kind === 'qemu' ? this.qemu!.ready(options) : this.own.ready(options));
+    } else {
       const over = new AbortController();
       const signal = options.signal === undefined ? over.signal : AbortSignal.any([options.signal, over.signal]);
       const waiting = { ...options, signal };

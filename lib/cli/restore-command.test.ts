@@ -165,7 +165,7 @@ it('is reached by its name while it runs, and is told that it is a clone', async
 });
 
 it.each([
-  ['none', [], false, undefined, [FrameType.RESEED]],
+  ['none, and has one now', [], false, undefined, [FrameType.RESEED, FrameType.SET_CLOCK]],
   ['one, and is to stand still', ['--clock', 'freeze'], true, 'freeze', [FrameType.RESEED]],
   ['one, and is owed its ticks', ['--clock', 'catch-up'], true, 'catch-up', [FrameType.RESEED]],
 ])('has its clocks as asked for where its guest had an agent: %s', async (_what, argv, hasAgent, clock, frames) => {
@@ -173,7 +173,7 @@ it.each([
   world.described = { ...world.described, hasAgent };
   const { status } = restore(world, [...argv, 'ready']);
   const told = (): number[] => world.machine?.agent.controls.map(({ type }) => type) ?? [];
-  await until(() => told().length > 0);
+  await until(() => told().length === frames.length);
   world.machine!.end({ reason: 'poweroff' });
   expect(await status).toBe(0);
   expect(told()).toEqual(frames);

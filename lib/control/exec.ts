@@ -38,6 +38,8 @@ export interface ExecContext {
 export interface ExecStart {
   readonly request: ExecRequest;
   readonly frames: AsyncIterator<StreamFrame>;
+  /** Whether the request broke off. */
+  readonly isCut: () => boolean;
 }
 
 /** Reads the first message. @throws TypeError for one that is no request; VmmError ERR_CONTROL, ERR_TIMEOUT when none comes */
@@ -52,30 +54,32 @@ export async function readExecRequest(body: Readable, clock: Clock): Promise<Exe
   if (first.done === true || first.value.type !== StreamType.MESSAGE) {
     throw new TypeError('exec: the first frame is to be a message with what to run');
   }
-  return { request: checked(ExecRequest, messageIn(first.value), 'exec'), frames };
+  return { request: checked(ExecRequest, messageIn(first.value), 'exec'), frames, isCut: () => body.errored !== null };
 }
 
 /** Waits for the agent, so that what is wrong can still be an answer by itself. @throws VmmError ERR_AGENT, ERR_TIMEOUT, ERR_STATE */
-export async function startExec({ request, frames }: ExecStart, context: ExecContext, output: Writable): Promise<Exec> {
+export async function startExec(start: ExecStart, context: ExecContext, output: Writable): Promise<Exec> {
   const { agents, signal } = context;
-  await agents.ready({ timeoutMs: request.waitMs ?? DEFAULT_WAIT_MS, signal }).catch((error: unknown) => {
+  await agents.ready({ timeoutMs: start.request.waitMs ?? DEFAULT_WAIT_MS, signal }).catch((error: unknown) => {
     if (!(error instanceof VmmError) || error.code !== 'ERR_TIMEOUT' || agents.qemu !== undefined) throw error;
     throw new VmmError('ERR_TIMEOUT', error.message, { cure: NO_AGENT });
   });
-  return new Exec(request, frames, context, output);
+  return new Exec(start, context, output);
 }
 
 export class Exec {
   readonly #process: AgentProcess;
   readonly #context: ExecContext;
   readonly #frames: AsyncIterator<StreamFrame>;
+  readonly #isCut: () => boolean;
   readonly #output: Writable;
   readonly #stdin: PassThrough | undefined;
   readonly #streams: readonly FramedOutput[];
   readonly #timer: Timer | undefined;
   #timedOut = false;
 
-  constructor(request: ExecRequest, frames: AsyncIterator<StreamFrame>, context: ExecContext, output: Writable) {
+  constructor({ request, frames, isCut }: ExecStart, context: ExecContext, output: Writable) {
+    this.#isCut = isCut;
     const { argv, env, cwd, timeoutMs, terminal, stdin = true } = request;
     this.#context = context;
     this.#frames = frames;
@@ -109,6 +113,8 @@ export class Exec {
     let wrong: unknown;
     // The command need not read what still comes; who sends what is no message is not left in the belief that it was heard.
     void this.#readInput().catch((error: unknown) => {
+      // A client that went takes its command along by itself.
+      if (this.#isCut()) return;
       wrong = error;
       this.#process.kill(SIGKILL);
     });
