@@ -92,9 +92,9 @@ export class AgentClient {
     channel.onDrain = () => this.#drained();
   }
 
-  /** What the agent said of itself, once it did. */
+  /** What the agent said of itself, once it did; undefined of one that has gone. */
   get guest(): GuestHello | undefined {
-    return this.#hello;
+    return this.#failure === undefined ? this.#hello : undefined;
   }
 
   /**

@@ -71,7 +71,9 @@ async function look(tools: GuestTools, port: number, signal: AbortSignal): Promi
     ({ status } = await tools.run({ argv, env: GUEST_TOOL_ENVIRONMENT, stdout: table, signal }));
   } catch (error) {
     // Whether the agent is gone for good is what ready() tells.
-    if (error instanceof VmmError && (error.code === 'ERR_AGENT' || error.code === 'ERR_STATE')) return [];
+    const isGone = error instanceof VmmError && (error.code === 'ERR_AGENT' || error.code === 'ERR_STATE');
+    // What has a cure is a lack: it would be there at each look.
+    if (isGone && error.cure === undefined) return [];
     throw error;
   }
   if (status.kind === 'not-started')

@@ -36,10 +36,11 @@ export function runtimeFolder(name: string, env: Environment = process.env, sess
   } catch (error) {
     throw new VmmError('ERR_SETUP', `${folder} can't be made: ${(error as Error).message}`, { cause: error });
   }
-  if (!isOwn(lstatSync(folder))) {
+  const found = lstatSync(folder);
+  if (!isOwn(found)) {
     throw new VmmError('ERR_SETUP', `${folder} is not a folder of this user`);
   }
-  chmodSync(folder, 0o700);
+  if ((found.mode & 0o777) !== 0o700) chmodSync(folder, 0o700);
   return folder;
 }
 

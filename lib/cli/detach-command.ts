@@ -35,16 +35,23 @@ export async function startHolder(
   const { io, world, report, interruption } = context;
   const { signal } = interruption;
   if (signal.aborted) throw new AbortError(signal);
+  const aborted = new Promise<'aborted'>((resolve) => {
+    signal.addEventListener('abort', () => resolve('aborted'), { once: true });
+  });
   let bar: ProgressBar | undefined;
   const holder = await world.startHolder(argv, fence, ({ title, progress }) => {
     if (quiet) return;
     bar ??= new ProgressBar(io, title, { json });
     bar.show(progress);
   });
-  const aborted = new Promise<'aborted'>((resolve) => {
-    signal.addEventListener('abort', () => resolve('aborted'), { once: true });
-  });
-  if (holder.unfenced !== undefined) report.event('unfenced', { reason: holder.unfenced });
+  const { unfenced } = holder;
+  if (unfenced !== undefined) {
+    report.event(
+      'unfenced',
+      { reason: unfenced },
+      { progress: `the machine's process reaches what its user does: ${unfenced}` },
+    );
+  }
   report.event('starting', {}, { progress: 'starting the machine' });
   const first = await Promise.race([holder.ready, aborted]);
   bar?.end();

@@ -41,16 +41,15 @@ export async function execCommand(
   const isRaw = size !== undefined && stdin && io.stdinIsTerminal;
   try {
     const machine = await world.connect(name, aborting.signal);
-    // QEMU's agent wants all input before it starts anything: nobody would type an end of it at a command that does not run.
     const isTyped = stdin && size === undefined && io.stdinIsTerminal;
-    const isLeft = isTyped && (await machine.summary({ signal: aborting.signal })).agentKind === 'qemu';
     const { status, timedOut, outputError } = await machine.run({
       argv: [...argv],
       env: { ...guestEnvironment(io), ...env },
       ...(cwd !== undefined && { cwd }),
       waitMs,
       ...(timeoutMs !== undefined && { timeoutMs }),
-      ...(stdin && !isLeft && { stdin: io.stdin }),
+      ...(stdin && { stdin: io.stdin }),
+      ...(isTyped && { isTyped }),
       stdout: io.stdout,
       stderr: io.stderr,
       signal: aborting.signal,

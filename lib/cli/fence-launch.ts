@@ -22,7 +22,7 @@ const ROOT = new URL('../../', import.meta.url);
 const LAUNCHERS = ['build/Release/vivarium-fence', `prebuilds/${process.platform}-${process.arch}/vivarium-fence`];
 /** All else, such as tokens of other services, is none of a machine's business. */
 const KEPT_VARIABLES =
-  /^(PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TERM|COLORTERM|NO_COLOR|TMPDIR|XDG_\w+|VIVARIUM_\w+|NODE_(?!EXTRA_CA_CERTS)\w+|OPENSSL_CONF|LD_LIBRARY_PATH)$/;
+  /^(PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TERM|COLORTERM|NO_COLOR|TMPDIR|XDG_\w+|VIVARIUM_\w+|NODE_(OPTIONS|PATH|DEBUG|DEBUG_NATIVE|NO_WARNINGS|PENDING_DEPRECATION|ICU_DATA|COMPILE_CACHE|DISABLE_COMPILE_CACHE|V8_COVERAGE)|OPENSSL_CONF|LD_LIBRARY_PATH)$/;
 
 /** The folder of this package, seen from lib/cli, dist/cli or dist/command alike. */
 export const PACKAGE_FOLDER = fileURLToPath(ROOT).replace(/\/$/, '');
@@ -53,7 +53,9 @@ export function launchOf(command: readonly string[], fence: HolderFence): Launch
     packageFolder: packageFolderOf(PACKAGE_FOLDER),
     node: command[0]!,
   };
-  return launchFenced(launcher, planFence(fence, places), command, env);
+  const launch = launchFenced(launcher, planFence(fence, places), command, env);
+  if (launch.unfenced !== undefined || landlockVersion(launcher) > 0) return launch;
+  return { ...launch, unfenced: 'this kernel has no Landlock, which fences paths' };
 }
 
 /** `plan` undefined: nothing but new privileges and core dumps is denied. */

@@ -1,4 +1,14 @@
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -68,25 +78,57 @@ describe('planFence', () => {
     });
   });
 
-  it('follows the backing files of an image, and gives up on what is none', () => {
-    const image = (name: string, backing: string) => {
+  it('follows the backing files of an image as a disk does, and gives up on what is none', () => {
+    const image = (name: string, backing: string, format?: string) => {
       const bytes = Buffer.alloc(512);
       bytes.writeUInt32BE(0x514649fb, 0);
-      bytes.writeBigUInt64BE(104n, 8);
+      bytes.writeUInt32BE(3, 4);
+      bytes.writeBigUInt64BE(256n, 8);
       bytes.writeUInt32BE(Buffer.byteLength(backing), 16);
-      bytes.write(backing, 104);
-      writeFileSync(join(root, 'saved', name), bytes);
-      return join(root, 'saved', name);
+      bytes.writeUInt32BE(16, 20);
+      bytes.writeBigUInt64BE(2n ** 20n, 24);
+      bytes.writeUInt32BE(1, 36);
+      bytes.writeBigUInt64BE(65_536n * 3n, 40);
+      bytes.writeBigUInt64BE(65_536n, 48);
+      bytes.writeUInt32BE(1, 56);
+      bytes.writeUInt32BE(4, 96);
+      bytes.writeUInt32BE(104, 100);
+      if (format !== undefined) {
+        bytes.writeUInt32BE(0xe2792aca, 104);
+        bytes.writeUInt32BE(format.length, 108);
+        bytes.write(format, 112);
+      }
+      bytes.write(backing, 256);
+      const path = join(root, 'saved', name);
+      writeFileSync(path, bytes);
+      truncateSync(path, 65_536 * 4);
+      return path;
     };
-    const top = image('top.qcow2', 'middle.qcow2');
-    image('middle.qcow2', '../home/base.img');
-    writeFileSync(join(home, 'base.img'), 'raw');
-    expect(backingFilesOf(top)).toEqual([join(root, 'saved/middle.qcow2'), join(home, 'base.img')]);
-    expect(backingFilesOf(join(home, 'base.img'))).toEqual([]);
+    const saved = (name: string) => join(root, 'saved', name);
+    const top = image('top.qcow2', 'middle.qcow2', 'qcow2');
+    image('middle.qcow2', 'base.img', 'raw');
+    // The guest wrote the lowest one, which is raw: what it looks like is its own business.
+    image('base.img', '/etc/shadow', 'raw');
+    expect(backingFilesOf(top)).toEqual([saved('middle.qcow2'), saved('base.img')]);
     expect(backingFilesOf(join(home, 'nothing'))).toEqual([]);
-    expect(backingFilesOf(image('ring.qcow2', 'ring.qcow2')).length).toBeLessThan(100);
+    expect(backingFilesOf(image('ring.qcow2', 'ring.qcow2', 'qcow2')).length).toBeLessThan(100);
+    for (const [name, format] of [
+      ['../home/a.img', 'raw'],
+      ['/', 'raw'],
+      ['.', 'raw'],
+      ['base.img', undefined],
+    ] as const) {
+      expect(backingFilesOf(image('odd.qcow2', name, format))).toEqual([]);
+    }
     const { read } = plan({ images: [{ path: top, readOnly: true, format: 'qcow2' }] });
-    expect(read).toContain(join(home, 'base.img'));
+    expect(read).toContain(saved('base.img'));
+  });
+
+  it('lends nothing beside a disk that is a device', () => {
+    const device = readdirSync('/dev').find((name) => statSync(join('/dev', name)).isBlockDevice());
+    if (device === undefined) throw new Error('this machine has no block device to name');
+    const images = [{ path: join('/dev', device), readOnly: false, format: 'raw' as const }];
+    expect(plan({ images }).asked.write).not.toContain('/dev');
   });
 
   it('finds the folder of all that the package loads', () => {
@@ -97,7 +139,7 @@ describe('planFence', () => {
 
 describe('launchFenced', () => {
   it('leaves the variables that a machine needs, and says what was asked', () => {
-    const env = { PATH: '/bin', HOME: home, AWS_SECRET_ACCESS_KEY: 'x', LC_ALL: 'C' };
+    const env = { PATH: '/bin', HOME: home, AWS_SECRET_ACCESS_KEY: 'x', NODE_AUTH_TOKEN: 'x', LC_ALL: 'C' };
     const { program, args, env: left } = launchFenced('/fence', plan({}), ['node', 'main.js'], env);
     expect(program).toBe('/fence');
     expect(args.slice(-3)).toEqual(['--', 'node', 'main.js']);

@@ -2,11 +2,12 @@
  * Which paths, capabilities and variables the process that holds a machine keeps: from what the machine stands on to the rules of its
  * launcher. Looks at files to resolve them; starts nothing.
  */
-import { closeSync, existsSync, openSync, readSync, realpathSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { type FenceAsked, type FenceNetworks, isWithin, realPathOf } from '../base/fence.js';
 import { cacheRoot } from '../base/user-folders.js';
+import { type Header, HEADER_READ_BYTES, parseHeader } from '../vsp/block/qcow2/header.js';
 
 /** What a machine stands on, with absolute paths. */
 export interface StandsOn {
@@ -67,6 +68,8 @@ const SYSTEM_FILES = [
   '/etc/machine-id',
   '/etc/passwd',
   '/etc/nsswitch.conf',
+  // Where this machine's own kernels are looked for.
+  '/boot',
   '/proc',
   '/sys/module',
   '/sys/class',
@@ -75,8 +78,6 @@ const SYSTEM_FILES = [
   '/sys/kernel/mm',
 ];
 const DEVICES = ['/dev/null', '/dev/zero', '/dev/urandom', '/dev/random', '/dev/userfaultfd'];
-/** QCOW magic, then the offset and length of the backing file's name (docs/interop/qcow2.txt of QEMU). */
-const QCOW_MAGIC = 0x514649fb;
 const MAX_CHAIN = 64;
 
 export function planFence(wants: FenceWants, places: FencePlaces): FencePlan {
@@ -84,7 +85,8 @@ export function planFence(wants: FenceWants, places: FencePlaces): FencePlan {
   const chains = wants.images.flatMap(({ path, format }) => (format === 'qcow2' ? backingFilesOf(path) : []));
   const written = wants.images.filter(({ readOnly }) => !readOnly).map(({ path }) => path);
   // A home as a whole is what the fence is for: files in it are lent one by one, folders below it as such.
-  const folders = [wants.cwd, ...written.map((path) => dirname(path))].filter(
+  // Beside a block device no image is laid.
+  const folders = [wants.cwd, ...written.filter((path) => !isBlockDevice(path)).map((path) => dirname(path))].filter(
     (folder) => !places.homes.some((home) => isWithin(realPathOf(home), realPathOf(folder))),
   );
   const own = [
@@ -133,18 +135,25 @@ function capabilitiesFor({ tap }: FenceNetworks): number[] {
   ];
 }
 
-/** The files that an image names, one below the other. What can't be followed is for the machine to refuse. */
+/**
+ * The files that an image names, one below the other, as far as a disk on it would open them (vsp/block/qcow2/open.ts): what a guest wrote
+ * into a raw one names nothing. What can't be followed is for the machine to refuse.
+ */
 export function backingFilesOf(image: string): string[] {
   const found: string[] = [];
   for (let path: string | undefined = image; path !== undefined && found.length < MAX_CHAIN;) {
-    const name = backingNameOf(path);
-    path = name === undefined ? undefined : resolve(dirname(realPathOf(path)), name);
-    if (path !== undefined) found.push(path);
+    const backing = backingOf(path);
+    if (backing?.format !== 'raw' && backing?.format !== 'qcow2') break;
+    const folder: string = dirname(realPathOf(path));
+    const file: string = realPathOf(resolve(folder, backing.name));
+    if (!isWithin(file, folder) || !statSync(file, { throwIfNoEntry: false })?.isFile()) break;
+    found.push(file);
+    path = backing.format === 'qcow2' ? file : undefined;
   }
   return found;
 }
 
-function backingNameOf(path: string): string | undefined {
+function backingOf(path: string): Header['backing'] {
   let fd: number;
   try {
     fd = openSync(path, 'r');
@@ -152,18 +161,19 @@ function backingNameOf(path: string): string | undefined {
     return undefined;
   }
   try {
-    const header = Buffer.alloc(20);
-    if (readSync(fd, header, 0, 20, 0) < 20 || header.readUInt32BE(0) !== QCOW_MAGIC) return undefined;
-    const [offset, length] = [header.readBigUInt64BE(8), header.readUInt32BE(16)];
-    if (offset === 0n || length === 0 || length > 1023) return undefined;
-    const name = Buffer.alloc(length);
-    readSync(fd, name, 0, length, offset);
-    return name.includes(0) ? undefined : name.toString();
+    const { size } = fstatSync(fd);
+    const bytes = new Uint8Array(Math.min(size, HEADER_READ_BYTES));
+    const count = readSync(fd, bytes, 0, bytes.length, 0);
+    return parseHeader(bytes.subarray(0, count), path, size).backing;
   } catch {
     return undefined;
   } finally {
     closeSync(fd);
   }
+}
+
+function isBlockDevice(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isBlockDevice() === true;
 }
 
 /** By the kinds of networks. */

@@ -2,6 +2,7 @@
  * What `run` and `restore` have in common, from checked options to an exit status: where the guest runs (here, inside the embedded
  * host, or in a process of its own), the name that others reach it by, and what is said at the end. What each does there is its plan.
  */
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { CommandIo } from '../base/command-io.js';
 import { startHolder } from './detach-command.js';
@@ -17,6 +18,7 @@ import { ProgressBar, type ProgressView } from './progress-bar.js';
 import { Reporter } from './reporter.js';
 import type { ControlLink, NameClaim } from './run-control.js';
 import type { HoldingOptions } from './run-options.js';
+import { UsageError } from './usage-error.js';
 import type { HostChoice, RunWorld } from './world.js';
 
 export interface CommandContext {
@@ -72,8 +74,9 @@ export async function hostedCommand<Prepared>(
   let claim: NameClaim | undefined;
   let outcome: Outcome;
   try {
-    const host = await chooseHost(plan, options, context);
+    // Before anything starts a thread of ours, which would have a filter of its own.
     const fence = options.isHolder ? await world.closeFence() : undefined;
+    const host = await chooseHost(plan, options, context);
     if (options.detach && !options.isHolder) {
       const prepared = await plan.prepare(context);
       const standsOn = host === 'native' && options.fence ? await plan.standsOn(context, prepared) : undefined;
@@ -116,6 +119,8 @@ function fenceFor(
   if (!fence) return 'none';
   if (standsOn === undefined) return 'carries';
   const allowed = allowPaths.map((each) => path.resolve(cwd, each));
+  const missing = allowed.find((each) => !existsSync(each));
+  if (missing !== undefined) throw new UsageError(`--allow-path: there is no ${missing}`);
   return { ...standsOn, name: name ?? argv[argv.indexOf('--name') + 1]!, allowed, cwd };
 }
 

@@ -110,7 +110,7 @@ describe('inside the embedded host', () => {
 
   it('holds the images of the snapshot meanwhile, but for those that the saved machine holds still', async () => {
     const world = embedded();
-    const image = (path: string) => ({ id: path, path, format: 'raw' as const });
+    const image = (path: string) => ({ id: path, path, format: 'raw' as const, isCut: true });
     world.described = { ...world.described, images: [image('/free.img'), image('/held.img')] };
     world.held.add('/held.img');
     let locked: string[] = [];

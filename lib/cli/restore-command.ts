@@ -63,8 +63,8 @@ async function standsOn(dir: string, options: RestoreCommandOptions, world: RunW
   const { chain, images, nics } = await world.describeSnapshot(dir);
   const given = new Map(options.nics.map(({ id, network }) => [id, network.kind]));
   return {
-    // What a disk's guest writes goes into an image beside the saved one.
-    images: images.map((image) => ({ ...image, readOnly: false })),
+    // What the guest writes to a disk that was cut goes into an image beside it; others are only read.
+    images: images.map(({ isCut, ...image }) => ({ ...image, readOnly: !isCut })),
     read: chain,
     networks: networksOf(nics.map(({ id, backend }) => given.get(id) ?? backend['kind'])),
   };
@@ -90,7 +90,7 @@ async function restoreHere(
   const called = link?.record.name ?? name;
   // Its agent sets the calendar, and no other clock of the guest jumps: to its scheduler a gap is a task that ran all through it.
   const steps = clock === undefined || clock === 'step';
-  const byAgent = steps && (await world.describeSnapshot(folder)).hasAgent;
+  const byAgent = clock === undefined && (await world.describeSnapshot(folder)).hasAgent;
   const mode = byAgent ? 'freeze' : clock;
   const machine = await world
     .restoreMachine(

@@ -80,11 +80,13 @@ export class Exec {
 
   constructor({ request, frames, isCut }: ExecStart, context: ExecContext, output: Writable) {
     this.#isCut = isCut;
-    const { argv, env, cwd, timeoutMs, terminal, stdin = true } = request;
+    const { argv, env, cwd, timeoutMs, terminal, stdin = true, isTyped = false } = request;
     this.#context = context;
     this.#frames = frames;
     this.#output = output;
-    this.#stdin = stdin ? new PassThrough({ highWaterMark: STDIN_WAITING_BYTES }) : undefined;
+    // That agent wants all input before it starts anything.
+    const isLeft = isTyped && context.agents.kind === 'qemu';
+    this.#stdin = stdin && !isLeft ? new PassThrough({ highWaterMark: STDIN_WAITING_BYTES }) : undefined;
     const [stdout, stderr] = [
       new FramedOutput(StreamType.STDOUT, output),
       new FramedOutput(StreamType.STDERR, output),

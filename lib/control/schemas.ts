@@ -218,6 +218,9 @@ export const ExecRequest = Type.Object(
     ),
     terminal: Type.Optional(TerminalSize),
     stdin: Type.Optional(Type.Boolean({ description: 'false: at its end from the start; default true' })),
+    isTyped: Type.Optional(
+      Type.Boolean({ description: "somebody types it, who would not know to end it first: QEMU's agent gets none" }),
+    ),
   },
   strict,
 );

@@ -5,6 +5,7 @@
 import { chmodSync, readFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { isMainThread } from 'node:worker_threads';
 import { type AgentEnds, GuestAgents } from '../agent/guest-agents.js';
 import { hostClock, type Clock } from '../base/clock.js';
 import { VmmError } from '../base/errors.js';
@@ -129,11 +130,14 @@ export async function listenFor(
   server.maxConnections = maxConnections + MAX_REFUSALS;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
+    // The socket is bound in the call, with this mode: a sealed process can't change it afterwards. A Worker has no mask of its own.
+    const mask = isMainThread ? process.umask(0o177) : undefined;
     server.listen({ path: claim.socketPath, backlog: BACKLOG }, resolve);
+    if (mask !== undefined) process.umask(mask);
   });
   // accept(2) may be refused for a while (EMFILE): whoever connects then tries again, the guest runs on.
   server.on('error', () => undefined);
-  chmodSync(claim.socketPath, 0o600);
+  if (!isMainThread) chmodSync(claim.socketPath, 0o600);
   return {
     close: () => new Promise((resolve) => server.close(() => resolve())),
   };

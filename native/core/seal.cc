@@ -63,6 +63,20 @@ void denySystem(SyscallFilter& filter) {
           SYS_name_to_handle_at,
       },
       Answer::kEperm);
+  // Memory, semaphores and queues that all processes of a user find by number or name.
+  filter.on({SYS_shmget, SYS_shmat, SYS_shmctl, SYS_semget, SYS_semop, SYS_semtimedop, SYS_semctl, SYS_msgget,
+             SYS_msgsnd, SYS_msgrcv, SYS_msgctl, SYS_mq_open, SYS_mq_unlink},
+            Answer::kEperm);
+  // Limits of others: one of CPU time ends them.
+  filter.onOther(SYS_prlimit64, 0, kAll, 0, Answer::kEperm);
+}
+
+// Landlock has no word for modes, owners and attributes, of which a file's owner has all wherever it lies.
+void denyModes(SyscallFilter& filter) {
+  constexpr int kFchmodat2 = 452;
+  filter.on({SYS_chmod, SYS_fchmod, SYS_fchmodat, kFchmodat2, SYS_chown, SYS_fchown, SYS_lchown, SYS_fchownat,
+             SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr},
+            Answer::kEperm);
 }
 
 void denyNamespaces(SyscallFilter& filter) {
@@ -87,13 +101,14 @@ void denyNetwork(SyscallFilter& filter, bool taps) {
         .onEqual(SYS_socket, 0, kAll, AF_NETLINK, Answer::kAllow);
   }
   filter.onOther(SYS_socket, 0, kAll, AF_UNIX, Answer::kEperm);
-  // The C library asks for an interface by one of these.
-  if (!taps) filter.onEqual(SYS_socket, 1, kSocketType, SOCK_DGRAM, Answer::kEperm);
+  // The C library asks for an interface by one of datagrams. SOCK_RAW of AF_UNIX is one, too (unix(7)).
+  if (!taps) filter.onOther(SYS_socket, 1, kSocketType, SOCK_STREAM, Answer::kEperm);
+  filter.onOther(SYS_socketpair, 1, kSocketType, SOCK_STREAM, Answer::kEperm);
 }
 
 // sendmsg(2) has its address in memory; without sockets of datagrams it is of no use.
 void denyConnections(SyscallFilter& filter) {
-  filter.on({SYS_connect}, Answer::kEperm).onOther(SYS_sendto, 4, kAll, 0, Answer::kEperm);
+  filter.on({SYS_connect, SYS_sendto}, Answer::kEperm);
 }
 
 }  // namespace
@@ -103,6 +118,7 @@ int sealProcess(const Seal& seal) {
   SyscallFilter filter;
   denySystem(filter);
   if (!seal.starts) {
+    denyModes(filter);
     denyNamespaces(filter);
     denyPrograms(filter);
     denyNetwork(filter, seal.taps);

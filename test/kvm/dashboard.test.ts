@@ -168,7 +168,7 @@ describe('the page', () => {
     for (const title of ['Guest time by the PIT', 'Exits a second, by reason', 'Dirty pages a second']) {
       await expect.poll(() => hasLine(page, title, '--series-1'), { timeout: 20_000 }).toBe(true);
     }
-    expect(await hasLine(page, 'Guest time by the PIT', '--series-2')).toBe(true);
+    await expect.poll(() => hasLine(page, 'Guest time by the PIT', '--series-2'), { timeout: 20_000 }).toBe(true);
     await expect.poll(() => heatColours(page)).toBeGreaterThan(1);
     const told = chart(page, 'Guest time by the PIT').locator('figcaption');
     await expect.poll(() => told.innerText()).toMatch(/lag [\d.]+ ms; \d+ of 100 Hz; /);

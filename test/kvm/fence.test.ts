@@ -88,7 +88,7 @@ async function start(
     cwd: place('home/project'),
     stdin: '',
   }).ended;
-  expect(stderr.replace(/^.*(using|restored from|starting).*\n/gm, '')).toBe('');
+  expect(stderr.replace(/^.*(using|restored from|starting|restore \w+ \d+ %).*\n/gm, '')).toBe('');
   expect([status, stdout.toString()]).toEqual([0, `${name}\n`]);
   await expect.poll(() => existsSync(answer), { timeout: 10_000 }).toBe(true);
   return JSON.parse(readFileSync(answer, 'utf8')) as Record<string, string>;
@@ -110,6 +110,7 @@ describe('a machine of -d whose process is owned', () => {
       secretByLink: ['link', place('home/.ssh/id'), place('home/project/link')],
       home: ['list', place('home')],
       passwords: ['open', '/etc/shadow'],
+      secretForAll: ['mode', place('home/.ssh/id')],
       startUp: ['make', place('home/.profile')],
       otherDisk: ['open', place('other/disk.img')],
       otherDiskWritten: ['write', place('other/disk.img')],

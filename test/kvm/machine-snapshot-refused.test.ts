@@ -5,13 +5,14 @@ import path from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { Machine, type RestoreOptions, type SnapshotOptions } from '../../lib/machine/index.js';
 import { memoryDisk } from '../../lib/vsp/index.js';
-import type { GuestOptions } from '../lib/machine.js';
+import { type GuestOptions, until } from '../lib/machine.js';
 import {
   interceptOf,
   MEMORIES,
   MODES,
   patternOf,
   restore,
+  progress,
   runsOn,
   SHORTEST,
   snapshotFolder,
@@ -41,7 +42,9 @@ describe.each(MODES)('a snapshot, mode %s,', (mode) => {
 
   it('beyond the largest file that the process may have is refused', async () => {
     const machine = await startPattern();
-    limitFiles(8 * 2 ** 20);
+    // Enough groups that are not zero, however little of a CPU the guest gets.
+    await until(() => progress(machine) >= 1024);
+    limitFiles(2 ** 20);
     try {
       await expect(machine.snapshot(inFolder('snap'), how)).rejects.toMatchObject({
         code: 'ERR_SYSTEM',

@@ -63,6 +63,8 @@ it.each(MODES)(
       ...{ mode: 'long64', memory: '24MiB', cpus: 2 },
       defines: { COUNTERS, NOTES, PAGES },
     });
+    // Each has seen the other: the first that ran had nothing to see.
+    await until(() => CPUS.every((cpu) => notesOf(machine, cpu).some(({ seen }) => seen > 0)));
     for (let round = 0; round < SNAPSHOTS / 3; round++) {
       await bothGoOn(machine, 1 + Math.floor(Math.random() * 5000));
       const dir = path.join(folder, `s${round}`);

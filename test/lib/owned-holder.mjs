@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import {
+  chmodSync,
   closeSync,
   openSync,
   readdirSync,
@@ -57,6 +58,7 @@ const KINDS = {
       unlinkSync(path);
     }
   },
+  mode: (path) => chmodSync(path, 0o666),
   remove: (path) => unlinkSync(path),
   move: (from, to) => renameSync(from, to),
   start: (...argv) => {

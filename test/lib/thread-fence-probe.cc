@@ -41,6 +41,22 @@ long call(const std::string& name) {
       {"clone3", [](char**) { return syscall(SYS_clone3, nullptr, 0); }},
       {"internet", [](char**) { return syscall(SYS_socket, AF_INET, SOCK_STREAM, 0); }},
       {"datagram", [](char**) { return syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0); }},
+      {"raw", [](char**) { return syscall(SYS_socket, AF_UNIX, SOCK_RAW, 0); }},
+      {"pair",
+       [](char**) {
+         int pair[2];
+         return syscall(SYS_socketpair, AF_UNIX, SOCK_DGRAM, 0, pair);
+       }},
+      {"sendto", [](char**) { return syscall(SYS_sendto, -1, zeros, 1, 0, nullptr, 0); }},
+      {"chmod", [](char**) { return syscall(SYS_chmod, "/nowhere", 0600); }},
+      {"fchmod", [](char**) { return syscall(SYS_fchmod, -1, 0600); }},
+      {"fchmodat2", [](char**) { return syscall(452, -1, "nowhere", 0600, 0); }},
+      {"chown", [](char**) { return syscall(SYS_fchownat, AT_FDCWD, "/nowhere", 0, 0, 0); }},
+      {"xattr", [](char**) { return syscall(SYS_fsetxattr, -1, "user.x", zeros, 1, 0); }},
+      {"shm", [](char**) { return syscall(SYS_shmget, 1, 4096, 0600); }},
+      {"mq", [](char**) { return syscall(SYS_mq_open, "nowhere", O_RDONLY, 0, nullptr); }},
+      {"limits of others", [](char**) { return syscall(SYS_prlimit64, 1, 0, nullptr, zeros); }},
+      {"own limits", [](char**) { return syscall(SYS_prlimit64, 0, 0, nullptr, zeros); }},
       // As if it were one: 0 where the process can't be dumped.
       {"dumpable",
        [](char**) {

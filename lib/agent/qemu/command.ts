@@ -45,6 +45,7 @@ export class QemuCommand {
   #pid: number | undefined;
   #pendingSignal: number | undefined;
   #signalError: Error | undefined;
+  readonly #unheard = new AbortController();
 
   constructor(link: QemuAgentLink, clock: Clock, options: CommandOptions) {
     this.#link = link;
@@ -80,7 +81,11 @@ export class QemuCommand {
       this.#pendingSignal = signal;
       this.#givenUp.abort();
     } else {
-      void this.#sendSignal(this.#pid, signal).catch((error: unknown) => (this.#signalError = cannotSignal(error)));
+      void this.#sendSignal(this.#pid, signal).catch((error: unknown) => {
+        this.#signalError = cannotSignal(error);
+        // An agent that does not answer to that does not tell of the command's end either.
+        this.#unheard.abort();
+      });
     }
   }
 
@@ -125,11 +130,21 @@ export class QemuCommand {
 
   /** What its last status says. Without a time of its own, since a guest may be paused. */
   async #untilExited(pid: number, signal: AbortSignal | undefined): Promise<Exited> {
-    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 1.5, LONGEST_PAUSE_MS)) {
-      const exited = await this.#look(pid, { signal, timeoutMs: Infinity });
-      if (exited !== undefined) return exited;
-      if (this.#signalError !== undefined) throw this.#signalError;
-      await pause(pauseMs, this.#clock, signal);
+    const unheard = this.#unheard.signal;
+    const either = signal === undefined ? unheard : AbortSignal.any([signal, unheard]);
+    try {
+      for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 1.5, LONGEST_PAUSE_MS)) {
+        const exited = await this.#look(pid, { signal: either, timeoutMs: Infinity });
+        if (exited !== undefined) return exited;
+        if (unheard.aborted) throw new AbortError(unheard);
+        await pause(pauseMs, this.#clock, either);
+      }
+    } catch (error) {
+      if (this.#signalError === undefined || !(error instanceof AbortError) || signal?.aborted === true) throw error;
+      // It may have ended just before it was to be told; a look that is not answered in time is no news either.
+      const last = await this.#look(pid, { signal }).catch(() => undefined);
+      if (last === undefined) throw this.#signalError;
+      return last;
     }
   }
 

@@ -15,8 +15,13 @@ export interface DescribedSnapshot {
   readonly kind: SavedConfig['kind'];
   readonly cpus: number;
   readonly memoryBytes: number;
-  /** Files that its disks' data is in, as the saved machine named them; they are only read. */
-  readonly images: readonly { readonly id: string; readonly path: string; readonly format: 'raw' | 'qcow2' }[];
+  /** Files that its disks' data is in, as the saved machine named them; they are only read. Beside those with `isCut` a clone makes images of its own. */
+  readonly images: readonly {
+    readonly id: string;
+    readonly path: string;
+    readonly format: 'raw' | 'qcow2';
+    readonly isCut: boolean;
+  }[];
   /** What each nic stood on in the end, behind what recorded or carried it. Not to be believed: anybody may have written it. */
   readonly nics: readonly { readonly id: string; readonly backend: Readonly<Record<string, unknown>> }[];
   readonly consolePorts: readonly string[];
@@ -45,8 +50,9 @@ export async function describeSnapshot(dir: string): Promise<DescribedSnapshot> 
 function imageOf(part: Parameters<typeof diskReferenceState.load>[0]): DescribedSnapshot['images'] {
   const reference = diskReferenceState.load(part);
   const { id } = reference;
-  if (reference.kind === 'frozen') return [{ id, path: reference.frozen.path, format: reference.frozen.format }];
+  if (reference.kind === 'frozen')
+    return [{ id, path: reference.frozen.path, format: reference.frozen.format, isCut: true }];
   const { path, description } = reference.base ?? {};
   if (path === undefined) return [];
-  return [{ id, path, format: description?.['kind'] === 'qcow2' ? 'qcow2' : 'raw' }];
+  return [{ id, path, format: description?.['kind'] === 'qcow2' ? 'qcow2' : 'raw', isCut: false }];
 }
