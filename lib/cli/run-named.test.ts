@@ -1,7 +1,7 @@
 /** `run --name` and `run -d`: who has the name, what is told of the end, what a process of its own is started with. */
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterAll, describe, expect, it } from 'vitest';
 import { VmmError } from '../base/errors.js';
@@ -159,13 +159,25 @@ describe('run -d', () => {
     const world = new FakeWorld();
     const disk = join(folder, 'disk.img');
     writeFileSync(disk, 'x');
-    await main(world, 'run', '-d', '--disk', disk, '--nic', 'switch:lan', '--name', 'box', '--allow-path', 'snaps');
+    await main(
+      world,
+      'run',
+      '-d',
+      '--disk',
+      disk,
+      '--nic',
+      'switch:lan',
+      '--name',
+      'box',
+      '--allow-path',
+      relative(new FakeIo().cwd, folder),
+    );
     expect(world.fences[0]).toMatchObject({
       name: 'box',
       images: [{ path: disk, readOnly: false, format: 'raw' }],
       read: ['/cache/vmlinuz', '/cache/initramfs.cpio'],
       networks: { tap: false, switch: true, passt: false },
-      allowed: [join(new FakeIo().cwd, 'snaps')],
+      allowed: [folder],
       cwd: new FakeIo().cwd,
     });
     expect(world.keptKernels).toEqual(['/cache/vmlinuz']);
@@ -176,8 +188,11 @@ describe('run -d', () => {
     expect(world.fences[2]).toBe('carries');
   });
 
-  it('refuses --allow-path where nothing is fenced', async () => {
+  it('refuses --allow-path where nothing is fenced, or nothing is', async () => {
     const world = new FakeWorld();
+    expect((await main(world, 'run', '-d', '--allow-path', '/nowhere/x')).err).toContain(
+      '--allow-path: there is no /nowhere/x',
+    );
     expect((await main(world, 'run', '--allow-path', '/x')).err).toContain('--allow-path: only the process of -d');
     expect((await main(world, 'run', '-d', '--no-fence', '--allow-path', '/x')).err).toContain('--no-fence');
     expect(world.started).toEqual([]);
