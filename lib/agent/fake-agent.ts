@@ -115,6 +115,17 @@ export class FakeProcess {
   }
 }
 
+/** For a fake agent's `onStart`: answers once the client has heard that the command runs. */
+export const answering =
+  (stdout: string | Uint8Array, stderr = '', code = 0) =>
+  (process: FakeProcess): void => {
+    queueMicrotask(() => {
+      if (stdout.length > 0) process.stdout(stdout);
+      if (stderr !== '') process.stderr(stderr);
+      process.exit(code);
+    });
+  };
+
 export class FakeAgent {
   readonly channel: FakeChannel;
   readonly processes = new Map<number, FakeProcess>();

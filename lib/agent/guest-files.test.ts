@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { ManualClock } from '../base/clock.js';
 import { GuestFileError } from '../base/errors.js';
 import { AgentClient } from './client.js';
-import { FakeAgent, FakeChannel, type FakeProcess } from './fake-agent.js';
+import { answering, FakeAgent, FakeChannel, type FakeProcess } from './fake-agent.js';
 import { listGuestFolder, MAX_GUEST_FILE_BYTES, readGuestFile, writeGuestFile } from './guest-files.js';
 import { MAX_ENTRIES, parseListing } from './guest-listing.js';
 
@@ -21,17 +21,6 @@ beforeEach(() => {
   agent = new FakeAgent(channel, (process) => play(process));
   agent.boot();
 });
-
-/** Answers once the client has heard that it runs. */
-const answering =
-  (stdout: string | Uint8Array, stderr = '', code = 0) =>
-  (process: FakeProcess): void => {
-    queueMicrotask(() => {
-      if (stdout.length > 0) process.stdout(stdout);
-      if (stderr !== '') process.stderr(stderr);
-      process.exit(code);
-    });
-  };
 
 describe('a file', () => {
   it('is read by one command, from the root on', async () => {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { FakeProcess } from '../agent/fake-agent.js';
+import { answering, type FakeProcess } from '../agent/fake-agent.js';
 import { controlledBox, type ControlledBox } from './testing-control.js';
 import { brokenPipe } from './fake-world.js';
 
@@ -16,16 +16,6 @@ beforeEach(async () => {
   box.machine.agent.boot();
 });
 afterEach(() => box.close());
-
-const answering =
-  (stdout: string | Uint8Array, stderr = '', code = 0) =>
-  (process: FakeProcess): void => {
-    queueMicrotask(() => {
-      if (stdout.length > 0) process.stdout(stdout);
-      if (stderr !== '') process.stderr(stderr);
-      process.exit(code);
-    });
-  };
 
 describe('read', () => {
   it('puts the bytes on stdout as they are', async () => {

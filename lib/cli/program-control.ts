@@ -1,6 +1,7 @@
 /** The grammar of the commands about named machines; the rest of the command line is in program.ts. */
 import type { Command } from 'commander';
 import { addFileCommands, type FileRequest } from './program-files.js';
+import { gathered } from './gathered.js';
 import { UsageError } from './usage-error.js';
 
 /** What was asked of a machine, in values. */
@@ -314,10 +315,6 @@ over; 125: vivarium failed.`,
     .action((name: string, device: string, backend: string, raw: Raw) =>
       go({ what: 'rebind', name, device, backend, json: json(raw) }),
     );
-}
-
-function gathered(text: string, before: readonly string[]): readonly string[] {
-  return [...before, text];
 }
 
 function oneOf<T extends string>(option: string, text: string | undefined, choices: readonly T[]): T | undefined {

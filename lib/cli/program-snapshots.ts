@@ -1,8 +1,9 @@
 /** The grammar of the commands about snapshots; the rest of the command line is in program.ts. */
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import type { RawRestoreOptions } from './restore-options.js';
 import type { SnapshotsRequest } from './snapshots-command.js';
 import { gathered } from './gathered.js';
+import { addHoldingOptions } from './program-holding.js';
 import { UsageError } from './usage-error.js';
 
 export interface SnapshotActions {
@@ -16,7 +17,7 @@ export function addSnapshotCommands(
   actions: SnapshotActions,
   act: (name: string, work: () => Promise<number>) => Promise<void>,
 ): void {
-  program
+  const restore = program
     .command('restore')
     .summary('go on with the guest of a snapshot')
     .description(
@@ -43,19 +44,8 @@ export function addSnapshotCommands(
       [] as readonly string[],
     )
     .option('--kvm <host>', 'auto, native or embedded', 'auto')
-    .option('--name <name>', 'what you reach the machine by, as of run; without it nobody does')
-    .option('-d, --detach', 'in a process of its own, without this terminal; prints the name, and waits until it runs')
-    .option(
-      '--allow-path <path>',
-      'with -d: a file or folder that its process may change beside what the machine stands on and the working folder, such as ' +
-        'where snapshots go; may come more than once',
-      gathered,
-      [] as readonly string[],
-    )
-    .option('--no-fence', 'with -d: its process may do whatever you may')
-    // Of this command's own processes.
-    .addOption(new Option('--holder').hideHelp())
-    .addOption(new Option('--control <json>').hideHelp())
+    .option('--name <name>', 'what you reach the machine by, as of run; without it nobody does');
+  addHoldingOptions(restore)
     .option('--timeout <seconds>', 'ends the guest after this time, everything included, with status 124')
     .option('--quiet', 'no progress on stderr')
     .option('--json', 'events on stderr, one object a line')

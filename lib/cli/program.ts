@@ -2,7 +2,7 @@
  * The grammar of the command line: commands, options, help, and what is said of a mistake in them. It parses only;
  * what the commands do is given to it as functions.
  */
-import { Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError } from 'commander';
 import type { CommandIo } from '../base/command-io.js';
 import { gathered } from './gathered.js';
 import { nearest } from '../base/options.js';
@@ -11,6 +11,7 @@ import { addControlCommands, type ControlActions } from './program-control.js';
 import { addDashboardCommand, type DashboardActions } from './program-dashboard.js';
 import { addSnapshotCommands, type SnapshotActions } from './program-snapshots.js';
 import { DEFAULT_STALL_SECONDS, type RawRunOptions } from './run-options.js';
+import { addHoldingOptions } from './program-holding.js';
 import { UsageError } from './usage-error.js';
 
 export interface Actions extends SnapshotActions, ControlActions, DashboardActions {
@@ -47,7 +48,7 @@ export async function runProgram(
       writeErr: () => undefined,
       getOutHelpWidth: () => io.terminalSize()?.columns ?? 80,
     });
-  program
+  const run = program
     .command('run')
     .usage('[options] [-- COMMAND...]')
     .summary('boot a Linux guest, or run a COMMAND in one')
@@ -97,19 +98,8 @@ export async function runProgram(
     .option(
       '--name <name>',
       'what you reach the machine by, from other terminals: vivarium ps, console, exec, stop, ...',
-    )
-    .option('-d, --detach', 'in a process of its own, without this terminal; prints the name, and waits until it runs')
-    .option(
-      '--allow-path <path>',
-      'with -d: a file or folder that its process may change beside what the machine stands on and the working folder, such as ' +
-        'where snapshots go; may come more than once',
-      gathered,
-      [] as readonly string[],
-    )
-    .option('--no-fence', 'with -d: its process may do whatever you may')
-    // Of this command's own processes.
-    .addOption(new Option('--holder').hideHelp())
-    .addOption(new Option('--control <json>').hideHelp())
+    );
+  addHoldingOptions(run)
     .option('--timeout <seconds>', 'ends the run after this time, everything included, with status 124')
     .option(
       '--stall-timeout <seconds>',

@@ -1,7 +1,7 @@
 /** What is asked of a guest over real sockets, the guest's tools being the test's. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Value } from '@sinclair/typebox/value';
-import type { FakeProcess } from '../agent/fake-agent.js';
+import { answering, type FakeProcess } from '../agent/fake-agent.js';
 import { GuestFileError } from '../base/errors.js';
 import { controlClient } from './client.js';
 import { Listening, Listing } from './guest-schemas.js';
@@ -40,16 +40,6 @@ afterEach(async () => {
   claim.release();
   place.done();
 });
-
-const answering =
-  (stdout: string | Uint8Array, stderr = '', code = 0) =>
-  (process: FakeProcess): void => {
-    queueMicrotask(() => {
-      if (stdout.length > 0) process.stdout(stdout);
-      if (stderr !== '') process.stderr(stderr);
-      process.exit(code);
-    });
-  };
 
 const taking = (process: FakeProcess): void => {
   process.grantStdin(2 ** 25);
