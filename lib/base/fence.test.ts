@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { type Fence, fenceOf, isWithin, realPathOf, requireNetwork, requireWritable } from './fence.js';
+import { type Fence, fenceOf, isWithin, orFenced, realPathOf, requireNetwork, requireWritable } from './fence.js';
 
 const root = realpathSync(mkdtempSync(join(tmpdir(), 'vivarium-fence-')));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -35,6 +35,28 @@ describe('requireWritable', () => {
   it('has nothing to say without a fence, or without Landlock', () => {
     requireWritable('/', undefined);
     requireWritable('/', { ...fence, landlock: 0 });
+  });
+});
+
+describe('orFenced', () => {
+  const denied = (path: string, code = 'EACCES'): Error =>
+    new Error('the disk refuses', { cause: Object.assign(new Error(`${code}: open`), { code, path }) });
+
+  it('names the folder that is not lent, and its cure', () => {
+    const path = join(root, 'other/disk.1.qcow2');
+    expect(orFenced(denied(path), fence)).toMatchObject({
+      code: 'ERR_FENCED',
+      message: expect.stringContaining(join(root, 'other')) as string,
+      cure: expect.stringContaining(`--allow-path ${join(root, 'other')}`) as string,
+    });
+  });
+
+  it('leaves every other failure as it is', () => {
+    const others = [denied(join(root, 'own/image')), denied(join(root, 'other/image'), 'ENOSPC'), new Error('other')];
+    for (const error of others) expect(orFenced(error, fence)).toBe(error);
+    const error = denied(join(root, 'other/image'));
+    expect(orFenced(error, undefined)).toBe(error);
+    expect(orFenced(error, { ...fence, landlock: 0 })).toBe(error);
   });
 });
 

@@ -61,6 +61,23 @@ export function requireWritable(folder: string, fence: Fence | undefined): void 
 }
 
 /**
+ * What a call failed with, told as the fence's doing where it is: a file that was to be made beside another, in a folder that is not lent.
+ * Any other error is as it was.
+ */
+export function orFenced(error: unknown, fence: Fence | undefined): unknown {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const { code, path } = at as NodeJS.ErrnoException;
+    if (code !== 'EACCES' || path === undefined) continue;
+    try {
+      requireWritable(dirname(path), fence);
+    } catch (fenced) {
+      return fenced;
+    }
+  }
+  return error;
+}
+
+/**
  * Before a network of that kind is opened.
  *
  * @throws VmmError ERR_FENCED where the process has given up what it needs.

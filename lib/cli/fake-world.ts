@@ -255,7 +255,7 @@ export class FakeWorld implements RunWorld {
   /** What the next snapshot is of. */
   described: Omit<DescribedSnapshot, 'dir' | 'chain'> = {
     ...{ name: 'saved', kind: 'kernel', cpus: 1, memoryBytes: 2 ** 28, images: [], nics: [], consolePorts: [] },
-    hasAgent: true,
+    ...{ hasAgent: true, bootFiles: [] },
   };
 
   describeSnapshot(dir: string): Promise<DescribedSnapshot> {

@@ -132,12 +132,13 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
     },
     async describeSnapshot(dir) {
       const { describeSnapshot } = await import('../machine/index.js');
-      const { images, ...more } = await describeSnapshot(dir);
+      const { images, bootFiles, ...more } = await describeSnapshot(dir);
       const { toOuterPath } = await import('../host/paths.js');
       // One that was saved inside the embedded host names them as they are called there.
       return {
         ...more,
         images: inside ? images : images.map((image) => ({ ...image, path: toOuterPath(image.path) })),
+        bootFiles: inside ? bootFiles : bootFiles.map((file) => toOuterPath(file)),
       };
     },
     async restoreMachine(dir, { nics, ...options }, signal) {

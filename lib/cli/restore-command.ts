@@ -6,6 +6,7 @@ import path from 'node:path';
 import { GuestAgents } from '../agent/guest-agents.js';
 import type { CommandIo } from '../base/command-io.js';
 import { VmmError } from '../base/errors.js';
+import { fenceOf, orFenced } from '../base/fence.js';
 import { ExitStatus } from './exit-status.js';
 import { networksOf, type StandsOn } from './fence-plan.js';
 import type { ForwardPlan } from './forward.js';
@@ -60,12 +61,12 @@ async function planInside(dir: string, options: RestoreCommandOptions, world: Ru
 }
 
 async function standsOn(dir: string, options: RestoreCommandOptions, world: RunWorld): Promise<StandsOn> {
-  const { chain, images, nics } = await world.describeSnapshot(dir);
+  const { chain, images, bootFiles, nics } = await world.describeSnapshot(dir);
   const given = new Map(options.nics.map(({ id, network }) => [id, network.kind]));
   return {
     // What the guest writes to a disk that was cut goes into an image beside it; others are only read.
     images: images.map(({ isCut, ...image }) => ({ ...image, readOnly: !isCut })),
-    read: chain,
+    read: [...chain, ...bootFiles],
     networks: networksOf(nics.map(({ id, backend }) => given.get(id) ?? backend['kind'])),
   };
 }
@@ -106,7 +107,10 @@ async function restoreHere(
       },
       signal,
     )
-    .finally(() => bar.end());
+    .finally(() => bar.end())
+    .catch((error: unknown) => {
+      throw orFenced(error, fenceOf());
+    });
   const watch = new ProgressWatch(world.clock, 0, () => undefined);
   let control: RunControl | undefined;
   let outcome: Outcome | undefined;

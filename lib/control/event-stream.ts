@@ -5,10 +5,10 @@
 import { PassThrough, type Readable } from 'node:stream';
 import type { EventToTell } from './event-hub.js';
 import type { MachineEvent } from './event-schemas.js';
-import type { ControlTarget } from './target.js';
+import type { ControlTarget, FinalStatus } from './target.js';
 
 /** Ends with the machine, and with whoever reads. */
-export function eventStream({ machine, events, finished }: ControlTarget, signal: AbortSignal): Readable {
+export function eventStream({ machine, events, ending }: ControlTarget, signal: AbortSignal): Readable {
   const output = new PassThrough();
   let lost = 0;
   const write = (event: MachineEvent): void => void output.write(`${JSON.stringify(event)}\n`);
@@ -19,19 +19,21 @@ export function eventStream({ machine, events, finished }: ControlTarget, signal
     tell({ type: 'state', state: machine.state });
     lost = 0;
   };
-  const leave = events.on((event) => {
-    if (output.writableNeedDrain) lost++;
-    else write(event);
-  });
+  const leaving = [
+    events.on((event) => {
+      if (output.writableNeedDrain) lost++;
+      else write(event);
+    }),
+  ];
   const end = (): void => {
-    leave();
+    for (const leave of leaving) leave();
     output.end();
   };
   output.on('drain', tellLost);
-  output.once('close', leave);
+  output.once('close', end);
   signal.addEventListener('abort', end, { once: true });
   tell({ type: 'state', state: machine.state });
-  void finished.then(({ reason, code, detail, status, outcome }) => {
+  const onEnd = ({ reason, code, detail, status, outcome }: FinalStatus): void => {
     if (!output.writable) return;
     // However slow he is: it is the last.
     tellLost();
@@ -44,6 +46,7 @@ export function eventStream({ machine, events, finished }: ControlTarget, signal
       ...(outcome !== undefined && { outcome }),
     });
     end();
-  });
+  };
+  leaving.push(ending.on(onEnd));
   return output;
 }

@@ -108,11 +108,13 @@ describe('events', () => {
       break;
     }
     await expect.poll(() => control.target.events.size).toBe(0);
+    expect(control.target.ending.size).toBe(0);
     const stop = new AbortController();
     const { ended } = await listening({ signal: stop.signal });
     stop.abort();
     await expect(ended).rejects.toMatchObject({ code: 'ERR_ABORTED' });
     await expect.poll(() => control.target.events.size).toBe(0);
+    expect(control.target.ending.size).toBe(0);
   });
 
   it('of who does not read are left out and counted; the machine and others go on', async () => {

@@ -3,7 +3,6 @@ import { PassThrough, Readable } from 'node:stream';
 import { Type } from '@sinclair/typebox';
 import { VmmError } from '../base/errors.js';
 import { requireNetwork, requireWritable } from '../base/fence.js';
-import { untilAborted } from '../base/turn-queue.js';
 import { eventStream } from './event-stream.js';
 import { readExecRequest, startExec } from './exec.js';
 import { GUEST_ROUTES } from './guest-routes.js';
@@ -20,7 +19,7 @@ const MAX_MEMORY_BYTES = 16 * 1024 * 1024;
 export const ROUTES: readonly Route[] = [
   route(
     { method: 'GET', path: '/v1/machine', summary: 'who it is, and its state', answer: schemas.Summary },
-    async ({ target }) => summaryOf(target),
+    ({ target }) => summaryOf(target),
   ),
   route(
     { method: 'GET', path: '/v1/inspect', summary: 'everything about it, as one tree', answer: schemas.Tree },
@@ -256,18 +255,17 @@ export const ROUTES: readonly Route[] = [
   ),
 ];
 
-async function summaryOf({ machine, record, agents, finished }: ControlTarget): Promise<schemas.Summary> {
+function summaryOf({ machine, record, agents, ending }: ControlTarget): schemas.Summary {
   const { name, id, pid, host, since } = record;
   const agentKind = agents.kind;
   const who = { agent: agentKind !== undefined, ...(agentKind && { agentKind }) };
   const summary = { name, id, state: machine.state, pid, host, since, ...who };
   if (machine.state !== 'stopped' && machine.state !== 'failed') return summary;
-  const end = await Promise.race([finished, Promise.resolve(undefined)]);
-  return { ...summary, ...(end && { end: endOf(end) }) };
+  return { ...summary, ...(ending.status && { end: endOf(ending.status) }) };
 }
 
-async function finishedOf({ finished }: ControlTarget, signal: AbortSignal): Promise<schemas.End> {
-  return endOf(await untilAborted(finished, signal));
+async function finishedOf({ ending }: ControlTarget, signal: AbortSignal): Promise<schemas.End> {
+  return endOf(await ending.until(signal));
 }
 
 function endOf({ reason, code, detail, status, outcome }: FinalStatus): schemas.End {

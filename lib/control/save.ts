@@ -1,6 +1,6 @@
 /** A snapshot that is asked for over the control socket: its progress is among the counters and the events while it lasts. */
 import { dirname } from 'node:path';
-import { requireWritable } from '../base/fence.js';
+import { orFenced, requireWritable } from '../base/fence.js';
 import type { Snapshot } from '../machine/index.js';
 import { failureOf } from './failures.js';
 import type { SnapshotRequest } from './schemas.js';
@@ -30,7 +30,9 @@ export async function saveFor(
     const snapshot = await machine.snapshot(dir, { ...options, signal, onProgress });
     events.tell({ type: 'snapshot', what: 'done', dir, id: snapshot.id, pauseMs: snapshot.stats.pauseMs });
     return snapshot;
-  } catch (error) {
+  } catch (cause) {
+    // A disk is cut into an image beside it.
+    const error = orFenced(cause, fence);
     const { code, message } = failureOf(error);
     events.tell({ type: 'snapshot', what: 'failed', dir, code, message });
     throw error;

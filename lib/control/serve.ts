@@ -12,6 +12,7 @@ import { VmmError } from '../base/errors.js';
 import { type Fence, fenceOf } from '../base/fence.js';
 import type { DeviceSource, EndStatus } from '../machine/index.js';
 import { backendOf } from './backends.js';
+import { Ending } from './ending.js';
 import { EventHub, tellOf } from './event-hub.js';
 import type { Failure } from './failures.js';
 import { claimName, type MachineClaim, type MachinePlace, type MachineRecord } from './machine-folders.js';
@@ -45,7 +46,6 @@ export interface ControlOptions {
 /** A machine that can be controlled, before and after somebody can reach it. */
 export class MachineControl {
   readonly target: ControlTarget;
-  #finish!: (end: FinalStatus) => void;
   #server: Promise<ControlServer> | undefined;
 
   /** Takes console and channel at once, so it must be made before the guest runs. */
@@ -53,7 +53,6 @@ export class MachineControl {
     const { record, clock = hostClock, agents = new GuestAgents(machine, { clock }) } = options;
     const console = new OutputHub();
     const events = new EventHub(clock);
-    const finished = new Promise<FinalStatus>((resolve) => (this.#finish = resolve));
     this.target = {
       machine,
       record,
@@ -65,7 +64,7 @@ export class MachineControl {
       saves: new Set(),
       events,
       makeBackend: options.makeBackend ?? backendOf,
-      finished,
+      ending: new Ending(),
     };
     tellOf(machine, events);
     agents.own.onHello = ({ agent, release }) => events.tell({ type: 'agent', agent, release });
@@ -99,7 +98,7 @@ export class MachineControl {
 
   /** The holder knows how it ended: who waits is told, and all connections go. Idempotent. */
   async close(end: FinalStatus): Promise<void> {
-    this.#finish(end);
+    this.target.ending.settle(end);
     // One that could not be made has nothing to close.
     await (await this.#server?.catch(() => undefined))?.close();
   }

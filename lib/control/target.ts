@@ -17,6 +17,7 @@ import type {
 } from '../machine/index.js';
 import type { PitEvents } from '../time/index.js';
 import type { RebindOptions, RebindReport } from '../vsp/index.js';
+import type { Ending } from './ending.js';
 import type { EventHub } from './event-hub.js';
 import type { MachineRecord } from './machine-folders.js';
 import type { OutputHub } from './output-hub.js';
@@ -83,6 +84,6 @@ export interface ControlTarget {
   readonly events: EventHub;
   /** The backend that was chosen. @throws VmmError where it can't be had in this host */
   readonly makeBackend: (choice: Backend) => DeviceSource;
-  /** The end with the holder's own status, when the holder knows it; rejects never. */
-  readonly finished: Promise<FinalStatus>;
+  /** The end with the holder's own status, when the holder knows it. */
+  readonly ending: Ending;
 }

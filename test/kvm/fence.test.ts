@@ -191,6 +191,21 @@ describe('a machine of -d whose process is owned', () => {
     expect(machine.state).toBe('running');
   });
 
+  it('in whose home a disk is directly is refused an image beside it, with the option that lets it', async () => {
+    writeFileSync(place('home/disk.img'), '');
+    truncateSync(place('home/disk.img'), 1024 * 1024);
+    const vm = await makeGuest('count', {
+      mode: 'long64',
+      defines: { COUNTER: 0x20000 },
+      disks: [{ id: 'disk0', backend: fileDisk(place('home/disk.img')) }],
+    });
+    await vm.snapshot(place('saved/home'), { mode: 'paused' });
+    await vm.close();
+    await expect(start('athome', [], {}, 'home')).rejects.toThrow(new RegExp(`--allow-path ${place('home')}`));
+    const secret: Tries = { secret: ['read', place('home/.ssh/id')] };
+    expect(await start('allowed', ['--allow-path', place('home')], secret, 'home')).toEqual({ secret: 'done' });
+  });
+
   it('joins the switch that it is on, and is fenced in all else', async () => {
     await saveOn('switched', networkSwitch('lan'));
     const there = networkSwitch('lan');

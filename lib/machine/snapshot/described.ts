@@ -22,6 +22,8 @@ export interface DescribedSnapshot {
     readonly format: 'raw' | 'qcow2';
     readonly isCut: boolean;
   }[];
+  /** Files that its guest is started from again where it may reset itself. Not to be believed either. */
+  readonly bootFiles: readonly string[];
   /** What each nic stood on in the end, behind what recorded or carried it. Not to be believed: anybody may have written it. */
   readonly nics: readonly { readonly id: string; readonly backend: Readonly<Record<string, unknown>> }[];
   readonly consolePorts: readonly string[];
@@ -38,6 +40,7 @@ export async function describeSnapshot(dir: string): Promise<DescribedSnapshot> 
     return {
       ...{ dir: reader.dir, chain: reader.chain, name, kind, cpus, memoryBytes },
       images: reader.state.filter(({ type }) => type === diskReferenceState.type).flatMap(imageOf),
+      bootFiles: saved.onReset === 'restart' && saved.boot ? bootFilesOf(saved.boot) : [],
       nics: nics.map(({ id }) => ({ id, backend: innermost(descriptions.get(id) ?? {}) })),
       consolePorts: consolePorts.map(({ id }) => id),
       hasAgent: savedBoardHasAgent(board),
@@ -55,4 +58,17 @@ function imageOf(part: Parameters<typeof diskReferenceState.load>[0]): Described
   const { path, description } = reference.base ?? {};
   if (path === undefined) return [];
   return [{ id, path, format: description?.['kind'] === 'qcow2' ? 'qcow2' : 'raw', isCut: false }];
+}
+
+function bootFilesOf(boot: NonNullable<SavedConfig['boot']>): string[] {
+  const pieces =
+    'kernel' in boot
+      ? [boot.kernel, boot.initrd].flat()
+      : 'flat' in boot
+        ? [boot.flat]
+        : [
+            boot.multiboot,
+            ...(boot.modules ?? []).map((module) => (typeof module === 'string' ? module : module.path)),
+          ];
+  return pieces.filter((piece) => typeof piece === 'string');
 }
