@@ -26,6 +26,7 @@ import {
   type StartRequest,
   type TerminalSize,
 } from './protocol.js';
+import { GUEST_PATH } from './guest-path.js';
 import { setGuestClock } from './set-clock.js';
 import { AgentSession, type RunResult, type SessionStreams } from './session.js';
 import { type WaitOptions, Waiters } from './waiters.js';
@@ -55,7 +56,7 @@ export interface AgentProcess {
 
 /** The environment of a command that was given none. */
 export const DEFAULT_GUEST_ENV: Readonly<Record<string, string>> = {
-  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  PATH: GUEST_PATH,
   HOME: '/root',
   TERM: 'dumb',
 };

@@ -72,6 +72,12 @@ export async function readGuestFile(
   return runGuestTool(tools, { ...call, what: wordsOf(path), argv, maxBytes, cure: CURE });
 }
 
+/** @throws RangeError */
+export function requireFileMode(mode: number | undefined): void {
+  if (mode !== undefined && !(Number.isInteger(mode) && mode >= 0 && mode <= 0o7777))
+    throw new RangeError(`mode: ${mode} is not between 0 and 0o7777`);
+}
+
 /**
  * Makes a file of these bytes. One that is there stays the same file, with other bytes; a failure in the middle leaves it cut.
  *
@@ -84,8 +90,7 @@ export async function writeGuestFile(
   options: WriteGuestFileOptions = {},
 ): Promise<void> {
   const { mode, append = false, ...call } = options;
-  if (mode !== undefined && !(Number.isInteger(mode) && mode >= 0 && mode <= 0o7777))
-    throw new RangeError(`mode: ${mode} is not between 0 and 0o7777`);
+  requireFileMode(mode);
   if (bytes.length > MAX_GUEST_FILE_BYTES)
     throw new RangeError(`at most ${MAX_GUEST_FILE_BYTES} bytes are written at once; ${CURE}`);
   const umask = octal(0o777 & ~(mode ?? DEFAULT_MODE));

@@ -5,6 +5,7 @@
 import { Writable } from 'node:stream';
 import type { Clock } from '../base/clock.js';
 import { AbortError, GuestFileError, VmmError } from '../base/errors.js';
+import { sleep } from '../base/sleep.js';
 import { GUEST_TOOL_ENVIRONMENT, type GuestTools } from './guest-tool.js';
 import type { ChildStatus } from './protocol.js';
 
@@ -50,7 +51,7 @@ export async function waitForGuestPort(
       isAgentThere = true;
       const addresses = await look(tools, port, either);
       if (addresses.length > 0) return { port, addresses };
-      await pause(clock, pauseMs, either);
+      await sleep(clock, pauseMs, either);
     }
   } catch (error) {
     if (signal?.aborted === true) throw new AbortError(signal);
@@ -81,20 +82,6 @@ async function look(tools: GuestTools, port: number, signal: AbortSignal): Promi
   // Without IPv6 there is no second table; without any, nothing is to be seen, ever.
   if (!table.isTable) throw new GuestFileError('/proc/net/tcp in the guest can not be read', 'ENOENT');
   return table.addresses;
-}
-
-function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => {
-      timer.cancel();
-      reject(new AbortError(signal));
-    };
-    const timer = clock.setTimer(BigInt(ms) * 1_000_000n, () => {
-      signal.removeEventListener('abort', stop);
-      resolve();
-    });
-    signal.addEventListener('abort', stop, { once: true });
-  });
 }
 
 /** Takes the tables as they come and keeps what listens at one port; a guest that goes on for ever costs a line of memory. */

@@ -5,6 +5,7 @@
 import { type Readable, Writable } from 'node:stream';
 import { AbortError, GuestFileError } from '../base/errors.js';
 import type { AgentRunOptions } from './client.js';
+import { GUEST_PATH } from './guest-path.js';
 import { LastWords } from './last-words.js';
 import type { ChildStatus } from './protocol.js';
 import type { RunResult } from './session.js';
@@ -37,7 +38,7 @@ export interface GuestToolCall extends GuestToolOptions {
 const DEFAULT_WAIT_MS = 30_000;
 /** Messages of the C locale. */
 export const GUEST_TOOL_ENVIRONMENT = {
-  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  PATH: GUEST_PATH,
   HOME: '/root',
   LC_ALL: 'C',
 } as const;

@@ -43,6 +43,7 @@
  * in place of three pipes, whose size (as in `resize`) then stands in the last word: what it shows is stdout, stderr ends at once, and the
  * end of stdin is typed as Ctrl-D. An agent refuses a flag that it doesn't know with errno ENOTSUP.
  */
+import { printable } from '../base/printable.js';
 
 export const PROTOCOL_VERSION = 1;
 export const HEADER_BYTES = 12;
@@ -53,6 +54,8 @@ export const MAX_PAYLOAD_TO_HOST = 64 * 1024;
 /** Bytes of stdout and of stderr that the agent may send before the host grants more. */
 export const INITIAL_WINDOW = 512 * 1024;
 export const MAX_PING_BYTES = 64;
+/** Of each text in a hello; what is longer is cut. */
+const MAX_TEXT_CHARS = 256;
 /** What a guest is given for its random numbers when it was cloned: two keys of its generator. */
 export const SEED_BYTES = 64;
 
@@ -242,9 +245,12 @@ export function wordAt(frame: Frame, index: number): number {
 export function decodeHello(frame: Frame): GuestHello {
   if (frame.payload.length < 16) throw new ProtocolError('the hello of the agent is cut short');
   const view = new DataView(frame.payload.buffer, frame.payload.byteOffset, 16);
-  const texts = decoder.decode(frame.payload.subarray(16)).split('\0');
+  const texts = decoder
+    .decode(frame.payload.subarray(16))
+    .split('\0')
+    .map((text) => printable(text, MAX_TEXT_CHARS));
   if (texts.length < 6) throw new ProtocolError('the hello of the agent is cut short');
-  const [agent = '', sysname = '', release = '', kernelVersion = '', machine = '', notice = ''] = texts.map(printable);
+  const [agent = '', sysname = '', release = '', kernelVersion = '', machine = '', notice = ''] = texts;
   return {
     version: view.getUint32(0, true),
     cpus: view.getUint32(4, true),
@@ -266,9 +272,4 @@ export function decodeExit(frame: Frame): ChildStatus {
   if (kind === 1 && value >= 1 && value <= 64) return { kind: 'signalled', signal: value };
   if (kind === 2 && value >= 1 && value <= 4095) return { kind: 'not-started', errno: value };
   throw new ProtocolError(`an exit frame of kind ${kind} with ${value}`);
-}
-
-/** Guest text for people: bounded, and without control characters that would steer a terminal. */
-function printable(text: string): string {
-  return text.slice(0, 256).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }

@@ -1,5 +1,5 @@
 /** Files in the guest of another process's machine, over its control socket. */
-import { guestPath, type GuestEntry, type GuestPath } from '../agent/guest-files.js';
+import { guestPath, requireFileMode, type GuestEntry, type GuestPath } from '../agent/guest-files.js';
 import { checkOptionNames } from '../base/options.js';
 import type { CallOptions } from '../machine/index.js';
 import type { ControlClient } from './client.js';
@@ -42,8 +42,7 @@ export async function writeRemoteFile(
 ): Promise<void> {
   checkOptionNames('writeFile', options, ['signal', 'waitMs', 'mode', 'append']);
   const { signal, mode, ...more } = options;
-  if (mode !== undefined && !(Number.isInteger(mode) && mode >= 0 && mode <= 0o7777))
-    throw new RangeError(`mode: ${mode} is not between 0 and 0o7777`);
+  requireFileMode(mode);
   const query = { ...placeOf(path), ...more, mode: mode?.toString(8) };
   await client.bytes('PUT', '/v1/files', { query, signal, bytes: Buffer.from(data) });
 }

@@ -4,6 +4,7 @@
  * have is refused before; texts and base64 may be long. No member is believed: each is taken by one of the functions below, or not at all.
  */
 import { VmmError } from '../../base/errors.js';
+import { printable } from '../../base/printable.js';
 
 /** As many members, items and brackets as an answer may have: guest-info of a full agent has a tenth of it. */
 export const MAX_PARTS = 8192;
@@ -98,7 +99,7 @@ export function memberOf(members: Members, name: string): unknown {
 export function textOf(members: Members, name: string): string {
   const value = memberOf(members, name);
   if (typeof value !== 'string') throw new QemuProtocolError(`'${name}' is no text`);
-  return value.slice(0, MAX_TEXT).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+  return printable(value, MAX_TEXT);
 }
 
 /** @throws QemuProtocolError unless it is a whole number within the bounds */

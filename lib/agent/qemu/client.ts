@@ -5,13 +5,13 @@
  */
 import { hostClock, type Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
+import { sleep } from '../../base/sleep.js';
 import { type AgentProcess, type AgentRunOptions, DEFAULT_GUEST_ENV } from '../client.js';
 import { MAX_PAYLOAD_TO_GUEST, startStrings } from '../protocol.js';
 import type { RunResult } from '../session.js';
 import { type WaitOptions, Waiters } from '../waiters.js';
 import { booleanOf, integerOf, memberOf, membersOf, QemuProtocolError, textOf } from './answer.js';
 import { OWN_AGENT, QemuCommand } from './command.js';
-import { pause } from './command-streams.js';
 import { QemuAgentLink } from './link.js';
 import type { QemuAgentPort } from './port.js';
 
@@ -172,7 +172,7 @@ export class QemuAgentClient {
         return;
       } catch (error) {
         const isLate = error instanceof VmmError && error.code === 'ERR_TIMEOUT';
-        if (!isLate && !isOver()) await pause(timeoutMs, this.#clock);
+        if (!isLate && !isOver()) await sleep(this.#clock, timeoutMs);
       }
     }
   }

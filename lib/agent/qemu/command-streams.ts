@@ -1,6 +1,5 @@
 /** The host's streams of a command that takes all of its input at its start, and gives all of its output at its end. */
 import type { Readable, Writable } from 'node:stream';
-import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
 
 /** Of input in one request: the agent takes four times that, and the host holds it in base64 meanwhile. */
@@ -65,18 +64,4 @@ export async function writeAll(writable: Writable | undefined, bytes: Uint8Array
   }
   writable.off('error', failed);
   return undefined;
-}
-
-/** @throws AbortError */
-export function pause(ms: number, clock: Clock, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted === true) return reject(new AbortError(signal));
-    const done = (): void => {
-      timer.cancel();
-      signal?.removeEventListener('abort', onAbort);
-    };
-    const onAbort = (): void => (done(), reject(new AbortError(signal)));
-    const timer = clock.setTimer(BigInt(Math.ceil(ms)) * 1_000_000n, () => (done(), resolve()));
-    signal?.addEventListener('abort', onAbort, { once: true });
-  });
 }

@@ -9,10 +9,11 @@
  */
 import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
+import { sleep } from '../../base/sleep.js';
 import type { ChildStatus } from '../protocol.js';
 import type { RunResult, SessionStreams } from '../session.js';
 import { booleanOf, bytesOf, integerOf, memberOf, membersOf, QemuCommandError, QemuProtocolError } from './answer.js';
-import { collectInput, pause, writeAll } from './command-streams.js';
+import { collectInput, writeAll } from './command-streams.js';
 import type { QemuAgentLink } from './link.js';
 
 /** What the agent keeps of each output stream. */
@@ -137,7 +138,7 @@ export class QemuCommand {
         const exited = await this.#look(pid, { signal: either, timeoutMs: Infinity });
         if (exited !== undefined) return exited;
         if (unheard.aborted) throw new AbortError(unheard);
-        await pause(pauseMs, this.#clock, either);
+        await sleep(this.#clock, pauseMs, either);
       }
     } catch (error) {
       if (this.#signalError === undefined || !(error instanceof AbortError) || signal?.aborted === true) throw error;
@@ -193,7 +194,7 @@ export class QemuCommand {
     for (let looks = 0, pauseMs = FIRST_PAUSE_MS; looks < LAST_LOOKS; looks++, pauseMs *= 2) {
       const exited = await this.#look(pid, {});
       if (exited !== undefined) return exited;
-      await pause(pauseMs, this.#clock);
+      await sleep(this.#clock, pauseMs);
     }
     throw new Error('it has not ended');
   }
