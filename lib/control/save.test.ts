@@ -13,7 +13,7 @@ describe('a snapshot of a fenced machine', () => {
   it('names the folder of a disk that is not lent: a disk is cut into an image beside it', async () => {
     const machine = new FakeControlled();
     machine.onSnapshot = () => {
-      const cause = Object.assign(new Error('EACCES: open'), { code: 'EACCES', path: '/home/somebody/disk.1.qcow2' });
+      const cause = Object.assign(new Error('EACCES: open'), { code: 'EACCES', path: '/home/me/disk.1.qcow2' });
       return Promise.reject(new VmmError('ERR_SNAPSHOT_REFUSED', 'disk0 refuses', { cause }));
     };
     const control = new MachineControl(machine, { record, clock: new ManualClock(), fence });
@@ -22,7 +22,7 @@ describe('a snapshot of a fenced machine', () => {
     const saved = saveFor(control.target, { dir: '/saved/one' }, new AbortController().signal);
     await expect(saved).rejects.toMatchObject({
       code: 'ERR_FENCED',
-      cure: expect.stringMatching(/\/home\/somebody/) as string,
+      cure: expect.stringMatching(/\/home\/me/) as string,
     });
     expect(told.at(-1)).toMatchObject({ type: 'snapshot', what: 'failed', code: 'ERR_FENCED' });
     expect(control.target.saves.size).toBe(0);
