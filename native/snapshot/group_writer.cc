@@ -1,6 +1,6 @@
 // See group_writer.h. A batch is at most 1 MiB: one pass over its groups for zero and checksum, one look into the book,
-// comparisons, compression, and then one pwritev for each run of neighbours in the file. Raw groups go from where they
-// stand into the file without a copy.
+// comparisons, compression, and then one pwritev for each run of neighbours in the file. What zstd is to see is copied
+// first, since it may change meanwhile; what it is not goes from where it stands into the file.
 #include "snapshot/group_writer.h"
 
 #include <fcntl.h>
@@ -43,17 +43,19 @@ class GroupWriter::Worker {
     pause_--;
     return false;
   }
-  // The frame's length, or 0. `from` may change meanwhile, so it is copied first.
+  // Whether one of the next so many may be tried.
+  bool mayTryWithin(size_t groups) const { return compressor_ != nullptr && pause_ < groups; }
+  // The frame's length, or 0. `from` must not change meanwhile.
   size_t compress(uint8_t* into, const uint8_t* from) {
-    std::memcpy(copy.get(), from, kGroupBytes);
-    const size_t stored = compressor_->compress(into, kWorthBytes, copy.get(), kGroupBytes);
+    const size_t stored = compressor_->compress(into, kWorthBytes, from, kGroupBytes);
     inVain_ = stored == 0 ? std::min(2 * inVain_ + 1, kMaxPause) : 0;
     pause_ = inVain_;
     return stored;
   }
 
   ZstdDecompressor decompressor;
-  std::unique_ptr<uint8_t[]> copy = std::make_unique<uint8_t[]>(kGroupBytes);
+  std::unique_ptr<uint8_t[]> copies = std::make_unique<uint8_t[]>(kBatchGroups * kGroupBytes);
+  std::unique_ptr<uint8_t[]> content = std::make_unique<uint8_t[]>(kGroupBytes);
   std::unique_ptr<uint8_t[]> other = std::make_unique<uint8_t[]>(kGroupBytes);
   std::unique_ptr<uint8_t[]> tail = std::make_unique<uint8_t[]>(kGroupBytes);
   std::unique_ptr<uint8_t[]> packed = std::make_unique<uint8_t[]>(kBatchGroups * kGroupBytes);
@@ -262,6 +264,7 @@ void GroupWriter::loop() {
 }
 
 void GroupWriter::process(Worker& worker, std::vector<Item>& items) {
+  uint8_t* copy = worker.mayTryWithin(items.size()) ? worker.copies.get() : nullptr;
   for (Item& item : items) {
     const uint64_t start = item.group * kGroupBytes;
     // The last group of a mapping may be shorter.
@@ -273,9 +276,14 @@ void GroupWriter::process(Worker& worker, std::vector<Item>& items) {
     }
     if (isZero(item.bytes, kGroupBytes)) {
       item.codec = GroupCodec::kZero;
-    } else {
-      item.contentCrc = crc32c(item.bytes, kGroupBytes);
+      continue;
     }
+    if (copy != nullptr) {
+      std::memcpy(copy, item.bytes, kGroupBytes);
+      item.bytes = copy;
+      copy += kGroupBytes;
+    }
+    item.contentCrc = crc32c(item.bytes, kGroupBytes);
   }
   // A duplicate inside the batch waits until its twin is in the file, which it is compared with.
   std::vector<Item> now;
@@ -341,7 +349,7 @@ bool GroupWriter::sameAs(Worker& worker, const ExtentBook::Extent& extent, const
   uint8_t* stored = worker.other.get();
   if (readFully(fd_.get(), stored, extent.storedBytes, extent.offset) != 0) return false;
   if (extent.codec == GroupCodec::kRaw) return std::memcmp(stored, bytes, kGroupBytes) == 0;
-  uint8_t* content = worker.copy.get();
+  uint8_t* content = worker.content.get();
   return worker.decompressor.decompress(content, kGroupBytes, stored, extent.storedBytes) &&
          std::memcmp(content, bytes, kGroupBytes) == 0;
 }
@@ -355,8 +363,6 @@ void GroupWriter::pack(Worker& worker, std::vector<Item>& items) {
       item.stored = into;
       item.storedBytes = static_cast<uint32_t>(stored);
       item.storedCrc = crc32c(into, stored);
-      // Of what was compressed, which is a copy.
-      item.contentCrc = crc32c(worker.copy.get(), kGroupBytes);
       into += stored;
     } else {
       item.codec = GroupCodec::kRaw;
