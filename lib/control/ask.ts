@@ -1,4 +1,5 @@
 /** A question to one of many machines: those that are gone, not ready or do not answer are cases here, no errors. */
+import { Agent } from 'node:http';
 import type { VmmError } from '../base/errors.js';
 import { ControlClient } from './client.js';
 import { clearDead, type MachinePlace, type MachineRecord } from './machine-folders.js';
@@ -10,6 +11,9 @@ import { clearDead, type MachinePlace, type MachineRecord } from './machine-fold
 export type Asked<T> =
   { readonly kind: 'answered'; readonly answer: T } | { readonly kind: 'starting' | 'gone' | 'unresponsive' };
 
+/** Who asks all machines mostly does so again and again: half of a short question's time is its connection. Idle ones hold no process. */
+const kept = new Agent({ keepAlive: true });
+
 /** Gets a route's answer of JSON within `answerMs`; what a killed process has left is cleared on the way. Never rejects. */
 export async function askMachine<T>(
   record: MachineRecord,
@@ -18,7 +22,10 @@ export async function askMachine<T>(
 ): Promise<Asked<T>> {
   try {
     const signal = AbortSignal.timeout(answerMs);
-    return { kind: 'answered', answer: await new ControlClient(record, place).request<T>('GET', path, { signal }) };
+    return {
+      kind: 'answered',
+      answer: await new ControlClient(record, place, kept).request<T>('GET', path, { signal }),
+    };
   } catch (error) {
     const { code } = error as VmmError;
     if (code === 'ERR_NO_MACHINE') return { kind: 'gone' };

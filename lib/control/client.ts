@@ -54,11 +54,13 @@ export function noMachine(name: string, place: MachinePlace): VmmError {
 export class ControlClient {
   readonly record: MachineRecord;
   readonly #place: MachinePlace;
-  readonly #agent = new Agent({ keepAlive: false });
+  readonly #agent: Agent;
 
-  constructor(record: MachineRecord, place: MachinePlace) {
+  /** `agent`: has the connections; by default each request has one of its own. */
+  constructor(record: MachineRecord, place: MachinePlace, agent = new Agent({ keepAlive: false })) {
     this.record = record;
     this.#place = place;
+    this.#agent = agent;
   }
 
   /**
@@ -69,12 +71,20 @@ export class ControlClient {
    */
   async request<T>(method: 'GET' | 'POST' | 'PUT', path: string, options: RequestOptions = {}): Promise<T> {
     const { body } = options;
-    const { request, answer } = this.open(method, path, {
-      ...options,
-      ...(body !== undefined && { contentType: 'application/json' }),
+    const send = (): StreamCall => {
+      const call = this.open(method, path, {
+        ...options,
+        ...(body !== undefined && { contentType: 'application/json' }),
+      });
+      call.request.end(body === undefined ? undefined : JSON.stringify(body));
+      return call;
+    };
+    const { request, answer } = send();
+    const message = await answer.catch((error: unknown) => {
+      // A kept connection may have ended while nothing was asked: then nobody has seen the question.
+      if (method !== 'GET' || !request.reusedSocket || !wasCut(error)) throw error;
+      return send().answer;
     });
-    request.end(body === undefined ? undefined : JSON.stringify(body));
-    const message = await answer;
     return parse(await this.#all(message)) as T;
   }
 
@@ -159,6 +169,11 @@ export class ControlClient {
       cause: error,
     });
   }
+}
+
+function wasCut(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+  return code === 'ECONNRESET' || code === 'EPIPE';
 }
 
 function refusalOf({ statusCode }: IncomingMessage, bytes: Buffer): Error {
