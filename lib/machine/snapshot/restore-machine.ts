@@ -117,7 +117,7 @@ export async function restoreOn(
   let pager: GuestPager | undefined;
   if (how === 'lazy' || space.backing === 'store') {
     pager = memory.pager();
-    // The board first: it would have to share the CPUs.
+    // All else is filled in when the guest runs: board and first instruction would have to share the CPUs with that.
     pager.serve(reader.source().native.source(), { hot: hotGroups(reader.access), fill: how === 'eager' });
     memory.serveLazily(pager, reader.access);
     if (how === 'eager') await untilAborted(pager.complete(), signal);
@@ -140,7 +140,6 @@ export async function restoreOn(
     if (track) memory.lineage().adopt(reader.id, memory.lineage().begin());
     const context = { kvm, clock: config.clock, pci: board.pci };
     const { time, notes } = restoreBoard(board, plan.board, context, { mode: clock, memory: space, mask });
-    pager?.fill();
     for (const note of notes) config.logger.log('info', note);
     // It may be one of several now, whose random numbers must not be the same.
     if (plan.kind !== 'flat') board.chipset.generation.renew();
@@ -171,5 +170,9 @@ function restorePhases(startNs: bigint, pager: GuestPager | undefined, onComplet
   // Whoever wants to know asks; a machine that fails by it says so itself.
   for (const phase of [running, hotLoaded, complete]) phase.catch(() => undefined);
   const all: RestorePhases = { running, hotLoaded, complete };
-  return { all, ready, fail };
+  const begun = (): void => {
+    pager?.fill();
+    ready();
+  };
+  return { all, ready: begun, fail };
 }
