@@ -25,7 +25,7 @@ rmSync(path);
 writeSync(file, Buffer.alloc(PAGE, 7));
 
 if (process.argv.includes('--threads-first')) new rig.addon.IoQueue(memory(), 'threads');
-outcome.errno = rig.addon.sealProcess(false, false, false);
+outcome.errno = rig.addon.sealProcess(false, false);
 tell('start', () => {
   const { error } = spawnSync('/bin/true');
   if (error !== undefined) throw error;
