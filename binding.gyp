@@ -100,7 +100,7 @@
     {
       'target_name': 'vivarium-fence',
       'type': 'executable',
-      'sources': ['native/fence/launcher.c'],
+      'sources': ['native/fence/keeper.c', 'native/fence/launcher.c'],
       'include_dirs': ['native'],
       'cflags_c': ['-std=gnu11', '-Wall', '-Wextra'],
     },

@@ -67,6 +67,15 @@ Napi::Value socketPairOf(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value sendDescriptorsOf(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const auto socket = static_cast<int>(integerArgument(info, 0, "socket", INT32_MAX));
+    const std::span<const uint8_t> bytes = bytesArgument(info, 1, "bytes");
+    sendDescriptors(socket, bytes, u32ArrayArgument(info, 2, "descriptors"));
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Value renameOf(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const std::string from = stringArgument(info, 0, "from");
@@ -79,11 +88,10 @@ Napi::Value renameOf(const Napi::CallbackInfo& info) {
 Napi::Value sealProcessOf(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const bool connects = booleanArgument(info, 0, "connects");
-    const bool starts = booleanArgument(info, 1, "starts");
-    const bool taps = booleanArgument(info, 2, "taps");
+    const bool taps = booleanArgument(info, 1, "taps");
     // One for the machine's disks, and one while another takes its place.
     UringExecutor::keepInReserve(2);
-    return Napi::Number::New(info.Env(), sealProcess(Seal{connects, starts, taps}));
+    return Napi::Number::New(info.Env(), sealProcess(Seal{connects, taps}));
   });
 }
 
@@ -113,6 +121,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("interfaceIndex", Napi::Function::New<interfaceIndexOf>(env, "interfaceIndex"));
   exports.Set("userFaultSupport", Napi::Function::New<userFaultSupport>(env, "userFaultSupport"));
   exports.Set("socketPair", Napi::Function::New<socketPairOf>(env, "socketPair"));
+  exports.Set("sendDescriptors", Napi::Function::New<sendDescriptorsOf>(env, "sendDescriptors"));
   exports.Set("System", SystemWrap::define(env));
   exports.Set("Memory", MemoryWrap::define(env));
   exports.Set("EventFd", EventFdWrap::define(env));

@@ -2,7 +2,16 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { type Fence, fenceOf, isWithin, orFenced, realPathOf, requireNetwork, requireWritable } from './fence.js';
+import {
+  type Fence,
+  fenceOf,
+  isWithin,
+  orFenced,
+  passtKeeperOf,
+  realPathOf,
+  requireNetwork,
+  requireWritable,
+} from './fence.js';
 
 const root = realpathSync(mkdtempSync(join(tmpdir(), 'vivarium-fence-')));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -21,6 +30,15 @@ describe('fenceOf', () => {
     expect(fenceOf({ ...env, VIVARIUM_SEALED: 'seccomp' })).toMatchObject({ sealed: true });
     // A launcher that did not run has fenced nothing.
     expect(fenceOf({ VIVARIUM_FENCE: JSON.stringify(asked) })).toBeUndefined();
+  });
+});
+
+describe('passtKeeperOf', () => {
+  it('is the socket of who is fenced, and of nobody else', () => {
+    const env = { VIVARIUM_FENCE: JSON.stringify({ write: [], networks }), VIVARIUM_PASST_KEEPER: '5' };
+    expect(passtKeeperOf({ ...env, VIVARIUM_FENCED: '0' })).toBe(5);
+    expect(passtKeeperOf(env)).toBeUndefined();
+    expect(passtKeeperOf({ ...env, VIVARIUM_FENCED: '6', VIVARIUM_PASST_KEEPER: undefined })).toBeUndefined();
   });
 });
 
@@ -63,9 +81,18 @@ describe('orFenced', () => {
 describe('requireNetwork', () => {
   it('lets through what the machine was started with', () => {
     requireNetwork('switch', fence);
-    expect(() => requireNetwork('passt', fence)).toThrow(expect.objectContaining({ code: 'ERR_FENCED' }));
-    requireNetwork('passt', { ...fence, sealed: false });
-    requireNetwork('tap', { ...fence, networks: { ...networks, passt: true } });
+    const onPasst = { ...fence, networks: { tap: false, switch: false, passt: true } };
+    requireNetwork('passt', onPasst);
+    for (const [kind, holds] of [
+      ['passt', fence],
+      ['passt', { ...fence, sealed: false }],
+      ['passt', { ...fence, landlock: 0 }],
+      ['tap', onPasst],
+      ['switch', onPasst],
+    ] as const)
+      expect(() => requireNetwork(kind, holds)).toThrow(expect.objectContaining({ code: 'ERR_FENCED' }));
+    requireNetwork('passt', { ...fence, sealed: false, landlock: 0 });
+    requireNetwork('passt', undefined);
   });
 });
 

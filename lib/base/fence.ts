@@ -12,13 +12,15 @@ export const FENCE_VARIABLE = 'VIVARIUM_FENCE';
 export const FENCED_VARIABLE = 'VIVARIUM_FENCED';
 /** Set by the process itself, once it has given up system calls. */
 export const SEALED_VARIABLE = 'VIVARIUM_SEALED';
+/** The descriptor over which passt is asked for (native/fence/keeper.h); set by the launcher. */
+export const PASST_KEEPER_VARIABLE = 'VIVARIUM_PASST_KEEPER';
 
 /** Networks that a machine is on, each of which needs something that others do not. */
 export interface FenceNetworks {
   readonly tap: boolean;
   /** It connects to sockets of the user's other processes. */
   readonly switch: boolean;
-  /** It is started as a process, with namespaces of its own. */
+  /** It is started as a process, with namespaces of its own: by a keeper outside of the fence. */
   readonly passt: boolean;
 }
 
@@ -44,6 +46,12 @@ export function fenceOf(env: Readonly<Record<string, string | undefined>> = proc
   const [asked, fenced] = [env[FENCE_VARIABLE], env[FENCED_VARIABLE]];
   if (asked === undefined || fenced === undefined) return undefined;
   return { ...(JSON.parse(asked) as FenceAsked), landlock: Number(fenced), sealed: env[SEALED_VARIABLE] !== undefined };
+}
+
+/** The socket on which a process that is fenced asks for passt; undefined in one that starts it itself. */
+export function passtKeeperOf(env: Readonly<Record<string, string | undefined>> = process.env): number | undefined {
+  const number = env[PASST_KEEPER_VARIABLE];
+  return number === undefined || fenceOf(env) === undefined ? undefined : Number(number);
 }
 
 /**
@@ -83,7 +91,7 @@ export function orFenced(error: unknown, fence: Fence | undefined): unknown {
  * @throws VmmError ERR_FENCED where the process has given up what it needs.
  */
 export function requireNetwork(kind: keyof FenceNetworks, fence: Fence | undefined): void {
-  if (fence === undefined || fence.networks[kind] || fence.networks.passt || !fence.sealed) return;
+  if (fence === undefined || fence.networks[kind] || (!fence.sealed && fence.landlock === 0)) return;
   throw new VmmError('ERR_FENCED', `${kind}: the machine's process is fenced, and has given up what that needs`, {
     cure: `start the machine with a nic on such a network, or with --no-fence`,
   });

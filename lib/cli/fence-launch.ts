@@ -37,7 +37,11 @@ export function landlockVersion(launcher: string): number {
   return Number(execFileSync(launcher, ['--abi'], { encoding: 'latin1' }));
 }
 
-/** How `command` is started in that fence; as it is where there is no launcher. */
+/**
+ * How `command` is started in that fence; as it is where there is no launcher.
+ *
+ * @throws VmmError ERR_FENCED when passt lies where the machine may write.
+ */
 export function launchOf(command: readonly string[], fence: HolderFence): Launch {
   const { env } = process;
   const launcher = fence === 'none' ? undefined : findLauncher();
@@ -66,9 +70,10 @@ export function launchFenced(
   env: Readonly<Record<string, string | undefined>>,
 ): Launch {
   const asked = plan?.asked ?? CARRIES;
-  const keep = plan === undefined || plan.capabilities === 'all' ? ALL_CAPABILITIES : plan.capabilities;
+  const keep = plan?.capabilities ?? ALL_CAPABILITIES;
   const options = [
     ...(asked.open === undefined ? [] : ['--no-paths']),
+    ...(plan?.passt === undefined ? [] : ['--passt', plan.passt]),
     ...keep.flatMap((number) => ['--keep', String(number)]),
     ...(plan?.run ?? []).flatMap((path) => ['--run', path]),
     ...(plan?.read ?? []).flatMap((path) => ['--read', path]),

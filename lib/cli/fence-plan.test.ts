@@ -28,10 +28,10 @@ const places = {
   node: process.execPath,
 };
 
-const plan = (wants: Partial<FenceWants>) =>
+const plan = (wants: Partial<FenceWants>, env = {}) =>
   planFence(
     { name: 'box', images: [], read: [], networks: networksOf([]), allowed: [], cwd: join(home, 'project'), ...wants },
-    places,
+    { ...places, env: { ...places.env, ...env } },
   );
 
 describe('planFence', () => {
@@ -72,10 +72,29 @@ describe('planFence', () => {
     expect(tap.capabilities).toContain(12);
     expect(tap.devices).toContain('/dev/net/tun');
     expect(plan({ networks: networksOf(['switch']) }).asked.write).toContain(join(root, 'run/switches'));
-    expect(plan({ networks: networksOf(['passt']) })).toMatchObject({
-      capabilities: 'all',
-      asked: { open: expect.any(String) as string },
-    });
+    const passt = plan({ networks: networksOf(['passt']) });
+    expect(passt.capabilities).toEqual(bare.capabilities);
+    expect([passt.asked.open, passt.devices, passt.run]).toEqual([undefined, bare.devices, bare.run]);
+    expect(bare.passt).toBeUndefined();
+  });
+
+  it('has passt started from where the machine can not exchange it', () => {
+    for (const folder of ['home/project/bin', 'bin', 'other']) mkdirSync(join(root, folder));
+    const [inside, outside] = [join(root, 'home/project/bin/passt'), join(root, 'bin/passt')];
+    for (const program of [inside, outside]) writeFileSync(program, '', { mode: 0o755 });
+    const passtOf = (path: readonly string[], wants: Partial<FenceWants> = {}) => {
+      const env = { PATH: path.map((each) => (each.startsWith('.') ? each : join(root, each))).join(':') };
+      return plan({ networks: networksOf(['passt']), ...wants }, env).passt;
+    };
+    expect(passtOf(['other', 'bin'])).toBe(outside);
+    expect(passtOf(['', './bin', 'home/project/bin', 'bin'])).toBe(outside);
+    // By the name that it has in the end.
+    symlinkSync(inside, join(root, 'other/passt'));
+    expect(passtOf(['other', 'bin'])).toBe(outside);
+    expect(passtOf([])).toMatch(/^\/.*\/passt$/);
+    expect(() => passtOf(['other'], { allowed: ['/usr'] })).toThrow(
+      expect.objectContaining({ code: 'ERR_FENCED', message: expect.stringContaining(inside) as string }),
+    );
   });
 
   it('follows the backing files of an image as a disk does, and gives up on what is none', () => {
@@ -143,9 +162,17 @@ describe('launchFenced', () => {
     const { program, args, env: left } = launchFenced('/fence', plan({}), ['node', 'main.js'], env);
     expect(program).toBe('/fence');
     expect(args.slice(-3)).toEqual(['--', 'node', 'main.js']);
-    expect(args).not.toContain('--no-paths');
+    expect(args.filter((arg) => ['--no-paths', '--passt'].includes(arg))).toEqual([]);
     expect(Object.keys(left).sort()).toEqual(['HOME', 'LC_ALL', 'PATH', 'VIVARIUM_FENCE']);
     expect(JSON.parse(left['VIVARIUM_FENCE']!)).toMatchObject({ networks: { passt: false } });
+  });
+
+  it('has passt started for a machine on it, and fences it like any other', () => {
+    const on = plan({ networks: networksOf(['passt']) });
+    const { args, unfenced } = launchFenced('/fence', on, ['node'], {});
+    expect(args[args.indexOf('--passt') + 1]).toBe(on.passt);
+    expect(args).not.toContain('--no-paths');
+    expect(unfenced).toBeUndefined();
   });
 
   it('fences no paths of who only carries', () => {

@@ -2,9 +2,20 @@
  * Which paths, capabilities and variables the process that holds a machine keeps: from what the machine stands on to the rules of its
  * launcher. Looks at files to resolve them; starts nothing.
  */
-import { closeSync, existsSync, fstatSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readSync,
+  realpathSync,
+  statSync,
+} from 'node:fs';
 import { userInfo } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { VmmError } from '../base/errors.js';
 import { type FenceAsked, type FenceNetworks, isWithin, realPathOf } from '../base/fence.js';
 import { cacheRoot } from '../base/user-folders.js';
 import { type Header, HEADER_READ_BYTES, parseHeader } from '../vsp/block/qcow2/header.js';
@@ -37,8 +48,10 @@ export interface FencePlan {
   readonly read: readonly string[];
   readonly run: readonly string[];
   readonly devices: readonly string[];
-  /** Numbers (linux/capability.h); 'all' where another program is started. */
-  readonly capabilities: readonly number[] | 'all';
+  /** Numbers (linux/capability.h). */
+  readonly capabilities: readonly number[];
+  /** passt's program, which is started outside of the fence, for a machine that is on it. */
+  readonly passt?: string | undefined;
 }
 
 /** Folders of this user's, made if need be. A parameter for tests. */
@@ -79,7 +92,9 @@ const SYSTEM_FILES = [
 ];
 const DEVICES = ['/dev/null', '/dev/zero', '/dev/urandom', '/dev/random', '/dev/userfaultfd'];
 const MAX_CHAIN = 64;
+const USUAL_PASST = '/usr/bin/passt';
 
+/** @throws VmmError ERR_FENCED when passt lies where the machine may write. */
 export function planFence(wants: FenceWants, places: FencePlaces): FencePlan {
   const { networks } = wants;
   const chains = wants.images.flatMap(({ path, format }) => (format === 'qcow2' ? backingFilesOf(path) : []));
@@ -105,16 +120,41 @@ export function planFence(wants: FenceWants, places: FencePlaces): FencePlan {
     ...wants.read,
   ];
   return {
-    asked: {
-      ...(networks.passt && { open: 'passt makes namespaces of its own, which Landlock does not let' }),
-      write,
-      networks,
-    },
+    asked: { write, networks },
     read: unique(read.filter(isAbsolute)),
     run: [...SYSTEM_LIBRARIES, realpathSync(places.node)],
     devices: [...DEVICES, places.env['VIVARIUM_KVM'] ?? '/dev/kvm', ...(networks.tap ? ['/dev/net/tun'] : [])],
-    capabilities: networks.passt ? 'all' : capabilitiesFor(networks),
+    capabilities: capabilitiesFor(networks),
+    ...(networks.passt && { passt: findPasst(places.env['PATH'], write) }),
   };
+}
+
+/**
+ * Who owns the machine's process must not become what is started outside of it: a program that lies where the machine may write is passed
+ * over. Without any, where it would be.
+ */
+function findPasst(path: string | undefined, write: readonly string[]): string {
+  const folders = [...(path ?? '').split(':').filter(isAbsolute), dirname(USUAL_PASST)];
+  const found = folders.map((folder) => join(folder, 'passt')).filter(isExecutable);
+  const programs = found.length > 0 ? found.map((program) => realpathSync(program)) : [USUAL_PASST];
+  const program = programs.find((each) => !write.some((folder) => isWithin(each, folder)));
+  if (program !== undefined) return program;
+  throw new VmmError(
+    'ERR_FENCED',
+    `passt: the machine could exchange ${programs.join(', ')}, which lies where it may write`,
+    {
+      cure: 'start the machine in another folder, with other disks, or with --no-fence',
+    },
+  );
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
 /** Of the folder with the package: the outermost node_modules, in which is what it depends on, or the package itself. */

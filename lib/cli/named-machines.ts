@@ -79,8 +79,8 @@ export const namedMachines: Pick<
     const fence = fenceOf();
     if (fence === undefined || fence.carries === true) return fence;
     const { sealProcess } = await import('../kvm/index.js');
-    const { tap, switch: connects, passt: starts } = fence.networks;
-    if (sealProcess({ connects, starts, taps: tap })) process.env[SEALED_VARIABLE] = 'seccomp';
+    const { tap, switch: connects } = fence.networks;
+    if (sealProcess({ connects, taps: tap })) process.env[SEALED_VARIABLE] = 'seccomp';
     return fenceOf();
   },
 };

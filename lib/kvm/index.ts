@@ -16,7 +16,7 @@ export {
 } from './clock-state.js';
 export { EventFd } from './event-fd.js';
 export { sealProcess, type SealOptions } from './seal.js';
-export { socketPair, type SocketPair } from './socket-pair.js';
+export { sendDescriptors, socketPair, type SocketPair } from './socket-pair.js';
 export { interfaceExists, TapDevice } from './tap-device.js';
 export type { VcpuExit, PortExit, MmioExit, InternalErrorExit } from './exits.js';
 export type { PostedAccess } from './posted-ring.js';

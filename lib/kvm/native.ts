@@ -32,6 +32,8 @@ export interface NativeAddon extends NativePagerClasses {
   interfaceIndex(name: string): number;
   /** See socket-pair.ts. SystemError. */
   socketPair(sendBufferBytes: number): { readonly own: number; readonly other: number };
+  /** sendmsg(2) with SCM_RIGHTS, without waiting: of at most 16 descriptors. SystemError. */
+  sendDescriptors(socket: number, bytes: Uint8Array, descriptors: Uint32Array): void;
   /** TUNSETIFF on /dev/net/tun: takes the interface, or makes it where there is none. SystemError. */
   readonly Tap: new (name: string, flags: number) => NativeTap;
   /**
@@ -42,7 +44,7 @@ export interface NativeAddon extends NativePagerClasses {
   /** renameat2(2), RENAME_NOREPLACE or RENAME_EXCHANGE: 0, or the errno. */
   renameAt(from: string, to: string, exchange: boolean): number;
   /** See seal.ts: 0, or the errno. */
-  sealProcess(connects: boolean, starts: boolean, taps: boolean): number;
+  sealProcess(connects: boolean, taps: boolean): number;
   /** CRC-32C (Castagnoli); `byTable`: without the CPU's instruction. */
   crc32c(bytes: Uint8Array, byTable?: boolean): number;
   /** Whether libzstd.so.1 can be loaded. */

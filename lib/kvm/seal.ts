@@ -6,8 +6,6 @@ import { loadBinding } from './binding.js';
 export interface SealOptions {
   /** Connects to sockets of other processes. */
   readonly connects: boolean;
-  /** Starts programs; nearly nothing is given up then. */
-  readonly starts: boolean;
   /** Opens tap interfaces. */
   readonly taps: boolean;
 }
@@ -19,8 +17,8 @@ export interface SealOptions {
  * @returns false where the kernel has no filters of system calls.
  * @throws SystemError of `seccomp`: EBUSY when a machine's threads run already.
  */
-export function sealProcess({ connects, starts, taps }: SealOptions): boolean {
-  const errno = loadBinding().addon.sealProcess(connects, starts, taps);
+export function sealProcess({ connects, taps }: SealOptions): boolean {
+  const errno = loadBinding().addon.sealProcess(connects, taps);
   if (errno === 0) return true;
   const name = errnoName(errno);
   if (name === 'ENOSYS' || name === 'EINVAL') return false;

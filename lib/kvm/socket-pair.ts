@@ -1,4 +1,7 @@
-/** Two connected sockets, the other end of which is for a child process that drops what its socket does not take. */
+/**
+ * Two connected sockets, the other end of which is for a process that drops what its socket does not take, and how a process that is no
+ * child of this one is given it.
+ */
 import { loadBinding } from './binding.js';
 
 /** Descriptors, closed by exec; whoever takes them closes them. */
@@ -16,4 +19,14 @@ export interface SocketPair {
  */
 export function socketPair(sendBufferBytes: number): SocketPair {
   return loadBinding().addon.socketPair(sendBufferBytes);
+}
+
+/**
+ * One message over a connected UNIX socket, with copies of at most 16 descriptors; does not wait.
+ *
+ * @throws SystemError of `sendmsg`: EPIPE when nobody is at the other end, EAGAIN when there is no room for it, EMSGSIZE when there never
+ *   is, EBADF for a descriptor that is none.
+ */
+export function sendDescriptors(socket: number, bytes: Uint8Array, descriptors: readonly number[]): void {
+  loadBinding().addon.sendDescriptors(socket, bytes, Uint32Array.from(descriptors));
 }

@@ -22,7 +22,7 @@ constexpr uint32_t kNamespaces =
 // SOCK_NONBLOCK and SOCK_CLOEXEC stand beside the type.
 constexpr uint32_t kSocketType = 0xf;
 
-// Other processes, the kernel and the system: nothing that a machine, Node or passt has to do with. By a new io_uring
+// Other processes, the kernel and the system: nothing that a machine or Node has to do with. By a new io_uring
 // connections would be made that no filter sees; the rings that are there can't (see Uring::keepInReserve).
 void denySystem(SyscallFilter& filter) {
   filter.on(
@@ -106,7 +106,8 @@ void denyNetwork(SyscallFilter& filter, bool taps) {
   filter.onOther(SYS_socketpair, 1, kSocketType, SOCK_STREAM, Answer::kEperm);
 }
 
-// sendmsg(2) has its address in memory; without sockets of datagrams it is of no use.
+// sendmsg(2) has its address in memory; without sockets of datagrams it is of no use but over those that are connected,
+// such as that to the keeper of passt (fence/keeper.h).
 void denyConnections(SyscallFilter& filter) {
   filter.on({SYS_connect, SYS_sendto}, Answer::kEperm);
 }
@@ -117,13 +118,11 @@ int sealProcess(const Seal& seal) {
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return errno;
   SyscallFilter filter;
   denySystem(filter);
-  if (!seal.starts) {
-    denyModes(filter);
-    denyNamespaces(filter);
-    denyPrograms(filter);
-    denyNetwork(filter, seal.taps);
-    if (!seal.connects) denyConnections(filter);
-  }
+  denyModes(filter);
+  denyNamespaces(filter);
+  denyPrograms(filter);
+  denyNetwork(filter, seal.taps);
+  if (!seal.connects) denyConnections(filter);
   return filter.otherwise(Answer::kAllow).install(true);
 }
 

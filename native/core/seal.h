@@ -7,8 +7,6 @@ namespace vivarium {
 struct Seal {
   // It connects to sockets of other processes.
   bool connects;
-  // It starts programs, which need more than it does.
-  bool starts;
   // It has tap interfaces, which are looked at by way of sockets of other families.
   bool taps;
 };

@@ -4,18 +4,19 @@
 // has threads before its first line runs: so they are set here, where there is one thread, and never in Node. It
 // chooses nothing: which paths and capabilities are left is said by its caller (lib/cli/fence-launch.ts).
 //
-//   vivarium-fence [--read PATH | --run PATH | --write PATH | --device PATH | --keep CAPABILITY | --no-paths]... --
-//   PROGRAM ARG...
+//   vivarium-fence [--read PATH | --run PATH | --write PATH | --device PATH | --keep CAPABILITY | --no-paths |
+//   --passt PATH]... -- PROGRAM ARG...
 //
 //   vivarium-fence --abi    prints the version of Landlock here, 0 where there is none
 //
 //   --read    files below it are read                   --device  is opened for reading and writing, and takes ioctls
 //   --run     they are read and executed                --keep    a capability's number that stays, if it is there
 //   --write   they are read, written, made, removed     --no-paths  paths are not fenced
+//   --passt   that program can be asked for from within (keeper.h)
 //
 // Paths that are not there are passed over. The program finds the version of Landlock that holds it in VIVARIUM_FENCED,
-// 0 where there is none or it was not wanted. What fails ends it with status 125 and one line; nothing runs half
-// fenced.
+// 0 where there is none or it was not wanted; in VIVARIUM_PASST_KEEPER, with --passt, the number of its socket to the
+// keeper. What fails ends it with status 125 and one line; nothing runs half fenced.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fence/keeper.h"
 #include "fence/landlock.h"
 
 enum { kFailure = 125 };
@@ -128,10 +130,17 @@ static void limit(void) {
   if (setrlimit(RLIMIT_CORE, &none) < 0) fail("RLIMIT_CORE", "");
 }
 
+static void tell(const char* variable, int number) {
+  char text[16];
+  snprintf(text, sizeof text, "%d", number);
+  if (setenv(variable, text, 1) < 0) fail("setenv", "");
+}
+
 int main(int argc, char** argv) {
   if (argc == 2 && strcmp(argv[1], "--abi") == 0) return printf("%d\n", landlockAbi()) < 0;
   int at = 1;
   int paths = 1;
+  const char* passt = NULL;
   uint64_t kept = 0;
   for (; at < argc && strcmp(argv[at], "--") != 0; at++) {
     if (strcmp(argv[at], "--no-paths") == 0) {
@@ -142,6 +151,8 @@ int main(int argc, char** argv) {
     if (at + 1 >= argc) fail("usage", argv[at]);
     if (strcmp(argv[at], "--keep") == 0) {
       kept |= UINT64_C(1) << (atoi(argv[++at]) & 63);
+    } else if (strcmp(argv[at], "--passt") == 0) {
+      passt = argv[++at];
     } else if (accessOf(argv[at]) != 0) {
       at++;
     } else {
@@ -151,6 +162,13 @@ int main(int argc, char** argv) {
   errno = EINVAL;
   if (at + 1 >= argc) fail("usage", "-- PROGRAM is wanted");
 
+  // Has this process's rights, so it comes before they go.
+  unsetenv("VIVARIUM_PASST_KEEPER");
+  if (passt != NULL) {
+    const int channel = forkKeeper(passt);
+    if (channel < 0) fail("fork", "passt");
+    tell("VIVARIUM_PASST_KEEPER", channel);
+  }
   limit();
   dropCapabilities(kept);
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) fail("PR_SET_NO_NEW_PRIVS", "");
@@ -161,15 +179,13 @@ int main(int argc, char** argv) {
       const uint64_t access = accessOf(argv[each]);
       if (access != 0)
         allow(ruleset, abi, access, argv[++each]);
-      else if (strcmp(argv[each], "--keep") == 0)
+      else if (strcmp(argv[each], "--no-paths") != 0)
         each++;
     }
     if (syscall(SYS_landlock_restrict_self, ruleset, 0) < 0) fail("landlock_restrict_self", "");
     close(ruleset);
   }
-  char text[16];
-  snprintf(text, sizeof text, "%d", abi);
-  if (setenv("VIVARIUM_FENCED", text, 1) < 0) fail("setenv", "");
+  tell("VIVARIUM_FENCED", abi);
   execv(argv[at + 1], &argv[at + 1]);
   fail("execve", argv[at + 1]);
 }

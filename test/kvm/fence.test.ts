@@ -3,12 +3,23 @@
  * had broken out. It is the real command with the real launcher; the guest is a flat one that a snapshot holds.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { type AddressInfo, connect as connectTo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { findLauncher, landlockVersion } from '../../lib/cli/fence-launch.js';
 import { connect, serveMachine } from '../../lib/control/index.js';
 import { fileDisk, Machine, networkSwitch } from '../../lib/machine/index.js';
 import { whyNoPasst } from '../../lib/vsp/net/testing-passt.js';
@@ -88,10 +99,68 @@ async function start(
     cwd: place('home/project'),
     stdin: '',
   }).ended;
-  expect(stderr.replace(/^.*(using|restored from|starting|restore \w+ \d+ %).*\n/gm, '')).toBe('');
+  const said = stderr.replace(/^.*(using|restored from|starting|restore \w+ \d+ %).*\n/gm, '');
+  // Whole: an assertion's message is cut.
+  if (said !== '') throw new Error(said);
   expect([status, stdout.toString()]).toEqual([0, `${name}\n`]);
   await expect.poll(() => existsSync(answer), { timeout: 10_000 }).toBe(true);
   return JSON.parse(readFileSync(answer, 'utf8')) as Record<string, string>;
+}
+
+/** Undefined on a host without the program, or without a network for it, where it is refused. */
+async function startOnPasst(name: string, tries: Tries = {}): Promise<Record<string, string> | undefined> {
+  await saveOn(name, networkSwitch('lan'));
+  const started = start(name, ['--nic', 'passt,id=net0'], tries, name);
+  if ((await whyNoPasst()) === undefined) return started;
+  await expect(started).rejects.toThrow(/passt/);
+  return undefined;
+}
+
+/** No new privileges, filters, and hardly a capability. */
+function expectHeld(pid: number): void {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  const field = (name: string): string => new RegExp(`^${name}:\\s+(\\S+)`, 'm').exec(status)![1]!;
+  expect([field('NoNewPrivs'), field('Seccomp')]).toEqual(['1', '2']);
+  const left = (1n << 1n) | (1n << 23n); // CAP_DAC_OVERRIDE, CAP_SYS_NICE
+  for (const set of ['CapInh', 'CapAmb']) expect(BigInt(`0x${field(set)}`)).toBe(0n);
+  // What programs could be given: an ordinary user may not change that, and no_new_privs holds it.
+  const bounding = process.getuid!() === 0 ? ['CapBnd'] : [];
+  for (const set of ['CapPrm', 'CapEff', ...bounding]) expect(BigInt(`0x${field(set)}`) & ~left).toBe(0n);
+}
+
+async function backendOf(name: string): Promise<unknown> {
+  return ((await (await connect(name)).device('net0').contract()) as { backend: unknown }).backend;
+}
+
+const STATE_AND_PARENT = /\) (\S) (\d+) /;
+
+/** Undefined for one that is not there. */
+function statOf(pid: number): { readonly state: string; readonly parent: number } | undefined {
+  try {
+    const [, state, parent] = STATE_AND_PARENT.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))!;
+    return { state: state!, parent: Number(parent) };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Not one whom nobody has waited for yet. */
+function isAlive(pid: number): boolean {
+  const { state } = statOf(pid) ?? { state: 'X' };
+  return !['Z', 'X'].includes(state);
+}
+
+function childrenOf(pid: number): number[] {
+  const all = readdirSync('/proc').map(Number).filter(Number.isInteger);
+  return all.filter((each) => statOf(each)?.parent === pid && isAlive(each));
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
 }
 
 describe('a machine of -d whose process is owned', () => {
@@ -159,14 +228,7 @@ describe('a machine of -d whose process is owned', () => {
     const facts = (await machine.inspect()) as { fence: { landlock: number; sealed: boolean } };
     expect(facts.fence).toMatchObject({ sealed: true });
     expect(facts.fence.landlock).toBeGreaterThan(0);
-    const status = readFileSync(`/proc/${pid}/status`, 'latin1');
-    const field = (name: string): string => new RegExp(`^${name}:\\s+(\\S+)`, 'm').exec(status)![1]!;
-    expect([field('NoNewPrivs'), field('Seccomp')]).toEqual(['1', '2']);
-    const left = (1n << 1n) | (1n << 23n); // CAP_DAC_OVERRIDE, CAP_SYS_NICE
-    for (const set of ['CapInh', 'CapAmb']) expect(BigInt(`0x${field(set)}`)).toBe(0n);
-    // What programs could be given: an ordinary user may not change that, and no_new_privs holds it.
-    const bounding = process.getuid!() === 0 ? ['CapBnd'] : [];
-    for (const set of ['CapPrm', 'CapEff', ...bounding]) expect(BigInt(`0x${field(set)}`) & ~left).toBe(0n);
+    expectHeld(pid);
     const environment = (): string => readFileSync(`/proc/${pid}/environ`, 'latin1');
     // Not even its own user may look into it: it is not dumpable.
     if (process.getuid!() === 0) expect(environment()).not.toContain('SECRET_TOKEN');
@@ -222,24 +284,82 @@ describe('a machine of -d whose process is owned', () => {
     });
     const { backend } = (await (await connect('switched')).device('net0').contract()) as { backend: unknown };
     expect(backend).toMatchObject({ kind: 'switch', role: 'joined' });
+    await expect((await connect('switched')).device('net0').rebind({ kind: 'passt' })).rejects.toMatchObject({
+      code: 'ERR_FENCED',
+      cure: expect.stringMatching(/^start the machine with a nic on such a network/) as string,
+    });
   });
 
-  it('on passt has its paths open, which is said', async () => {
-    await saveOn('passt', networkSwitch('lan'));
-    const tries: Tries = { secret: ['read', place('home/.ssh/id')], noCore: ['core'] };
-    const lack = await whyNoPasst();
-    const started = start('passt', ['--nic', 'passt,id=net0'], tries, 'passt');
-    if (lack !== undefined) {
-      // A host without the program, or without a network for it.
-      await expect(started).rejects.toThrow(/passt/);
-      return;
-    }
-    expect(await started).toEqual({ secret: 'done', noCore: 'done' });
+  it('on passt is fenced as any other, and has passt started by a keeper that it does not reach', async () => {
+    const tries: Tries = {
+      secret: ['read', place('home/.ssh/id')],
+      shell: ['start', '/bin/true'],
+      passt: ['start', 'passt', '--version'],
+      server: ['connect', 1, '127.0.0.1'],
+      keeperMemory: ['ofChild', 'mem'],
+      keeperVariables: ['ofChild', 'environ'],
+      keeperSignal: ['signalChild'],
+      noCore: ['core'],
+    };
+    const outcomes = await startOnPasst('passt', tries);
+    if (outcomes === undefined) return;
+    const { secret, shell, passt, server, keeperMemory, keeperVariables, keeperSignal, noCore } = outcomes;
+    expect([secret, keeperMemory, keeperVariables]).toEqual(Array(3).fill('EACCES'));
+    expect([shell, passt, server, keeperSignal]).toEqual(Array(4).fill('EPERM'));
+    expect(noCore).toBe('done');
     const machine = await connect('passt');
-    const { backend } = (await machine.device('net0').contract()) as { backend: unknown };
-    expect(backend).toMatchObject({ kind: 'passt', up: true });
-    const open = expect.stringMatching(/^passt/) as string;
-    expect(await machine.inspect()).toMatchObject({ fence: { landlock: 0, sealed: true, open } });
+    expect(await backendOf('passt')).toMatchObject({ kind: 'passt', up: true, restarts: 0 });
+    const { fence } = (await machine.inspect()) as { fence: Record<string, unknown> };
+    expect(fence).toMatchObject({ sealed: true, landlock: landlockVersion(findLauncher()!) });
+    expect(fence).not.toHaveProperty('open');
+    expectHeld(machine.record.pid);
+  });
+
+  it('on passt has it started again, and gives it other forwards, but takes no other network', async () => {
+    const [port, taken] = [await freePort(), createServer().listen(0, '127.0.0.1')];
+    onTestFinished(() => void taken.close());
+    await expect.poll(() => taken.listening).toBe(true);
+    if ((await startOnPasst('again')) === undefined) return;
+    const machine = await connect('again');
+    const nic = machine.device('net0');
+    const [keeper] = childrenOf(machine.record.pid) as [number];
+    const [first] = childrenOf(keeper) as [number];
+    process.kill(first, 'SIGKILL');
+    await expect.poll(() => backendOf('again')).toMatchObject({ up: true, restarts: 1 });
+    const [second] = childrenOf(keeper) as [number];
+    expect(second).not.toBe(first);
+
+    const onto = (host: number) => nic.rebind({ kind: 'passt', forwards: [{ host, guest: 80 }] });
+    await onto(port);
+    await new Promise((resolve, reject) => {
+      const client = connectTo(port, '127.0.0.1', () => resolve(client.destroy())).once('error', reject);
+    });
+    // The old one has gone, and so has who is refused.
+    await expect(onto((taken.address() as AddressInfo).port)).rejects.toMatchObject({
+      code: 'ERR_DEVICE',
+      message: expect.stringContaining('bind') as string,
+    });
+    await expect.poll(() => childrenOf(keeper)).toHaveLength(1);
+    expect(childrenOf(keeper)).not.toContain(second);
+    for (const other of [{ kind: 'switch', name: 'lan' } as const, { kind: 'tap', name: 'tap0' } as const])
+      await expect(nic.rebind(other)).rejects.toMatchObject({ code: 'ERR_FENCED' });
+
+    const [third] = childrenOf(keeper) as [number];
+    process.kill(keeper, 'SIGKILL');
+    // What runs goes on.
+    await expect(onto(await freePort())).rejects.toMatchObject({ code: 'ERR_DEVICE', cure: 'start the machine again' });
+    expect(await backendOf('again')).toMatchObject({ up: true, forwards: `tcp 127.0.0.1/${port}:80` });
+    await machine.kill();
+    await expect.poll(() => isAlive(third)).toBe(false);
+  });
+
+  it('leaves neither passt nor keeper behind, however it ends', async () => {
+    if ((await startOnPasst('left')) === undefined) return;
+    const { pid } = (await connect('left')).record;
+    const [keeper] = childrenOf(pid) as [number];
+    const [passt] = childrenOf(keeper) as [number];
+    process.kill(pid, 'SIGKILL');
+    await expect.poll(() => [pid, keeper, passt].filter(isAlive)).toEqual([]);
   });
 
   it('does what its user may with --no-fence', async () => {

@@ -41,6 +41,21 @@ async function tryAll({ answer, ...tries }) {
   renameSync(`${answer}.new`, answer);
 }
 
+function child() {
+  const stats = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  const [pid, ...others] = stats.filter((name) => {
+    try {
+      return (
+        / (\d+) /.exec(readFileSync(`/proc/${name}/stat`, 'latin1').replace(/.*\) \S/, ''))[1] === `${process.pid}`
+      );
+    } catch {
+      return false;
+    }
+  });
+  if (pid === undefined || others.length > 0) throw new Error(`children: ${pid} ${others}`);
+  return Number(pid);
+}
+
 const KINDS = {
   read: (path) => readFileSync(path),
   list: (path) => readdirSync(path),
@@ -66,6 +81,9 @@ const KINDS = {
     if (error !== undefined) throw error;
   },
   signal: (pid) => process.kill(pid, 'SIGKILL'),
+  // Of the only child.
+  ofChild: (file) => closeSync(openSync(`/proc/${child()}/${file}`, 'r')),
+  signalChild: () => process.kill(child(), 'SIGKILL'),
   connect: (where, host) =>
     new Promise((resolve, reject) => {
       const socket = connect(host === undefined ? { path: where } : { port: where, host }, () =>

@@ -1,7 +1,7 @@
 // A process that has given up what a machine's does, and says what it still can: the child of test/unit/seal.test.ts. Its last line of
 // output is JSON. `--threads-first`: after a thread of ours runs.
 import { spawnSync } from 'node:child_process';
-import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,8 +24,13 @@ const file = openSync(path, 'w+');
 rmSync(path);
 writeSync(file, Buffer.alloc(PAGE, 7));
 
-if (process.argv.includes('--threads-first')) new rig.addon.IoQueue(memory(), 'threads');
-outcome.errno = rig.addon.sealProcess(false, false, false);
+if (process.argv.includes('--threads-first')) {
+  new rig.addon.IoQueue(memory(), 'threads');
+  // They put their filters on themselves once they run.
+  const hasFilter = (thread) => /^Seccomp:\s+2$/m.test(readFileSync(`/proc/self/task/${thread}/status`, 'latin1'));
+  while (!readdirSync('/proc/self/task').some(hasFilter)) await new Promise((resolve) => setImmediate(resolve));
+}
+outcome.errno = rig.addon.sealProcess(false, false);
 tell('start', () => {
   const { error } = spawnSync('/bin/true');
   if (error !== undefined) throw error;

@@ -78,7 +78,7 @@ int main(int, char** argv) {
       sealed.get_future().wait();
       error = call(argv[2]) < 0 ? errno : 0;
     });
-    if (vivarium::sealProcess({false, false, false}) != 0) return 1;
+    if (vivarium::sealProcess({false, false}) != 0) return 1;
     sealed.set_value();
     thread.join();
     std::printf("%d\n", error);

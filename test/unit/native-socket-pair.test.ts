@@ -4,7 +4,7 @@ import { closeSync, readFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { expect, it, onTestFinished } from 'vitest';
 import { MiB } from '../../lib/base/units.js';
-import { socketPair } from '../../lib/kvm/index.js';
+import { sendDescriptors, socketPair } from '../../lib/kvm/index.js';
 
 it('takes from the other end more than a socket does, while nobody reads', async () => {
   const wmemMaxBytes = Number(readFileSync('/proc/sys/net/core/wmem_max', 'utf8'));
@@ -31,4 +31,27 @@ it('is one at an end each, which whoever took it closes', async () => {
   await once(left.resume(), 'end');
   expect(() => socketPair(-1)).toThrow(RangeError);
   expect(() => socketPair(1.5)).toThrow(RangeError);
+});
+
+it('takes messages with descriptors, and says why not', async () => {
+  const { own, other } = socketPair(MiB);
+  const receiver = new Socket({ fd: other, readable: true, writable: true });
+  const descriptors = socketPair(MiB);
+  onTestFinished(() => [own, descriptors.own].forEach((fd) => closeSync(fd)));
+  sendDescriptors(own, Buffer.from('one'), [descriptors.other]);
+  closeSync(descriptors.other);
+  expect(String((await once(receiver, 'data'))[0])).toBe('one');
+  const errno = (send: () => void): unknown => {
+    try {
+      return send();
+    } catch (error) {
+      return (error as { errno: string }).errno;
+    }
+  };
+  expect(errno(() => sendDescriptors(own, Buffer.from('x'), [2 ** 30]))).toBe('EBADF');
+  expect(errno(() => sendDescriptors(2 ** 30, Buffer.from('x'), []))).toBe('EBADF');
+  expect(() => sendDescriptors(own, Buffer.from('x'), Array(17).fill(own) as number[])).toThrow(RangeError);
+  receiver.destroy();
+  await once(receiver, 'close');
+  expect(errno(() => sendDescriptors(own, Buffer.from('x'), []))).toBe('EPIPE');
 });

@@ -1,24 +1,19 @@
 /**
- * One passt: started with one end of a socket pair, asked whether it answers, and ended. It goes by itself when the other
- * end of its socket does, so also when this process is killed; started by root it becomes `nobody` (passt(1), --fd and
- * --runas). Its own process group keeps a terminal's Ctrl-C from it. When it is started again is passt-backend.ts's
- * business.
+ * One passt as whoever uses it sees it: asked whether it answers, and ended. It goes by itself when the other end of its socket does, so
+ * also when this process is killed; started by root it becomes `nobody` (passt(1), --fd and --runas). How it is started is
+ * passt-start.ts's business, when it is started again passt-backend.ts's.
  */
-import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
-import { closeSync } from 'node:fs';
-import { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { EtherType } from '../../abi/inet.js';
 import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
-import { MiB } from '../../base/units.js';
-import { socketPair, type SocketPair } from '../../kvm/index.js';
 import { macBytes } from './mac-filter.js';
 import { framed, FrameReader } from './stream-frames.js';
 
-/** A passt as its user sees it: frames on a stream, and when it has ended. */
+/** Frames on a stream, and when it has ended. */
 export interface PasstProcess {
   readonly stream: Duplex;
+  /** Undefined also where another process has started it. */
   readonly pid: number | undefined;
   /** What it said last, when it has gone. */
   readonly ended: Promise<string>;
@@ -38,92 +33,10 @@ export const PASST_NETWORK = { guest: '10.0.2.15', gateway: '10.0.2.2', prefixBi
 
 /** How long a passt may take until it answers. */
 const ANSWER_NS = 10_000_000_000n;
-const MAX_WORDS_BYTES = 4096;
-/**
- * What may wait for us of passt's. It sends as much as its guest's window allows (1 MiB of a guest of 256 MiB) without waiting, drops
- * what its socket does not take, and sends the whole window again.
- */
-const SOCKET_BYTES = 4 * MiB;
-/** What it says when nothing is wrong, of which nobody has to hear. */
-const CHATTER = /^(Failed to send \d+ bytes to syslog|Don't run as root.*)$/gm;
-
-/** As node:child_process has it; a parameter for tests. */
-export type Spawn = (program: string, args: readonly string[], options: SpawnOptions) => ChildProcess;
-
-export const startPasst: StartPasst = (args) => startPasstBy(spawn, args);
-
-/** {@link startPasst} by way of `run`, over a pair of sockets. */
-export function startPasstBy(run: Spawn, args: readonly string[], pairOf = socketPair): PasstProcess {
-  let pair: SocketPair | undefined;
-  let child: ChildProcess;
-  try {
-    pair = pairOf(SOCKET_BYTES);
-    child = run('passt', ['--foreground', '--quiet', '--fd', '3', ...args], {
-      cwd: '/',
-      detached: true,
-      stdio: ['ignore', 'ignore', 'pipe', pair.other],
-    });
-  } catch (error) {
-    // As for ENOMEM, or EMFILE.
-    if (pair !== undefined) closeSync(pair.own);
-    return notStarted(Promise.resolve((error as Error).message));
-  } finally {
-    if (pair !== undefined) closeSync(pair.other);
-  }
-  const failed = new Promise<string>((resolve) => {
-    child.on('error', (error: NodeJS.ErrnoException) => {
-      resolve(error.code === 'ENOENT' ? NOT_INSTALLED : error.message);
-    });
-  });
-  // Without descriptors (EMFILE, ENFILE) a child has no streams at all, whatever its type says; its 'error' follows.
-  const { stdio } = child as { stdio?: ChildProcess['stdio'] };
-  if (stdio === undefined) {
-    closeSync(pair.own);
-    return notStarted(failed);
-  }
-  const stream = new Socket({ fd: pair.own, readable: true, writable: true });
-  const stderr = stdio[2] as Socket;
-  let words = '';
-  stderr.setEncoding('utf8').on('data', (text: string) => {
-    words = (words + text).slice(-MAX_WORDS_BYTES);
-  });
-  const ended = new Promise<string>((resolve) => {
-    void failed.then(resolve);
-    child.once('exit', (code, signal) => {
-      const say = () => {
-        const said = words.replace(CHATTER, '').trim().split(/\n+/).join('; ');
-        resolve(said === '' ? `it ended with ${signal ?? `status ${code ?? 'unknown'}`}` : said);
-      };
-      // Its last words may still be on their way. The stream, which may be held, is not waited for.
-      if (stderr.closed) say();
-      else stderr.once('close', say);
-    });
-  });
-  stream.on('error', () => {}); // its end follows
-  return {
-    stream,
-    pid: child.pid,
-    ended,
-    keepAlive: (on) => {
-      for (const handle of [child, stream, stderr]) {
-        if (on) handle.ref();
-        else handle.unref();
-      }
-    },
-    kill: () => {
-      stream.destroy();
-      child.kill('SIGKILL');
-    },
-  };
-}
-
-/** One that never was: nothing comes from it, and what goes to it is gone. */
-function notStarted(ended: Promise<string>): PasstProcess {
-  const stream = new Duplex({ read: () => {}, write: (_chunk, _encoding, callback) => callback() });
-  return { stream, pid: undefined, ended, keepAlive: () => {}, kill: () => void stream.destroy() };
-}
-
+/** Also the words of native/fence/keeper.c. */
 export const NOT_INSTALLED = 'passt is not installed';
+/** Who starts it for a process that is fenced. */
+export const KEEPER_GONE = 'its keeper, outside of the fence, has gone';
 
 /**
  * Waits for the first answer of a new passt: it is asked for its own address as a guest would (ARP, RFC 826). What else
@@ -178,6 +91,7 @@ function whyEnded(words: string): VmmError {
   if (words === NOT_INSTALLED) {
     return new VmmError('ERR_SETUP', words, { cure: 'npm run setup, or as root: apt-get install passt' });
   }
+  if (words === KEEPER_GONE) return new VmmError('ERR_DEVICE', `passt: ${words}`, { cure: 'start the machine again' });
   const cure = /bind any port/i.test(words)
     ? 'forward another port of the host; those below 1024 want privileges'
     : /interface/i.test(words)

@@ -1,13 +1,17 @@
 import { ChildProcess } from 'node:child_process';
-import { describe, expect, it } from 'vitest';
+import { closeSync } from 'node:fs';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { VmmError } from '../../base/errors.js';
 import { silentLogger } from '../../base/logger.js';
+import { MiB } from '../../base/units.js';
+import { socketPair } from '../../kvm/index.js';
 import { hasRightChecksum } from './checksum.js';
 import type { NetFrame } from './contract.js';
 import { layoutOf } from './frame-layout.js';
 import { keptFrame } from './kept-frame.js';
-import { NOT_INSTALLED, startPasstBy, type Spawn } from './passt-process.js';
+import { KEEPER_GONE, NOT_INSTALLED } from './passt-process.js';
+import { keptWords, startKeptPasst, startPasstBy, type Spawn } from './passt-start.js';
 import { passt, type PasstForward, type PasstOptions } from './passt.js';
 import { packet, unfinished } from './testing.js';
 import { lendingBackend } from './testing-lent.js';
@@ -246,6 +250,33 @@ describe('passt', () => {
       const expected = { code: 'ERR_DEVICE', message: expect.stringContaining(words) };
       await expect(source.open(rig().context)).rejects.toMatchObject(expected);
     }
+  });
+
+  it('has ended with the reason where its keeper does not start it', async () => {
+    const { own, other } = socketPair(MiB);
+    closeSync(other);
+    onTestFinished(() => closeSync(own));
+    const refusing = (): void => undefined;
+    for (const [send, keeper, expected] of [
+      [undefined, own, { message: `passt: ${KEEPER_GONE}`, cure: 'start the machine again' }],
+      [undefined, 2 ** 30, { message: 'passt: sendmsg: EBADF' }],
+      [refusing, own, { message: 'passt: it ended, or was not started, without a word' }],
+    ] as const) {
+      const source = passt({ start: (args) => startKeptPasst(keeper, args, send) });
+      await expect(source.open(rig().context)).rejects.toMatchObject({ code: 'ERR_DEVICE', ...expected });
+    }
+  });
+
+  it('tells apart what a kept one said and how it ended', () => {
+    const ends: readonly (readonly [string, string])[] = [
+      ['Failed to bind any port\n\nit ended with status 1\n', 'Failed to bind any port'],
+      [`${NOT_INSTALLED}\n\nit ended with status 127\n`, NOT_INSTALLED],
+      ['Failed to send 5 bytes to syslog\n\nit ended with signal 9\n', 'it ended with SIGKILL'],
+      ['\nit ended with signal 999\n', 'it ended with signal 999'],
+      ['\nit ended with status 0\n', 'it ended with status 0'],
+      ['cut off', 'cut off'],
+    ];
+    for (const [said, words] of ends) expect(keptWords(said)).toBe(words);
   });
 
   it('starts another when this one sends what can be no frame', async () => {

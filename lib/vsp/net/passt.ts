@@ -6,8 +6,9 @@
 import { isIP } from 'node:net';
 import { AbortError } from '../../base/errors.js';
 import { checkInteger, checkOptionNames } from '../../base/options.js';
-import { answered, PASST_NETWORK, startPasst, type StartPasst } from './passt-process.js';
+import { answered, PASST_NETWORK, type StartPasst } from './passt-process.js';
 import { PasstBackend, type PasstBackendOptions } from './passt-backend.js';
+import { startPasst } from './passt-start.js';
 import type { NetBackend } from './contract.js';
 import type { NetOpenContext, NetSource } from './source.js';
 
