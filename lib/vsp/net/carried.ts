@@ -6,158 +6,112 @@
  *
  *     machine -> carriedNetwork() -> output ~~> input  -> carryNetwork() -> backend
  *     machine <- carriedNetwork() <- input  <~~ output <- carryNetwork() <- backend
+ *
+ * The other end can stand on another network later, over the same streams. To the machine that is another backend, a successor: whoever
+ * asks the other end for it makes one, the device is rebound to it, and with its start the other end is to change over.
  */
-import type { Readable, Writable } from 'node:stream';
-import type { Clock } from '../../base/clock.js';
 import { AbortError, VmmError } from '../../base/errors.js';
-import { RateLimit, type Logger } from '../../base/logger.js';
 import type { BackendDescription } from '../contract.js';
-import { adapt, type AdaptCounts, checkedFrame, mergedFrames } from './adapt.js';
-import {
-  type CarriedCounts,
-  CarriedDecoder,
-  type CarriedRecord,
-  encodeFrames,
-  encodeHello,
-  encodeLink,
-} from './carried-frames.js';
+import { type CarriedCounts, CarriedDecoder, type CarriedRecord, encodeFrames, framesOf } from './carried-frames.js';
+import type { CarriedStreams } from './carry-network.js';
 import type { NetBackend, NetFrame, NetHostEnd } from './contract.js';
-import { fits, MAX_MTU_BYTES, MIN_MTU_BYTES } from './fits.js';
+import { MAX_MTU_BYTES, MIN_MTU_BYTES } from './fits.js';
 import type { NetSource } from './source.js';
 
-export interface CarriedStreams {
-  readonly input: Readable;
-  readonly output: Writable;
+/** A network that the other end has opened, and may change over to. */
+export interface CarriedSuccessor {
+  /** The number of the change, from 1 to 65535: what comes over the streams is the new network's from the hello with it on. */
+  readonly change: number;
+  readonly mtuBytes: number;
+  /** What it is there. */
+  readonly around: BackendDescription | undefined;
+  /** The device stands on it from now on: the other end is to change over. Settles when that has. Called at most once. */
+  take(): Promise<void>;
+  /** It is not wanted after all: the other end is to close it. */
+  drop(): void;
 }
 
-/** Who is told of frames that are left out. */
-export interface CarryLog {
-  /** The device's. */
-  readonly id: string;
-  readonly clock: Clock;
-  readonly logger: Logger;
+/** The network at the other end of the streams, and those that follow it there. */
+export interface CarriedNetwork extends NetSource {
+  /** Opened, and neither closed nor gone. */
+  readonly isOpen: boolean;
+  /**
+   * A backend for the same device, over the same streams. Closed without a start it is dropped; the one that was before it closes
+   * when the other end has changed over.
+   *
+   * @throws VmmError ERR_DEVICE where these are not open any more, or for an MTU that is none.
+   */
+  successor(next: CarriedSuccessor): NetBackend;
 }
 
-/**
- * Joins an open backend to whoever is at the other end. The streams' end leaves the backend open; it is the caller's.
- * Frames that are left out are logged at a bounded rate, and counted in what is given back.
- */
-export function carryNetwork(
-  backend: NetBackend,
-  { input, output }: CarriedStreams,
-  { id, clock, logger }: CarryLog,
-): Readonly<CarriedCounts> {
-  const counts: CarriedCounts = { lost: 0, badFrames: 0 };
-  const decoder = new CarriedDecoder(counts);
-  const complaints = new RateLimit(clock, { burst: 5, refillNs: 1_000_000_000n });
-  const counting = <T>(work: () => T): T => {
-    const before = counts.lost + counts.badFrames;
-    const result = work();
-    if (counts.lost + counts.badFrames > before) {
-      complaints.run(() => logger.log('warn', `network ${id}: carried frames are left out`, { ...counts }));
-    }
-    return result;
-  };
-  const write = (bytes: Uint8Array): boolean => output.destroyed || output.write(bytes);
-  let isFull = false;
-  // Streams that break are the session's end, which is told elsewhere.
-  for (const stream of [input, output]) stream.on('error', () => undefined);
-  write(encodeHello({ ...WHOLE, mtuBytes: backend.mtuBytes, backend: backend.describe() }));
-  backend.start({
-    receive: (frames) => {
-      // What a backend gives though it was asked to wait.
-      if (isFull || write(counting(() => encodeFrames(improved(frames, backend.gives), counts)))) return;
-      isFull = true;
-      backend.setPaused(true);
-      output.once('drain', () => {
-        isFull = false;
-        backend.setPaused(false);
-      });
-    },
-    writable: () => void input.resume(),
-    link: (up) => void write(encodeLink(up)),
-  });
-  input.on('data', (chunk: Uint8Array) => {
-    const frames = counting(() => {
-      const records = decoder.push(chunk);
-      return records && adapted(framesOf(records), backend, counts);
-    });
-    if (frames === undefined) return void input.destroy();
-    if (frames.length > 0 && !backend.send(frames)) input.pause();
-  });
-  return counts;
-}
-
-/** As a backend takes them. What is nothing to it, or too long for it, was none. */
-function adapted(frames: readonly NetFrame[], backend: NetBackend, counts: CarriedCounts): NetFrame[] {
-  const out: NetFrame[] = [];
-  const done: AdaptCounts = { checksums: 0, segmented: 0, dropped: 0 };
-  for (const frame of frames) {
-    if (fits(frame, backend.mtuBytes)) adapt(frame, backend.takes, true, out, done);
-    else done.dropped++;
-  }
-  counts.badFrames += done.dropped;
-  return out;
-}
-
-/** What the other end gets, over every backend. */
-const WHOLE = { takes: { checksum: true, segments: true }, gives: { checked: true, merged: true } };
-
-function improved(frames: readonly NetFrame[], { merged, checked }: NetBackend['gives']): readonly NetFrame[] {
-  const packets = merged ? frames : mergedFrames(frames);
-  return checked ? packets : packets.map(checkedFrame);
-}
-
-/** The network at the other end of the streams; it can be opened once. */
-export function carriedNetwork(streams: CarriedStreams): NetSource {
+/** It can be opened once. */
+export function carriedNetwork(streams: CarriedStreams): CarriedNetwork {
   let wasOpened = false;
+  let wire: Wire | undefined;
   return {
     class: 'network',
     describe: () => ({ kind: 'carried' }),
     open: async ({ signal }) => {
       if (wasOpened) throw new VmmError('ERR_STATE', 'a carried network can be opened once');
       wasOpened = true;
-      return CarriedBackend.open(streams, signal);
+      const opening = new Wire(streams);
+      const backend = await opening.open(signal);
+      wire = opening;
+      return backend;
+    },
+    get isOpen() {
+      return wire?.isOpen ?? false;
+    },
+    successor: (next) => {
+      if (wire === undefined || !wire.isOpen) throw gone();
+      return wire.successor(next);
     },
   };
 }
 
-class CarriedBackend implements NetBackend {
-  readonly takes: NetBackend['takes'];
-  readonly gives: NetBackend['gives'];
-  readonly mtuBytes: number;
-  readonly #streams: CarriedStreams;
-  readonly #counts: CarriedCounts;
-  readonly #around: BackendDescription | undefined;
-  #host: NetHostEnd | undefined;
-  /** What came before start(). */
-  #early: CarriedRecord[] = [];
-  #isFull = false;
-  #isClosed = false;
+function gone(): VmmError {
+  return new VmmError('ERR_DEVICE', 'the network at the other end of a stream has gone');
+}
 
-  private constructor(streams: CarriedStreams, hello: CarriedRecord & { type: 'hello' }, counts: CarriedCounts) {
-    this.#streams = streams;
-    this.#counts = counts;
-    this.#around = hello.backend;
-    this.takes = hello.takes;
-    this.gives = hello.gives;
-    this.mtuBytes = hello.mtuBytes;
+type Hello = CarriedRecord & { readonly type: 'hello' };
+
+/** The streams, and whose they are at the moment. */
+class Wire {
+  readonly streams: CarriedStreams;
+  readonly counts: CarriedCounts = { lost: 0, badFrames: 0 };
+  #current: CarriedBackend | undefined;
+  #hello: Hello | undefined;
+  /** Of the change whose hello has not come yet: what comes before it is another network's. */
+  #awaited: number | undefined;
+  /** As the other end has said of the network that it stands on. */
+  #linkUp = true;
+  #isOver = false;
+
+  constructor(streams: CarriedStreams) {
+    this.streams = streams;
+  }
+
+  get isOpen(): boolean {
+    return this.#hello !== undefined && !this.#isOver;
+  }
+
+  get linkUp(): boolean {
+    return this.#linkUp && !this.#isOver;
   }
 
   /** Waits for what the other end says of its backend. */
-  static open(streams: CarriedStreams, signal: AbortSignal | undefined): Promise<CarriedBackend> {
-    const { input, output } = streams;
-    const counts: CarriedCounts = { lost: 0, badFrames: 0 };
-    const decoder = new CarriedDecoder(counts);
+  open(signal: AbortSignal | undefined): Promise<NetBackend> {
+    const { input, output } = this.streams;
+    const decoder = new CarriedDecoder(this.counts);
     return new Promise((resolve, reject) => {
-      let backend: CarriedBackend | undefined;
       const onAbort = (): void => reject(new AbortError(signal));
       signal?.addEventListener('abort', onAbort, { once: true });
       if (signal?.aborted === true) onAbort();
       const onGone = (): void => {
         signal?.removeEventListener('abort', onAbort);
-        reject(new VmmError('ERR_DEVICE', 'the network at the other end of a stream has gone'));
-        backend?.setLink(false);
+        reject(gone());
+        this.#isOver = true;
+        this.#current?.setLink(false);
       };
       for (const stream of [input, output]) stream.on('error', onGone);
       input.on('close', onGone);
@@ -165,31 +119,105 @@ class CarriedBackend implements NetBackend {
       input.on('data', (chunk: Uint8Array) => {
         const records = decoder.push(chunk);
         if (records === undefined) return void input.destroy();
-        if (backend !== undefined) return backend.#take(records);
+        if (this.#hello !== undefined) return this.#take(records);
         const [first, ...rest] = records;
         if (first === undefined) return;
         if (first.type !== 'hello') return void input.destroy();
         signal?.removeEventListener('abort', onAbort);
-        if (first.mtuBytes < MIN_MTU_BYTES || first.mtuBytes > MAX_MTU_BYTES) {
-          const message = `the network at the other end of a stream has an MTU of ${first.mtuBytes} bytes`;
-          reject(new VmmError('ERR_DEVICE', message));
+        const wrong = mtuMistake(first.mtuBytes);
+        if (wrong !== undefined) {
+          reject(wrong);
           return void input.destroy();
         }
-        backend = new CarriedBackend(streams, first, counts);
-        backend.#take(rest);
-        resolve(backend);
+        this.#hello = first;
+        this.#current = new CarriedBackend(this, first, { mtuBytes: first.mtuBytes, around: first.backend });
+        this.#take(rest);
+        resolve(this.#current);
       });
     });
   }
 
+  successor(next: CarriedSuccessor): NetBackend {
+    const wrong = mtuMistake(next.mtuBytes);
+    if (wrong !== undefined) throw wrong;
+    return new CarriedBackend(this, this.#hello!, next);
+  }
+
+  /** The streams are this one's from now on, and the other end changes over. */
+  become(backend: CarriedBackend, next: CarriedSuccessor): void {
+    const before = this.#current;
+    this.#current = backend;
+    this.#awaited = next.change;
+    // The one before may have held the other end up.
+    this.streams.input.resume();
+    before?.leave(next.take());
+  }
+
+  isCurrent(backend: CarriedBackend): boolean {
+    return backend === this.#current;
+  }
+
+  end(): void {
+    this.#isOver = true;
+    this.streams.input.destroy();
+    this.streams.output.end();
+  }
+
+  #take(records: readonly CarriedRecord[]): void {
+    const from = this.#awaited === undefined ? 0 : records.findIndex((record) => this.#isAwaited(record));
+    if (from < 0) return;
+    this.#awaited = undefined;
+    const mine = records.slice(from);
+    for (const record of mine) if (record.type === 'link') this.#linkUp = record.up;
+    this.#current?.take(mine);
+  }
+
+  #isAwaited(record: CarriedRecord): boolean {
+    return record.type === 'hello' && record.change === this.#awaited;
+  }
+}
+
+class CarriedBackend implements NetBackend {
+  readonly takes: NetBackend['takes'];
+  readonly gives: NetBackend['gives'];
+  readonly mtuBytes: number;
+  readonly #wire: Wire;
+  readonly #around: BackendDescription | undefined;
+  /** Missing for the first one. */
+  readonly #next: CarriedSuccessor | undefined;
+  #host: NetHostEnd | undefined;
+  /** What came before start(). */
+  #early: CarriedRecord[] = [];
+  #isFull = false;
+  #isClosed = false;
+  /** Another one has the streams: how the other end changes over to it. */
+  #left: Promise<void> | undefined;
+
+  constructor(
+    wire: Wire,
+    { takes, gives }: Hello,
+    is: CarriedSuccessor | Pick<CarriedSuccessor, 'mtuBytes' | 'around'>,
+  ) {
+    this.#wire = wire;
+    this.#around = is.around;
+    this.#next = 'change' in is ? is : undefined;
+    this.takes = takes;
+    this.gives = gives;
+    this.mtuBytes = is.mtuBytes;
+  }
+
   start(host: NetHostEnd): void {
     this.#host = host;
-    this.#take(this.#early.splice(0));
+    if (this.#next === undefined) return this.take(this.#early.splice(0));
+    // Until the new network says something of its link, the guest's stays as it is.
+    if (!this.#wire.linkUp) host.link(false);
+    this.#wire.become(this, this.#next);
   }
 
   send(frames: readonly NetFrame[]): boolean {
-    const { output } = this.#streams;
-    if (output.destroyed || output.write(encodeFrames(frames, this.#counts))) return true;
+    const { output } = this.#wire.streams;
+    if (!this.#wire.isCurrent(this)) return true;
+    if (output.destroyed || output.write(encodeFrames(frames, this.#wire.counts))) return true;
     if (!this.#isFull) {
       this.#isFull = true;
       output.once('drain', () => {
@@ -201,8 +229,9 @@ class CarriedBackend implements NetBackend {
   }
 
   setPaused(paused: boolean): void {
-    if (paused) this.#streams.input.pause();
-    else this.#streams.input.resume();
+    if (!this.#wire.isCurrent(this)) return;
+    if (paused) this.#wire.streams.input.pause();
+    else this.#wire.streams.input.resume();
   }
 
   setLink(up: boolean): void {
@@ -210,17 +239,27 @@ class CarriedBackend implements NetBackend {
   }
 
   describe(): BackendDescription {
-    return { kind: 'carried', ...this.#counts, ...(this.#around && { around: this.#around }) };
+    return { kind: 'carried', ...this.#wire.counts, ...(this.#around && { around: this.#around }) };
   }
 
   close(): Promise<void> {
+    const isFirst = !this.#isClosed;
     this.#isClosed = true;
-    this.#streams.input.destroy();
-    this.#streams.output.end();
+    if (this.#left !== undefined) return this.#left;
+    if (this.#wire.isCurrent(this)) this.#wire.end();
+    else if (isFirst) this.#next?.drop();
     return Promise.resolve();
   }
 
-  #take(records: readonly CarriedRecord[]): void {
+  /** Of the wire: its successor has started. */
+  leave(changed: Promise<void>): void {
+    this.#left = changed;
+    // Heard by whoever closes it, if anybody.
+    changed.catch(() => undefined);
+  }
+
+  /** Of the wire: what has come for it. */
+  take(records: readonly CarriedRecord[]): void {
     if (this.#isClosed) return;
     if (this.#host === undefined) return void this.#early.push(...records);
     const frames = framesOf(records);
@@ -229,6 +268,7 @@ class CarriedBackend implements NetBackend {
   }
 }
 
-function framesOf(records: readonly CarriedRecord[]): NetFrame[] {
-  return records.flatMap((record) => (record.type === 'frame' ? [record.frame] : []));
+function mtuMistake(mtuBytes: number): VmmError | undefined {
+  if (mtuBytes >= MIN_MTU_BYTES && mtuBytes <= MAX_MTU_BYTES) return undefined;
+  return new VmmError('ERR_DEVICE', `the network at the other end of a stream has an MTU of ${mtuBytes} bytes`);
 }
