@@ -48,9 +48,6 @@ function ends() {
   const made: CarriedSuccessor[] = [];
   let isOpen = true;
   const carried = {
-    get isOpen() {
-      return isOpen;
-    },
     successor: (next: CarriedSuccessor) => {
       if (!isOpen) throw new VmmError('ERR_DEVICE', 'has gone');
       made.push(next);

@@ -80,7 +80,7 @@ async function carried(first: NamedNetwork, highWaterMark = 1 << 20, limiter?: N
     });
     return lendingBackend(limiter?.around(backend) ?? backend);
   };
-  return { relay, network, provider, sender: lendingTo(provider), guest, outside, inside, successor, dropped };
+  return { relay, provider, sender: lendingTo(provider), guest, outside, inside, successor, dropped };
 }
 
 describe('the network at the other end', () => {
@@ -223,11 +223,10 @@ describe('the network at the other end', () => {
       NamedNetwork,
       NamedNetwork,
     ];
-    const { provider, guest, successor, network, outside } = await carried(first);
+    const { provider, guest, successor, outside } = await carried(first);
     const late = successor(second, () => Promise.reject(new Error('nobody is there')));
     outside.output.end();
     await turns();
-    expect(network.isOpen).toBe(false);
     expect(() => successor(third)).toThrow(/has gone/);
     await provider.rebind(late);
     expect(guest.links).toEqual([true, false]);
