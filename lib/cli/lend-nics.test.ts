@@ -11,7 +11,7 @@ import { silentLogger } from '../base/logger.js';
 import { backendsInside } from '../control/index.js';
 import * as machines from '../machine/index.js';
 import { lentNic } from '../machine/lent-device.js';
-import { type CarriedNetwork, NetProvider } from '../vsp/index.js';
+import { type CarriedNetwork, NetProvider, type NetSource } from '../vsp/index.js';
 import { FakeGuest, FakeNetwork } from '../vsp/net/testing.js';
 import { lendNics } from './lend-nics.js';
 import { parseNics } from './nic-option.js';
@@ -181,9 +181,17 @@ describe('lendNics', () => {
     // Other devices are none of its business.
     expect(makeBackend({ kind: 'switch', name: 'second' }, 'disk0').describe()).toMatchObject({ kind: 'switch' });
     expect(makeBackend({ kind: 'file', path: '/x' }, 'net0').class).toBe('block');
+    // One that was opened and never taken goes with the rest.
+    await (makeBackend({ kind: 'switch', name: 'unused' }, 'net0') as NetSource).open(place);
     await provider.close();
     await lent.close();
-    expect([...opened.values()].map(({ closes }) => closes)).toEqual([1, 1, 1, 1]);
+    expect([...opened].map(([name, { closes }]) => [name.slice(0, 6), closes])).toEqual([
+      ['first', 1],
+      ['second', 1],
+      ['narrow', 1],
+      ['[{"hos', 1],
+      ['unused', 1],
+    ]);
     expect(claims()).toEqual([]);
   });
 

@@ -80,7 +80,7 @@ async function carried(first: NamedNetwork, highWaterMark = 1 << 20, limiter?: N
     });
     return lendingBackend(limiter?.around(backend) ?? backend);
   };
-  return { relay, provider, sender: lendingTo(provider), guest, outside, inside, successor, dropped };
+  return { relay, opened, provider, sender: lendingTo(provider), guest, outside, inside, successor, dropped };
 }
 
 describe('the network at the other end', () => {
@@ -215,6 +215,27 @@ describe('the network at the other end', () => {
     expect(bytesOf(first.sent)).toEqual([1]);
     expect(bytesOf(second.sent)).toContain(3);
     expect(bytesOf(second.sent)).not.toContain(2);
+  });
+
+  it('has the streams to itself: the one before neither sends any more nor holds them, as it may have done', async () => {
+    const [first, second] = [new NamedNetwork('first'), new NamedNetwork('second')];
+    const { opened, successor } = await carried(first);
+    opened.setPaused(true);
+    const next = successor(second);
+    next.send([frame(1)]);
+    const got: number[] = [];
+    next.start({
+      receive: (frames) => void got.push(...frames.map(({ bytes }) => bytes.at(-1)!)),
+      writable: () => undefined,
+      link: () => undefined,
+    });
+    opened.setPaused(true);
+    opened.send([frame(2)]);
+    await opened.close();
+    next.send([frame(3)]);
+    second.host.receive([frame(4)]);
+    await turns();
+    expect([first.sent, bytesOf(second.sent), got]).toEqual([[], [3], [4]]);
   });
 
   it('can not be exchanged once the streams have gone; if they go in between, the link does', async () => {
