@@ -18,7 +18,8 @@ import type { HolderFence } from './fence-launch.js';
 import type { NicChoice } from './nic-option.js';
 import type { NameClaim, OpenControl } from './run-control.js';
 import type { DiskChoice } from './disk-option.js';
-import type { HostChoice, LentNics, RestoreMachineOptions, RunMachine, RunMachineOptions, RunWorld } from './world.js';
+import type { ControlWishes, HostChoice, LentNics, RestoreMachineOptions } from './world.js';
+import type { RunMachine, RunMachineOptions, RunWorld } from './world.js';
 
 /** A stream that keeps what it is given. */
 export class Collected extends Writable {
@@ -287,6 +288,11 @@ export class FakeWorld implements RunWorld {
   });
   accept: ((stream: Duplex) => void) | undefined;
   carriedFrom: Channel | undefined;
+  /** The channels of what was forwarded. */
+  readonly joined: Channel[] = [];
+  /** Where other networks are asked for: of whoever lends them, and inside. */
+  readonly lentOver: Channel[] = [];
+  networksFrom: Channel | undefined;
 
   claimName(name: string, host: 'native' | 'embedded'): Promise<NameClaim> {
     if (this.names.has(name)) return Promise.reject(new VmmError('ERR_NAME_TAKEN', `${name} is there already`));
@@ -305,7 +311,8 @@ export class FakeWorld implements RunWorld {
     });
   }
 
-  openControl(): Promise<OpenControl> {
+  openControl(_machine: RunMachine, { networks }: Partial<ControlWishes> = {}): Promise<OpenControl> {
+    this.networksFrom = networks;
     return Promise.resolve({
       accept: () => undefined,
       close: (end) => {
@@ -379,11 +386,21 @@ export class FakeWorld implements RunWorld {
       this.lent.length = 0;
       return Promise.resolve();
     };
-    return Promise.resolve({ nics: carried, join: nics.map(() => () => undefined), close });
+    const lendOthers = (channel: Channel): void => void this.lentOver.push(channel);
+    return Promise.resolve({ nics: carried, join: nics.map(() => () => undefined), lendOthers, close });
   }
 
-  forward(argv: readonly string[], io: CommandIo, { signal }: { signal: AbortSignal }): Promise<SessionEnd> {
+  forward(
+    argv: readonly string[],
+    io: CommandIo,
+    { signal, join = [] }: Parameters<RunWorld['forward']>[2],
+  ): Promise<SessionEnd> {
     this.forwarded.push([...argv]);
+    for (const take of join) {
+      const channel = { input: new PassThrough(), output: new PassThrough() };
+      this.joined.push(channel);
+      take(channel);
+    }
     return Promise.race([
       this.onForward(io),
       new Promise<never>((_resolve, reject) =>

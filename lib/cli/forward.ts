@@ -66,9 +66,8 @@ export async function forward(plan: ForwardPlan, context: ForwardContext): Promi
     held.push(() => lent.close());
     // What came while these were opened has found nobody inside to tell.
     if (interruption.signal.aborted) throw new AbortError(interruption.signal);
-    const control = claim && { channel: lent.join.length, hasAgent, record: claim.record };
+    const { join, control } = await reachedBy(claim, lent, hasAgent, world);
     const argv = plan.argv({ nics: lent.nics, control });
-    const join = [...lent.join, ...(claim ? [await carryFor(claim, world)] : [])];
     const told = withTimeoutSignal(io, interruption.signal, (signal) => (quit ||= signal === 'SIGQUIT'));
     running = world.forward(argv, told, { log: report.logger(), signal: given.signal, join }).finally(letGo);
   } catch (error) {
@@ -113,6 +112,21 @@ async function untilReachedOrEnded(
   }
 }
 
+/** Who takes the session's channels, and what the process inside is told of them; nics are rebound by whoever reaches it. */
+async function reachedBy(
+  claim: NameClaim | undefined,
+  lent: LentNics,
+  hasAgent: boolean,
+  world: RunWorld,
+): Promise<{ join: ((channel: Channel) => void)[]; control: InnerControl | undefined }> {
+  if (claim === undefined) return { join: [...lent.join], control: undefined };
+  const channel = lent.join.length;
+  const control = { channel, hasAgent, record: claim.record };
+  const join = [...lent.join, await carryFor(claim, world)];
+  if (lent.nics.length === 0) return { join, control };
+  return { join: [...join, (networks) => lent.lendOthers(networks)], control: { ...control, networks: channel + 1 } };
+}
+
 /** Listens, and gives what takes the channel over which the connections go; those that come before wait for it. */
 async function carryFor(claim: NameClaim, world: RunWorld): Promise<(channel: Channel) => void> {
   let take: (carry: Promise<(stream: Duplex) => void>) => void = () => undefined;
@@ -124,7 +138,7 @@ async function carryFor(claim: NameClaim, world: RunWorld): Promise<(channel: Ch
 }
 
 async function lendNics({ nics }: ForwardPlan, { world, report, interruption }: ForwardContext): Promise<LentNics> {
-  if (nics.length === 0) return { nics, join: [], close: () => Promise.resolve() };
+  if (nics.length === 0) return { nics, join: [], lendOthers: () => undefined, close: () => Promise.resolve() };
   return world.lendNics(nics, report.logger(), interruption.signal);
 }
 

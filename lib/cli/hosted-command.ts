@@ -150,6 +150,10 @@ async function chooseHost(
 /** Inside the embedded host: the channel over which the process outside carries connections. */
 function innerLink({ control }: HoldingOptions, io: CommandIo, world: RunWorld): ControlLink | undefined {
   if (control === undefined) return undefined;
-  const { record, channel } = control;
-  return { record, listen: (accept) => world.takeCarried(io.channels![channel]!, accept) };
+  const { record, channel, networks } = control;
+  return {
+    record,
+    networks: networks === undefined ? undefined : io.channels![networks],
+    listen: (accept) => world.takeCarried(io.channels![channel]!, accept),
+  };
 }

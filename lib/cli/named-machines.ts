@@ -4,18 +4,20 @@ import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { ControlledMachine } from '../control/index.js';
+import type { CarriedNetwork } from '../vsp/index.js';
 import { fenceOf, SEALED_VARIABLE } from '../base/fence.js';
 import type { HolderProcess } from './detach-command.js';
 import type { HolderLine, Ready, Underway } from './holder.js';
 import { type HolderFence, launchOf } from './fence-launch.js';
-import type { RunMachine, RunWorld } from './world.js';
+import type { OpenControl } from './run-control.js';
+import type { ControlWishes, RunMachine, RunWorld } from './world.js';
 
 /** What connections have to come to their end once the machine has. */
 const LEAVING_MS = 1000;
 
 export const namedMachines: Pick<
   RunWorld,
-  'claimName' | 'openControl' | 'carryConnections' | 'takeCarried' | 'untilReached' | 'startHolder' | 'closeFence'
+  'claimName' | 'carryConnections' | 'takeCarried' | 'untilReached' | 'startHolder' | 'closeFence'
 > = {
   async claimName(name, host) {
     const { claimName, listenFor } = await import('../control/index.js');
@@ -41,19 +43,6 @@ export const namedMachines: Pick<
         clearTimeout(late);
         claim.release(end);
       },
-    };
-  },
-
-  async openControl(machine, options) {
-    const { MachineControl } = await import('../control/index.js');
-    // A Machine, of which a run needs less.
-    const real = machine as RunMachine & ControlledMachine;
-    const control = new MachineControl(real, options);
-    // Loaded while the guest boots; who connects before waits.
-    control.serve().catch(() => undefined);
-    return {
-      accept: (stream) => control.accept(stream),
-      close: async (end) => control.close({ ...(await real.wait()), ...end }),
     };
   },
 
@@ -84,6 +73,25 @@ export const namedMachines: Pick<
     return fenceOf();
   },
 };
+
+/** `carried`: what its nics stand on that are lent in. */
+export async function openControl(
+  machine: RunMachine,
+  { networks, ...options }: ControlWishes,
+  carried: ReadonlyMap<string, CarriedNetwork>,
+): Promise<OpenControl> {
+  const { backendsInside, MachineControl } = await import('../control/index.js');
+  // A Machine, of which a run needs less.
+  const real = machine as RunMachine & ControlledMachine;
+  const makeBackend = networks && backendsInside(networks, carried);
+  const control = new MachineControl(real, { ...options, ...(makeBackend && { makeBackend }) });
+  // Loaded while the guest boots; who connects before waits.
+  control.serve().catch(() => undefined);
+  return {
+    accept: (stream) => control.accept(stream),
+    close: async (end) => control.close({ ...(await real.wait()), ...end }),
+  };
+}
 
 async function startHolder(
   argv: readonly string[],

@@ -4,15 +4,24 @@
  */
 import type { Channel } from '../base/command-io.js';
 import type * as Machines from '../machine/index.js';
-import type { NetSource } from '../vsp/index.js';
+import type { CarriedNetwork, NetSource } from '../vsp/index.js';
 import type { NetworkChoice, NicChoice } from './nic-option.js';
 
 type Kind = NetworkChoice['kind'];
 type Maker<K extends Kind> = (
-  choice: Extract<NetworkChoice, { kind: K }> & { readonly mtuBytes: number | undefined },
+  choice: Extract<NetworkChoice, { kind: K }> & Pick<NicChoice, 'id' | 'mtuBytes'>,
   machines: typeof Machines,
-  channels: readonly Channel[],
+  inside: InsideNetworks,
 ) => NetSource;
+
+/** Of a process inside the embedded host. */
+export interface InsideNetworks {
+  readonly channels: readonly Channel[];
+  /** The networks at these, by the ids of their nics: others may follow them there (lib/control/backends.ts). */
+  readonly carried: Map<string, CarriedNetwork>;
+}
+
+const OUTSIDE: InsideNetworks = { channels: [], carried: new Map() };
 
 const NETWORKS: { readonly [K in Kind]: Maker<K> } = {
   switch: ({ name, mtuBytes }, { networkSwitch }) => networkSwitch(name, mtuBytes === undefined ? {} : { mtuBytes }),
@@ -24,15 +33,19 @@ const NETWORKS: { readonly [K in Kind]: Maker<K> } = {
     });
     return passt({ forwards: ports, ...(mtuBytes === undefined ? {} : { mtuBytes }) });
   },
-  carried: ({ channel }, { carriedNetwork }, channels) => carriedNetwork(channels[channel]!),
+  carried: ({ id, channel }, { carriedNetwork }, { channels, carried }) => {
+    const network = carriedNetwork(channels[channel]!);
+    carried.set(id, network);
+    return network;
+  },
 };
 
 /** @throws RangeError for what only the network itself knows to be impossible, such as an MTU. */
 export function networkOf(
-  nic: NicChoice,
+  { id, network, mtuBytes }: Pick<NicChoice, 'id' | 'network' | 'mtuBytes'>,
   machines: typeof Machines,
-  channels: readonly Channel[] | undefined,
+  inside: InsideNetworks = OUTSIDE,
 ): NetSource {
-  const make = NETWORKS[nic.network.kind] as Maker<Kind>;
-  return make({ ...nic.network, mtuBytes: nic.mtuBytes }, machines, channels ?? []);
+  const make = NETWORKS[network.kind] as Maker<Kind>;
+  return make({ ...network, id, mtuBytes }, machines, inside);
 }

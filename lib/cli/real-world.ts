@@ -12,8 +12,8 @@ import { VmmError } from '../base/errors.js';
 import type * as Host from '../host/index.js';
 import type { Worlds } from './main-command.js';
 import type { KernelImage } from '../images/kernel.js';
-import { namedMachines } from './named-machines.js';
-import { networkOf } from './networks.js';
+import { namedMachines, openControl } from './named-machines.js';
+import { type InsideNetworks, networkOf } from './networks.js';
 import type { ControlWorld } from './control-world.js';
 import type { DashboardWorld } from '../dashboard/index.js';
 import type { DoctorWorld, KvmFacts } from './doctor.js';
@@ -73,6 +73,7 @@ async function dashboardWorld(): Promise<DashboardWorld> {
 }
 
 function runWorld(io: CommandIo, inside: boolean): RunWorld {
+  const lentIn: InsideNetworks = { channels: io.channels ?? [], carried: new Map() };
   return {
     clock: hostClock,
     inside,
@@ -118,7 +119,7 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
       }));
       const lentNics = nics.map((nic) => ({
         id: nic.id,
-        backend: networkOf(nic, machines, io.channels),
+        backend: networkOf(nic, machines, lentIn),
         ...(nic.mac === undefined ? {} : { mac: nic.mac }),
         ...(nic.mtuBytes === undefined ? {} : { mtuBytes: nic.mtuBytes }),
         ...(nic.limits && { limits: nic.limits }),
@@ -143,10 +144,11 @@ function runWorld(io: CommandIo, inside: boolean): RunWorld {
     },
     async restoreMachine(dir, { nics, ...options }, signal) {
       const machines = await import('../machine/index.js');
-      const networks = Object.fromEntries(nics.map((nic) => [nic.id, networkOf(nic, machines, io.channels)]));
+      const networks = Object.fromEntries(nics.map((nic) => [nic.id, networkOf(nic, machines, lentIn)]));
       return machines.Machine.restore(dir, { ...options, overrides: { nics: networks }, signal });
     },
     ...namedMachines,
+    openControl: (machine, wishes) => openControl(machine, wishes, lentIn.carried),
     async lockDisks(disks) {
       const { lockImages } = await import('../machine/index.js');
       return lockImages(disks);

@@ -4,7 +4,7 @@
  */
 import { Writable, type Duplex } from 'node:stream';
 import { GuestAgents } from '../agent/guest-agents.js';
-import type { CommandIo } from '../base/command-io.js';
+import type { Channel, CommandIo } from '../base/command-io.js';
 import { OutputHub, type EndToRemember, type MachineRecord } from '../control/index.js';
 import type { Outcome } from './outcome.js';
 import type { ProgressWatch } from './progress-watch.js';
@@ -13,6 +13,8 @@ import type { RunMachine, RunWorld } from './world.js';
 /** Where connections come from. */
 export interface ControlLink {
   readonly record: MachineRecord;
+  /** Inside the embedded host: where the process outside is asked for other networks. */
+  readonly networks?: Channel | undefined;
   /** From now on they are handed to `accept`. */
   listen(accept: (stream: Duplex) => void): Promise<void>;
 }
@@ -57,7 +59,8 @@ export class RunControl {
     const { io, world, watch, hasCommand } = context;
     const agents = new GuestAgents(machine, { onActivity: () => watch.progress() });
     const logs = hasCommand ? new OutputHub() : undefined;
-    const open = await world.openControl(machine, { record: link.record, agents, ...(logs && { logs }) });
+    const { record, networks } = link;
+    const open = await world.openControl(machine, { record, agents, networks, ...(logs && { logs }) });
     return new RunControl(agents, logs === undefined ? io : withOutputTo(io, logs), link, open, logs);
   }
 

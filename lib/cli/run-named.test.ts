@@ -83,8 +83,20 @@ describe('run --name', () => {
     expect(world.names.get('box')).toEqual({ status: 7, reason: 'ended' });
     const control = world.forwarded[0]!.find((text) => text.startsWith('--control='))!;
     const record = { name: 'box', id: 'abc', pid: 7, host: 'embedded', since: 'now' };
-    expect(JSON.parse(control.slice('--control='.length))).toEqual({ channel: 1, hasAgent: true, record });
+    const told = { channel: 1, networks: 2, hasAgent: true, record };
+    expect(JSON.parse(control.slice('--control='.length))).toEqual(told);
+    expect([world.joined.length, world.lentOver]).toEqual([3, [world.joined[2]]]);
     expect(world.forwarded[0]).not.toContain('--name');
+  });
+
+  it('in the embedded host has no channel for networks where it has no nic, none at all without a name', async () => {
+    const world = new FakeWorld();
+    world.choice = { host: 'embedded', reason: 'no KVM' };
+    await run(world, { name: 'box' }).status;
+    await run(world, { nic: ['switch:lan'] }).status;
+    expect(world.forwarded[0]!.find((text) => text.startsWith('--control='))).toContain('{"channel":0,"hasAgent":true');
+    expect(world.forwarded[1]!.some((text) => text.startsWith('--control='))).toBe(false);
+    expect([world.joined.length, world.lentOver]).toEqual([2, []]);
   });
 
   it('in the embedded host is ended where it can not be reached and does not say why itself', async () => {
@@ -109,9 +121,9 @@ describe('run --name', () => {
     const world = new FakeWorld((machine) => machine.end({ reason: 'poweroff' }));
     world.inside = true;
     const record = { name: 'box', id: 'abc', pid: 7, host: 'embedded', since: 'now' };
-    const control = JSON.stringify({ channel: 0, hasAgent: true, record });
-    const channel = { input: new PassThrough(), output: new PassThrough() };
-    const io = Object.assign(new FakeIo(), { channels: [channel] });
+    const control = JSON.stringify({ channel: 0, networks: 1, hasAgent: true, record });
+    const [channel, networks] = [0, 1].map(() => ({ input: new PassThrough(), output: new PassThrough() }));
+    const io = Object.assign(new FakeIo(), { channels: [channel!, networks!] });
     const kernel = join(folder, 'vmlinuz');
     writeFileSync(kernel, 'MZ');
     const argv = ['run', '--kernel', kernel, '--initrd', kernel, `--control=${control}`];
@@ -119,6 +131,7 @@ describe('run --name', () => {
     const worlds = { run: () => Promise.resolve(world), doctor: none, snapshots: none, control: none, dashboard: none };
     expect(await runMain(argv, io, worlds)).toBe(0);
     expect(world.carriedFrom).toBe(channel);
+    expect(world.networksFrom).toBe(networks);
     expect(world.machine?.options).toMatchObject({ name: 'box' });
     expect(world.machine?.options.cmdline).toMatch(/ vivarium\.agent=beside$/);
     expect(world.names.size).toBe(0);

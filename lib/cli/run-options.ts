@@ -53,6 +53,8 @@ export interface RunOptions extends HoldingOptions {
 
 export interface InnerControl {
   readonly channel: number;
+  /** Another one, over which other networks for its nics are asked for; missing where it has none. */
+  readonly networks?: number;
   /** The initramfs is the default one, so it can be asked to start the agent. */
   readonly hasAgent: boolean;
   readonly record: MachineRecord;

@@ -79,12 +79,22 @@ export interface HostChoice {
   readonly reason: string;
 }
 
+export interface ControlWishes {
+  readonly record: MachineRecord;
+  readonly agents: GuestAgents;
+  readonly logs?: OutputHub;
+  /** Where other networks for nics that are lent in are asked for. */
+  readonly networks?: Channel | undefined;
+}
+
 /** Networks of this machine that are open for a guest in the embedded host. */
 export interface LentNics {
   /** What the command inside is to be told: each at its channel, with its address. */
   readonly nics: readonly NicChoice[];
   /** Takes the session's channel of each. */
   readonly join: readonly ((channel: Channel) => void)[];
+  /** Gives the process inside other networks for them, as it asks over the session's channel. */
+  lendOthers(channel: Channel): void;
   close(): Promise<void>;
 }
 
@@ -92,10 +102,7 @@ export interface RunWorld {
   /** Takes a name for this process. @throws VmmError ERR_NAME_TAKEN, ERR_SETUP */
   claimName(name: string, host: 'native' | 'embedded'): Promise<NameClaim>;
   /** The control of a machine, to be opened before its guest runs. */
-  openControl(
-    machine: RunMachine,
-    options: { readonly record: MachineRecord; readonly agents: GuestAgents; readonly logs?: OutputHub },
-  ): Promise<OpenControl>;
+  openControl(machine: RunMachine, options: ControlWishes): Promise<OpenControl>;
   /** The outer end of a channel that carries control connections. */
   carryConnections(channel: Channel): Promise<(stream: Duplex) => void>;
   /** The inner one. */

@@ -1,4 +1,5 @@
 /** Named machines: how one is served to the user's other processes, and how they find and reach it. */
+export { backendsInside } from './backends.js';
 export { carryConnections, takeCarried, type Carrier } from './carried.js';
 export { copyIn, copyOut, type CopyMachine, type CopyOptions } from './copy.js';
 export type { MachineEvent } from './event-schemas.js';
@@ -30,7 +31,7 @@ export type { GuestPath } from '../agent/guest-files.js';
 export type { ListeningPort } from '../agent/guest-port.js';
 export type { GuestCallOptions, ReadFileOptions, WriteFileOptions } from './remote-files.js';
 export type { RemoteRunOptions, RemoteRunResult } from './remote-exec.js';
-export type { Backend, Stats, Summary } from './schemas.js';
+export type { Backend, NetworkBackend, Stats, Summary } from './schemas.js';
 export { scrapeMachines, type ScrapeOptions } from './scrape.js';
 export {
   listenFor,

@@ -219,7 +219,7 @@ export const ROUTES: readonly Route[] = [
     async ({ target, params: { id }, body: { backend }, signal }) => {
       if ('path' in backend) requireWritable(backend.path, target.fence);
       else requireNetwork(backend.kind, target.fence);
-      const report = await target.machine.device(id).rebind(target.makeBackend(backend), { signal });
+      const report = await target.machine.device(id).rebind(target.makeBackend(backend, id), { signal });
       target.events.tell({ type: 'rebound', device: id, held: report.held });
       return report;
     },

@@ -187,14 +187,22 @@ const Forward = Type.Object(
   strict,
 );
 
-export const Backend = Type.Union([
-  Type.Object({ kind: Type.Literal('file'), path: Path }, strict),
-  Type.Object({ kind: Type.Literal('qcow2'), path: Path }, strict),
+const networks = [
   Type.Object({ kind: Type.Literal('tap'), name: Type.String({ minLength: 1, maxLength: 15 }) }, strict),
   Type.Object({ kind: Type.Literal('switch'), name: Name }, strict),
   Type.Object({ kind: Type.Literal('passt'), forwards: Type.Optional(Type.Array(Forward, { maxItems: 256 })) }, strict),
+] as const;
+
+export const Backend = Type.Union([
+  Type.Object({ kind: Type.Literal('file'), path: Path }, strict),
+  Type.Object({ kind: Type.Literal('qcow2'), path: Path }, strict),
+  ...networks,
 ]);
 export type Backend = Static<typeof Backend>;
+
+/** Those that a nic can stand on. */
+export const NetworkBackend = Type.Union([...networks]);
+export type NetworkBackend = Static<typeof NetworkBackend>;
 
 export const Rebind = Type.Object({ backend: Backend }, strict);
 export const DeviceParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: 20 }) }, strict);

@@ -10,14 +10,13 @@ import { type AgentEnds, GuestAgents } from '../agent/guest-agents.js';
 import { hostClock, type Clock } from '../base/clock.js';
 import { VmmError } from '../base/errors.js';
 import { type Fence, fenceOf } from '../base/fence.js';
-import type { DeviceSource, EndStatus } from '../machine/index.js';
+import type { EndStatus } from '../machine/index.js';
 import { backendOf } from './backends.js';
 import { Ending } from './ending.js';
 import { EventHub, tellOf } from './event-hub.js';
 import type { Failure } from './failures.js';
 import { claimName, type MachineClaim, type MachinePlace, type MachineRecord } from './machine-folders.js';
 import { OutputHub } from './output-hub.js';
-import type { Backend } from './schemas.js';
 import type { ControlServer } from './server.js';
 import type { ControlledMachine, ControlTarget, FinalStatus } from './target.js';
 
@@ -40,7 +39,7 @@ export interface ControlOptions {
   /** Default: that of this process. */
   readonly fence?: Fence | undefined;
   /** Default: all that this host has. */
-  readonly makeBackend?: (choice: Backend) => DeviceSource;
+  readonly makeBackend?: ControlTarget['makeBackend'];
 }
 
 /** A machine that can be controlled, before and after somebody can reach it. */

@@ -82,8 +82,8 @@ export interface ControlTarget {
   readonly saves: Set<SaveUnderWay>;
   /** What happens to the machine. */
   readonly events: EventHub;
-  /** The backend that was chosen. @throws VmmError where it can't be had in this host */
-  readonly makeBackend: (choice: Backend) => DeviceSource;
+  /** The backend that was chosen for a device. @throws VmmError where it can't be had in this host */
+  readonly makeBackend: (choice: Backend, device: string) => DeviceSource;
   /** The end with the holder's own status, when the holder knows it. */
   readonly ending: Ending;
 }

@@ -17,6 +17,7 @@ export type { EndReason, EndStatus } from './status.js';
 export type { MachinePit } from './machine-pit.js';
 export { fileDisk, lockImages, networkSwitch, passt, qcow2Disk, tap } from '../vsp/index.js';
 export { carriedNetwork, carryNetwork, formatMac, parseMac } from '../vsp/index.js';
+export type { CarriedNetwork, CarriedRelay } from '../vsp/index.js';
 export { MachineConsole, type WaitForOptions } from './console.js';
 export { describeSnapshot, type DescribedSnapshot } from './snapshot/described.js';
 export { setLinuxProbe, type LinuxSupport } from './linux-support.js';

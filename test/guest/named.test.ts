@@ -37,6 +37,22 @@ async function shell(name: string, words: string): Promise<string> {
   return stdout.toString().trim();
 }
 
+/** Machine and clone are moved to another network of this machine, one after the other, and hear each other there. */
+async function followsTo(network: string): Promise<void> {
+  const refused = await vivarium(['rebind', NAME, 'net0', 'tap:missing']);
+  expect([refused.status, refused.stderr]).toEqual([125, expect.stringMatching(/\btap\b/)]);
+  const moved = async (name: string): Promise<void> => {
+    const { status, stderr } = await vivarium(['rebind', name, 'net0', `switch:${network}`]);
+    expect(status, stderr).toBe(0);
+    const tree = await vivarium(['inspect', name]);
+    expect(JSON.stringify(JSON.parse(tree.stdout.toString()))).toContain(`"name":"${network}"`);
+  };
+  await moved(NAME);
+  expect(await shell(CLONE, 'ping -c 1 -W 2 10.9.0.1 > /dev/null || echo silent')).toBe('silent');
+  await moved(CLONE);
+  expect(await shell(CLONE, 'ping -c 3 -W 20 10.9.0.1')).toMatch(/[1-3] packets received/);
+}
+
 beforeAll(async () => {
   const disk = join(folder, 'disk.img');
   writeFileSync(disk, '');
@@ -153,6 +169,7 @@ describe('run -d', () => {
     );
     await shell(NAME, 'ip addr add 10.9.0.1/24 dev eth0');
     expect(await shell(CLONE, 'ping -c 1 -W 20 10.9.0.1')).toContain('1 packets received');
+    await followsTo(`${NAME}-2`);
     const [behindS, nowS] = [Number(await shell(CLONE, 'date +%s')), Date.now() / 1000];
     expect(Math.abs(nowS - behindS)).toBeLessThan(10);
     expect((await vivarium(['stop', CLONE])).status).toBe(0);

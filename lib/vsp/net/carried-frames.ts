@@ -10,7 +10,7 @@
  * | 5      | 1    | hello: 1 takes checksums, 2 takes segments, 4 gives checked, 8 gives merged; link: 0 down, 1 up;  |
  * |        |      | frame: 1 checked, 2 unfinished, 4 to be cut                                                  |
  * | 6      | 2    | hello: MTU in bytes; frame: where the unfinished checksum starts, big endian                   |
- * | 8      | 2    | frame: where it stands, from there                                                            |
+ * | 8      | 2    | frame: where it stands, from there; hello: the number of the change of backends, 0 for the first  |
  * | 10     | 2    | frame: payload bytes of a segment                                                             |
  * | 12     |      | frame: its bytes; hello: how the backend describes itself, as JSON, or nothing                  |
  */
@@ -26,6 +26,8 @@ export type CarriedRecord =
       readonly takes: NetAbilities;
       readonly gives: NetBackend['gives'];
       readonly mtuBytes: number;
+      /** Of the change of backends that it follows; 0 for the first backend. What comes before it is the old one's. */
+      readonly change: number;
       /** Undefined where it says nothing that is a description. */
       readonly backend: BackendDescription | undefined;
     }
@@ -39,6 +41,9 @@ export interface CarriedCounts {
   /** Of the other end: what it says of them can't be, or they are none. */
   badFrames: number;
 }
+
+/** Of the numbers of changes; 0 is none. */
+export const MAX_CARRIED_CHANGE = 0xffff;
 
 const LENGTH_BYTES = 4;
 const HEADER_BYTES = 12;
@@ -70,9 +75,14 @@ export function encodeFrames(frames: readonly NetFrame[], counts: CarriedCounts)
   return all;
 }
 
+/** The frames among records, in their order. */
+export function framesOf(records: readonly CarriedRecord[]): NetFrame[] {
+  return records.flatMap((record) => (record.type === 'frame' ? [record.frame] : []));
+}
+
 type Hello = Pick<NetBackend, 'takes' | 'gives' | 'mtuBytes'> & { readonly backend?: BackendDescription };
 
-export function encodeHello({ takes, gives, mtuBytes, backend }: Hello): Uint8Array {
+export function encodeHello({ takes, gives, mtuBytes, backend }: Hello, change = 0): Uint8Array {
   const flags = [takes.checksum, takes.segments, gives.checked, gives.merged];
   const text = Buffer.from(backend === undefined ? '' : JSON.stringify(backend));
   // One so long is of no use to anybody.
@@ -84,7 +94,7 @@ export function encodeHello({ takes, gives, mtuBytes, backend }: Hello): Uint8Ar
     0,
     HELLO,
     flags.reduce((sum, flag, bit) => sum | (flag ? 1 << bit : 0), 0),
-    [mtuBytes, 0, 0],
+    [mtuBytes, change, 0],
     description.length,
   );
   return all;
@@ -178,7 +188,8 @@ function decodeRecord(record: Buffer): CarriedRecord | typeof BAD_FRAME | undefi
         { checksum: checksum!, segments: segments! },
         { checked: checked!, merged: merged! },
       ];
-      return { type: 'hello', takes, gives, mtuBytes: words[0]!, backend: describedBy(record.subarray(HEADER_BYTES)) };
+      const backend = describedBy(record.subarray(HEADER_BYTES));
+      return { type: 'hello', takes, gives, mtuBytes: words[0]!, change: words[1]!, backend };
     }
     case LINK:
       return { type: 'link', up: flags === 1 };

@@ -3,8 +3,8 @@ import { it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { FUZZ_TIMEOUT_MS, fuzz, Random } from '../../base/fuzzing.js';
 import { silentLogger } from '../../base/logger.js';
-import { carryNetwork } from './carried.js';
 import { CarriedDecoder, encodeHello } from './carried-frames.js';
+import { carryNetwork } from './carry-network.js';
 import { MIN_SEGMENT_BYTES } from './segment.js';
 import { checkFrame, FakeNetwork } from './testing.js';
 
@@ -42,7 +42,7 @@ it(
       const takes = { checksum: random.chance(2), segments: random.chance(2) };
       const network = new FakeNetwork({ takes });
       const [input, output] = [new PassThrough(), new PassThrough()];
-      const carried = carryNetwork(
+      const { counts: carried } = carryNetwork(
         network,
         { input, output },
         { id: 'net0', clock: new ManualClock(), logger: silentLogger },

@@ -3,8 +3,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../../base/clock.js';
 import { silentLogger } from '../../base/logger.js';
-import { carriedNetwork, carryNetwork } from './carried.js';
+import { carriedNetwork } from './carried.js';
 import { CarriedDecoder, encodeFrames, encodeHello, encodeLink } from './carried-frames.js';
+import { carryNetwork } from './carry-network.js';
 import type { NetFrame } from './contract.js';
 import { NetProvider } from './provider.js';
 import { segmentTcp } from './segment.js';
@@ -28,7 +29,7 @@ function streams(highWaterMark = 1 << 20) {
 
 async function carried(network: FakeNetwork, highWaterMark?: number) {
   const { outside, inside } = streams(highWaterMark);
-  const counts = carryNetwork(network, outside, context);
+  const { counts } = carryNetwork(network, outside, context);
   const backend = lendingBackend(await carriedNetwork(inside).open(context));
   const provider = lendingTo(new NetProvider({ id: 'net0', backend, logger: silentLogger, mac: OWN }));
   const guest = new FakeGuest(true, true);
@@ -240,7 +241,7 @@ describe('CarriedDecoder', () => {
   it('gives back what was sent, however it is cut', () => {
     fc.assert(
       fc.property(fc.array(anyFrame, { maxLength: 20 }), fc.array(fc.integer({ min: 1, max: 300 })), (frames, cuts) => {
-        const hello = encodeHello(new FakeNetwork({ takes: { segments: true }, gives: { merged: true } }));
+        const hello = encodeHello(new FakeNetwork({ takes: { segments: true }, gives: { merged: true } }), 0xfffe);
         const all = Buffer.concat([hello, encodeFrames(frames, none()), encodeLink(true), encodeLink(false)]);
         const decoder = new CarriedDecoder(none());
         const records = [];
@@ -255,6 +256,7 @@ describe('CarriedDecoder', () => {
             takes: { checksum: false, segments: true },
             gives: { checked: false, merged: true },
             mtuBytes: 1500,
+            change: 0xfffe,
           },
           ...frames.map((frame) => ({ type: 'frame', frame })),
           { type: 'link', up: true },
