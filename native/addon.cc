@@ -98,9 +98,9 @@ Napi::Value sealProcessOf(const Napi::CallbackInfo& info) {
 Napi::Value crc32cOf(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const auto bytes = bytesArgument(info, 0, "bytes");
-    const bool byTable = !absent(info, 1) && booleanArgument(info, 1, "byTable");
-    return Napi::Number::New(info.Env(),
-                             byTable ? crc32cByTable(bytes.data(), bytes.size()) : crc32c(bytes.data(), bytes.size()));
+    auto* by = &crc32c;
+    if (!absent(info, 1)) by = booleanArgument(info, 1, "byTable") ? &crc32cByTable : &crc32cByInstruction;
+    return Napi::Number::New(info.Env(), by(bytes.data(), bytes.size()));
   });
 }
 

@@ -66,11 +66,18 @@ describe('orFenced', () => {
       code: 'ERR_FENCED',
       message: expect.stringContaining(join(root, 'other')) as string,
       cure: expect.stringContaining(`--allow-path ${join(root, 'other')}`) as string,
+      cause: { message: 'the disk refuses' },
     });
   });
 
   it('leaves every other failure as it is', () => {
-    const others = [denied(join(root, 'own/image')), denied(join(root, 'other/image'), 'ENOSPC'), new Error('other')];
+    const others = [
+      denied(join(root, 'own/image')),
+      denied(join(root, 'other/image'), 'ENOSPC'),
+      // It is there: it was not to be made.
+      denied(join(root, 'other')),
+      new Error('other'),
+    ];
     for (const error of others) expect(orFenced(error, fence)).toBe(error);
     const error = denied(join(root, 'other/image'));
     expect(orFenced(error, undefined)).toBe(error);

@@ -75,11 +75,13 @@ export function requireWritable(folder: string, fence: Fence | undefined): void 
 export function orFenced(error: unknown, fence: Fence | undefined): unknown {
   for (let at = error; at instanceof Error; at = at.cause) {
     const { code, path } = at as NodeJS.ErrnoException;
-    if (code !== 'EACCES' || path === undefined) continue;
+    // One that is there is not to be made.
+    if (code !== 'EACCES' || path === undefined || existsSync(path)) continue;
     try {
       requireWritable(dirname(path), fence);
     } catch (fenced) {
-      return fenced;
+      if (!(fenced instanceof VmmError) || fenced.cure === undefined) throw fenced;
+      return new VmmError(fenced.code, fenced.message, { cure: fenced.cure, cause: error });
     }
   }
   return error;

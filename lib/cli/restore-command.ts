@@ -6,7 +6,9 @@ import path from 'node:path';
 import { GuestAgents } from '../agent/guest-agents.js';
 import type { CommandIo } from '../base/command-io.js';
 import { VmmError } from '../base/errors.js';
-import { fenceOf, orFenced } from '../base/fence.js';
+import { fenceOf, isWithin, orFenced, realPathOf } from '../base/fence.js';
+import { printable } from '../base/printable.js';
+import { cacheRoot } from '../base/user-folders.js';
 import { ExitStatus } from './exit-status.js';
 import { networksOf, type StandsOn } from './fence-plan.js';
 import type { ForwardPlan } from './forward.js';
@@ -23,6 +25,10 @@ import type { RunWorld } from './world.js';
 
 /** How long the agent of a restored guest has to answer before nobody waits for it any more: a guest without one never does. */
 const AGENT_MS = 60_000;
+/** What every fenced process may read, with the user's cache (fence-plan.ts). */
+const KERNELS = ['/boot'];
+const MAX_SHOWN_FILES = 4;
+const MAX_SHOWN_CHARS = 256;
 const NOT_TOLD = "the guest's agent does not answer: its calendar stands where the snapshot was taken";
 
 export async function restoreCommand(
@@ -41,7 +47,7 @@ export async function restoreCommand(
       return kind === 'flat' ? { anyKvm: "the snapshot's guest is no Linux" } : undefined;
     },
     prepare: () => Promise.resolve(),
-    standsOn: () => standsOn(dir, options, world),
+    standsOn: (context: CommandContext) => standsOn(dir, options, context),
     here: (context: CommandContext, reaching: Reaching) => restoreHere(dir, options, context, reaching),
     inside: () => planInside(dir, options, world),
   };
@@ -60,13 +66,26 @@ async function planInside(dir: string, options: RestoreCommandOptions, world: Ru
   };
 }
 
-async function standsOn(dir: string, options: RestoreCommandOptions, world: RunWorld): Promise<StandsOn> {
+async function standsOn(
+  dir: string,
+  options: RestoreCommandOptions,
+  { io, world, report }: CommandContext,
+): Promise<StandsOn> {
   const { chain, images, bootFiles, nics } = await world.describeSnapshot(dir);
+  const lent = [...options.allowPaths.map((allowed) => path.resolve(io.cwd, allowed)), ...KERNELS, cacheRoot(io.env)];
+  // Any file may be named so: only the user knows which are to be lent.
+  const unlent = bootFiles.filter((file) => !lent.some((folder) => isWithin(realPathOf(file), realPathOf(folder))));
+  if (unlent.length > 0) {
+    const names = unlent.map((file) => printable(file, MAX_SHOWN_CHARS));
+    const cure = names.slice(0, MAX_SHOWN_FILES).map((file) => `--allow-path ${file}`);
+    const notice = `a guest that resets itself ends, since its process may not read what it starts from; ${cure.join(' ')}: it starts again`;
+    report.event('boot-files-not-lent', { files: names.slice(0, MAX_SHOWN_FILES) }, { notice });
+  }
   const given = new Map(options.nics.map(({ id, network }) => [id, network.kind]));
   return {
     // What the guest writes to a disk that was cut goes into an image beside it; others are only read.
     images: images.map(({ isCut, ...image }) => ({ ...image, readOnly: !isCut })),
-    read: [...chain, ...bootFiles],
+    read: chain,
     networks: networksOf(nics.map(({ id, backend }) => given.get(id) ?? backend['kind'])),
   };
 }

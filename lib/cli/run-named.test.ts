@@ -201,6 +201,19 @@ describe('run -d', () => {
     expect(world.fences[2]).toBe('carries');
   });
 
+  it('is not lent what a snapshot says that its guest is started from; the user is told, and may say so', async () => {
+    const world = new FakeWorld();
+    const kernel = join(folder, 'vmlinuz');
+    world.described = { ...world.described, bootFiles: [kernel, '/boot/initrd.img', '/etc/\u001b[31mshadow'] };
+    const { err } = await main(world, 'restore', '-d', '/saved');
+    expect(err).toContain(`--allow-path ${kernel} --allow-path /etc/?[31mshadow`);
+    expect(err).not.toContain('initrd.img');
+    expect(world.fences[0]).toMatchObject({ read: ['/saved'] });
+    world.described = { ...world.described, bootFiles: [kernel] };
+    expect((await main(world, 'restore', '-d', '--allow-path', folder, '/saved')).err).not.toContain(kernel);
+    expect(world.fences[1]).toMatchObject({ read: ['/saved'], allowed: [folder] });
+  });
+
   it('refuses --allow-path where nothing is fenced, or nothing is', async () => {
     const world = new FakeWorld();
     expect((await main(world, 'run', '-d', '--allow-path', '/nowhere/x')).err).toContain(

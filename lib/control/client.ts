@@ -30,6 +30,12 @@ export interface StreamCall {
   readonly answer: Promise<IncomingMessage>;
 }
 
+interface OpenOptions extends Omit<RequestOptions, 'body'> {
+  readonly contentType?: string;
+  /** Has the connection. Default: the client's. */
+  readonly agent?: Agent;
+}
+
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 /**
@@ -71,9 +77,10 @@ export class ControlClient {
    */
   async request<T>(method: 'GET' | 'POST' | 'PUT', path: string, options: RequestOptions = {}): Promise<T> {
     const { body } = options;
-    const send = (): StreamCall => {
+    const send = (agent = this.#agent): StreamCall => {
       const call = this.open(method, path, {
         ...options,
+        agent,
         ...(body !== undefined && { contentType: 'application/json' }),
       });
       call.request.end(body === undefined ? undefined : JSON.stringify(body));
@@ -81,9 +88,9 @@ export class ControlClient {
     };
     const { request, answer } = send();
     const message = await answer.catch((error: unknown) => {
-      // A kept connection may have ended while nothing was asked: then nobody has seen the question.
+      // A kept connection may have ended while nothing was asked. A GET changes nothing, should somebody have seen it.
       if (method !== 'GET' || !request.reusedSocket || !wasCut(error)) throw error;
-      return send().answer;
+      return send(new Agent({ keepAlive: false })).answer;
     });
     return parse(await this.#all(message)) as T;
   }
@@ -103,7 +110,7 @@ export class ControlClient {
   open(
     method: 'GET' | 'POST' | 'PUT',
     path: string,
-    { query = {}, signal, contentType }: Omit<RequestOptions, 'body'> & { readonly contentType?: string } = {},
+    { query = {}, signal, contentType, agent = this.#agent }: OpenOptions = {},
   ): StreamCall {
     const search = new URLSearchParams(
       Object.entries(query).flatMap(([name, value]): [string, string][] =>
@@ -116,7 +123,7 @@ export class ControlClient {
       method,
       path: search === '' ? path : `${path}?${search}`,
       headers: { host: 'vivarium', ...(contentType !== undefined && { 'content-type': contentType }) },
-      agent: this.#agent,
+      agent,
       ...(signal && { signal }),
     });
     const answer = new Promise<IncomingMessage>((resolve, reject) => {

@@ -45,7 +45,7 @@ export interface NativeAddon extends NativePagerClasses {
   renameAt(from: string, to: string, exchange: boolean): number;
   /** See seal.ts: 0, or the errno. */
   sealProcess(connects: boolean, taps: boolean): number;
-  /** CRC-32C (Castagnoli); `byTable`: without the CPU's instruction. */
+  /** CRC-32C (Castagnoli); `byTable`: without or with the CPU's instruction, by default as is faster here. */
   crc32c(bytes: Uint8Array, byTable?: boolean): number;
   /** Whether libzstd.so.1 can be loaded. */
   zstdAvailable(): boolean;

@@ -22,7 +22,7 @@ export function socketPair(sendBufferBytes: number): SocketPair {
 }
 
 /**
- * One message over a connected UNIX socket, with copies of at most 16 descriptors; does not wait.
+ * One message over a connected UNIX socket that keeps messages whole (SOCK_SEQPACKET), with copies of at most 16 descriptors; does not wait.
  *
  * @throws SystemError of `sendmsg`: EPIPE when nobody is at the other end, EAGAIN when there is no room for it, EMSGSIZE when there never
  *   is, EBADF for a descriptor that is none.

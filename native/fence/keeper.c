@@ -37,15 +37,16 @@ static int runningCount;
 static const struct Option {
   const char* name;
   const char* characters;  // of its value; NULL: it has none
+  int takesNone;
 } kOptions[] = {
-    {"--address", "0123456789."},
-    {"--netmask", "0123456789"},
-    {"--gateway", "0123456789."},
-    {"--mtu", "0123456789"},
-    {"--no-map-gw", NULL},
+    {"--address", "0123456789.", 0},
+    {"--netmask", "0123456789", 0},
+    {"--gateway", "0123456789.", 0},
+    {"--mtu", "0123456789", 0},
+    {"--no-map-gw", NULL, 0},
     // ADDRESS/PORT:PORT. None of passt's ranges, exclusions, interfaces, "all" and "auto".
-    {"--tcp-ports", "0123456789abcdefABCDEF.:/"},
-    {"--udp-ports", "0123456789abcdefABCDEF.:/"},
+    {"--tcp-ports", "0123456789abcdefABCDEF.:/", 1},
+    {"--udp-ports", "0123456789abcdefABCDEF.:/", 1},
 };
 
 static const struct Option* optionOf(const char* name) {
@@ -54,10 +55,10 @@ static const struct Option* optionOf(const char* name) {
   return NULL;
 }
 
-static int isValue(const char* text, const char* characters) {
+static int isValueOf(const struct Option* option, const char* text) {
   const size_t length = strlen(text);
-  if (strcmp(text, "none") == 0) return 1;
-  return length > 0 && length <= kMaxValueBytes && strspn(text, characters) == length;
+  if (strcmp(text, "none") == 0) return option->takesNone;
+  return length > 0 && length <= kMaxValueBytes && strspn(text, option->characters) == length;
 }
 
 // Puts the arguments in `text` behind those of `argv`, which ends with NULL then. 0 where one is not on the list.
@@ -67,7 +68,7 @@ static int takeArguments(const char* text, size_t length, const char** argv, int
   for (const char* at = text; at < text + length; at += strlen(at) + 1) {
     if (count == kMaxArguments) return 0;
     if (open != NULL) {
-      if (!isValue(at, open->characters)) return 0;
+      if (!isValueOf(open, at)) return 0;
       open = NULL;
     } else {
       const struct Option* option = optionOf(at);

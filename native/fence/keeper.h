@@ -7,7 +7,7 @@
 // that is inherited over execve(2). `program` is passt, by an absolute path. -1, and errno.
 //
 // A request is one message (SOCK_SEQPACKET): passt's arguments, a NUL behind each, and two descriptors by SCM_RIGHTS,
-// both connected streams of AF_UNIX: the first is what passt takes frames from and gives them to, the second its
+// both streams of AF_UNIX: the first is what passt takes frames from and gives them to, the second its
 // stderr. No request is answered but by way of that second one:
 //
 //   it is closed                      what was asked for is not what vivarium asks for; nothing was started

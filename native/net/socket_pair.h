@@ -19,9 +19,9 @@ struct SocketPair {
 // has no CAP_NET_ADMIN. Throws Failure kSyscall.
 SocketPair socketPair(int sendBufferBytes);
 
-// One message over a connected AF_UNIX socket, with copies of at most kMaxSentDescriptors descriptors (SCM_RIGHTS).
-// Without waiting. Throws BadArgument for more of them, Failure kSyscall "sendmsg": EPIPE when nobody is at the other
-// end, EAGAIN when there is no room, EBADF for a descriptor that is none.
+// One message over a connected AF_UNIX socket of SOCK_SEQPACKET, with copies of at most kMaxSentDescriptors descriptors
+// (SCM_RIGHTS). Without waiting. Throws BadArgument for more of them, Failure kSyscall "sendmsg": EPIPE when nobody is
+// at the other end, EAGAIN when there is no room, EBADF for a descriptor that is none.
 constexpr size_t kMaxSentDescriptors = 16;
 void sendDescriptors(int socket, std::span<const uint8_t> bytes, std::span<const uint32_t> descriptors);
 

@@ -91,6 +91,10 @@ __attribute__((target("sse4.2"))) uint32_t byInstruction(const uint8_t* bytes, s
   return ~rest;
 }
 
+bool hasInstruction() {
+  return __builtin_cpu_supports("sse4.2") != 0;
+}
+
 using Crc32c = uint32_t (*)(const uint8_t*, size_t);
 
 std::chrono::nanoseconds timeOf(Crc32c crc, const uint8_t* bytes) {
@@ -105,12 +109,16 @@ std::chrono::nanoseconds timeOf(Crc32c crc, const uint8_t* bytes) {
 }
 
 Crc32c fastest() {
-  if (__builtin_cpu_supports("sse4.2") == 0) return crc32cByTable;
+  if (!hasInstruction()) return crc32cByTable;
   const std::array<uint8_t, kProbeBytes> bytes{};
   return timeOf(byInstruction, bytes.data()) <= timeOf(crc32cByTable, bytes.data()) ? byInstruction : crc32cByTable;
 }
 
 }  // namespace
+
+uint32_t crc32cByInstruction(const uint8_t* bytes, size_t length) {
+  return hasInstruction() ? byInstruction(bytes, length) : crc32cByTable(bytes, length);
+}
 
 uint32_t crc32cByTable(const uint8_t* bytes, size_t length) {
   uint32_t crc = 0xffffffffu;

@@ -10,5 +10,7 @@ namespace vivarium {
 uint32_t crc32c(const uint8_t* bytes, size_t length);
 // The same without the instruction, also for the test that holds one against the other.
 uint32_t crc32cByTable(const uint8_t* bytes, size_t length);
+// With it; the same again where the CPU has none.
+uint32_t crc32cByInstruction(const uint8_t* bytes, size_t length);
 
 }  // namespace vivarium

@@ -34,7 +34,9 @@ constexpr uint32_t kMaxPause = 32;
 class GroupWriter::Worker {
  public:
   explicit Worker(const GroupWriterOptions& options) {
-    if (options.compress) compressor_ = std::make_unique<ZstdCompressor>(options.level);
+    if (!options.compress) return;
+    compressor_ = std::make_unique<ZstdCompressor>(options.level);
+    copies.reset(new uint8_t[kBatchGroups * kGroupBytes]);
   }
 
   bool shouldTry() {
@@ -54,7 +56,7 @@ class GroupWriter::Worker {
   }
 
   ZstdDecompressor decompressor;
-  std::unique_ptr<uint8_t[]> copies = std::make_unique<uint8_t[]>(kBatchGroups * kGroupBytes);
+  std::unique_ptr<uint8_t[]> copies;  // of a batch, where there is zstd
   std::unique_ptr<uint8_t[]> content = std::make_unique<uint8_t[]>(kGroupBytes);
   std::unique_ptr<uint8_t[]> other = std::make_unique<uint8_t[]>(kGroupBytes);
   std::unique_ptr<uint8_t[]> tail = std::make_unique<uint8_t[]>(kGroupBytes);
@@ -252,7 +254,7 @@ void GroupWriter::loop() {
     lock.unlock();
     const size_t count = items.size();
     if (!failed && finishes) makeFinished();
-    if (!failed && !finishes) process(worker, items);
+    if (!failed && !finishes) process(worker, items, slots.empty());
     lock.lock();
     for (const uint32_t slot : slots) freeSlots_.push_back(slot);
     const bool tells = ended(count);
@@ -263,8 +265,9 @@ void GroupWriter::loop() {
   }
 }
 
-void GroupWriter::process(Worker& worker, std::vector<Item>& items) {
-  uint8_t* copy = worker.mayTryWithin(items.size()) ? worker.copies.get() : nullptr;
+// `isLive`: they may change meanwhile, where those of the buffer can't.
+void GroupWriter::process(Worker& worker, std::vector<Item>& items, bool isLive) {
+  uint8_t* copy = isLive && worker.mayTryWithin(items.size()) ? worker.copies.get() : nullptr;
   for (Item& item : items) {
     const uint64_t start = item.group * kGroupBytes;
     // The last group of a mapping may be shorter.

@@ -88,7 +88,7 @@ class GroupWriter : public GroupPool, public GroupSink {
 
   void loop() override;
   bool hasWork() const { return !copies_.empty() || listNext_ < list_.size() || finishing_; }
-  void process(Worker& worker, std::vector<Item>& items);
+  void process(Worker& worker, std::vector<Item>& items, bool isLive);
   void settleZeroAndKnown(Worker& worker, std::vector<Item>& items);
   bool sameAs(Worker& worker, const ExtentBook::Extent& extent, const uint8_t* bytes);
   void pack(Worker& worker, std::vector<Item>& items);

@@ -33,6 +33,8 @@ import { SHORTEST } from '../lib/snapshots.js';
 /** What is tried, by a name of its own: see test/lib/owned-holder.mjs. */
 type Tries = Record<string, readonly (string | number)[]>;
 
+/** Of polls: processes that start and end. */
+const PATIENT = { timeout: 10_000 };
 const INSIDE = fileURLToPath(new URL('../lib/owned-holder.mjs', import.meta.url));
 const root = mkdtempSync(join(tmpdir(), 'vivarium-fence-'));
 const place = (...names: string[]): string => join(root, ...names);
@@ -110,8 +112,9 @@ async function start(
 /** Undefined on a host without the program, or without a network for it, where it is refused. */
 async function startOnPasst(name: string, tries: Tries = {}): Promise<Record<string, string> | undefined> {
   await saveOn(name, networkSwitch('lan'));
+  const lack = await whyNoPasst();
   const started = start(name, ['--nic', 'passt,id=net0'], tries, name);
-  if ((await whyNoPasst()) === undefined) return started;
+  if (lack === undefined) return started;
   await expect(started).rejects.toThrow(/passt/);
   return undefined;
 }
@@ -325,7 +328,7 @@ describe('a machine of -d whose process is owned', () => {
     const [keeper] = childrenOf(machine.record.pid) as [number];
     const [first] = childrenOf(keeper) as [number];
     process.kill(first, 'SIGKILL');
-    await expect.poll(() => backendOf('again')).toMatchObject({ up: true, restarts: 1 });
+    await expect.poll(() => backendOf('again'), PATIENT).toMatchObject({ up: true, restarts: 1 });
     const [second] = childrenOf(keeper) as [number];
     expect(second).not.toBe(first);
 
@@ -339,18 +342,19 @@ describe('a machine of -d whose process is owned', () => {
       code: 'ERR_DEVICE',
       message: expect.stringContaining('bind') as string,
     });
-    await expect.poll(() => childrenOf(keeper)).toHaveLength(1);
+    await expect.poll(() => childrenOf(keeper), PATIENT).toHaveLength(1);
     expect(childrenOf(keeper)).not.toContain(second);
     for (const other of [{ kind: 'switch', name: 'lan' } as const, { kind: 'tap', name: 'tap0' } as const])
       await expect(nic.rebind(other)).rejects.toMatchObject({ code: 'ERR_FENCED' });
 
     const [third] = childrenOf(keeper) as [number];
     process.kill(keeper, 'SIGKILL');
+    await expect.poll(() => isAlive(keeper), PATIENT).toBe(false);
     // What runs goes on.
     await expect(onto(await freePort())).rejects.toMatchObject({ code: 'ERR_DEVICE', cure: 'start the machine again' });
     expect(await backendOf('again')).toMatchObject({ up: true, forwards: `tcp 127.0.0.1/${port}:80` });
     await machine.kill();
-    await expect.poll(() => isAlive(third)).toBe(false);
+    await expect.poll(() => isAlive(third), PATIENT).toBe(false);
   });
 
   it('leaves neither passt nor keeper behind, however it ends', async () => {
@@ -359,7 +363,7 @@ describe('a machine of -d whose process is owned', () => {
     const [keeper] = childrenOf(pid) as [number];
     const [passt] = childrenOf(keeper) as [number];
     process.kill(pid, 'SIGKILL');
-    await expect.poll(() => [pid, keeper, passt].filter(isAlive)).toEqual([]);
+    await expect.poll(() => [pid, keeper, passt].filter(isAlive), PATIENT).toEqual([]);
   });
 
   it('does what its user may with --no-fence', async () => {

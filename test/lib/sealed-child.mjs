@@ -27,8 +27,11 @@ writeSync(file, Buffer.alloc(PAGE, 7));
 if (process.argv.includes('--threads-first')) {
   new rig.addon.IoQueue(memory(), 'threads');
   // They put their filters on themselves once they run.
-  const hasFilter = (thread) => /^Seccomp:\s+2$/m.test(readFileSync(`/proc/self/task/${thread}/status`, 'latin1'));
-  while (!readdirSync('/proc/self/task').some(hasFilter)) await new Promise((resolve) => setImmediate(resolve));
+  // They may have inherited some, as in a container.
+  const filtersOf = (thread) =>
+    Number(/^Seccomp_filters:\s+(\d+)$/m.exec(readFileSync(`/proc/self/task/${thread}/status`, 'latin1'))?.[1]);
+  const hasOwn = (thread) => filtersOf(thread) > filtersOf(process.pid);
+  while (!readdirSync('/proc/self/task').some(hasOwn)) await new Promise((resolve) => setImmediate(resolve));
 }
 outcome.errno = rig.addon.sealProcess(false, false);
 tell('start', () => {

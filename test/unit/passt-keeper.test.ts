@@ -94,9 +94,10 @@ describe('the keeper of passt', () => {
     expect(first!.args).toBe(['--foreground --quiet --fd 3', ...args, '--mtu', TELLS].join(' '));
     expect(told).toMatch(new RegExp(`^session ${first!.pid} of ${first!.pid}\nin /, variables: \n`));
     expect(told).toMatch(/\n\nit ended with status 3\n$/);
+    // The shell reads the script itself by a descriptor of its own.
     const descriptors = [...told!.matchAll(/ (\d+) -> ([^:\n]+)/g)].map(([, fd, target]) => `${fd} ${target}`);
-    // Ten is the script itself, which the shell reads.
-    expect(descriptors.sort()).toEqual(['0 /dev/null', '1 /dev/null', `10 ${program}`, '2 socket', '3 socket']);
+    const inherited = descriptors.filter((each) => !each.endsWith(` ${program}`));
+    expect(inherited.sort()).toEqual(['0 /dev/null', '1 /dev/null', '2 socket', '3 socket']);
   });
 
   it('starts nothing for what vivarium does not ask for, and lives on', async () => {
@@ -117,6 +118,7 @@ describe('the keeper of passt', () => {
       [TELLS],
       ['--no-map-gw', '1'],
       ['--address', 'fe80::1'],
+      ...['--address', '--netmask', '--gateway', '--mtu'].map((option) => [option, 'none']),
       ['--address', '1'.repeat(65)],
       ...['all', 'auto', '1-9', '~1', '1,2', '127.0.0.1%lo/1:2', '/dev/null', ''].map((ports) => [
         '--tcp-ports',
@@ -166,7 +168,7 @@ describe('the keeper of passt', () => {
     const all = started();
     const pids = [...all.map(({ pid }) => pid), all[0]!.keeper];
     expect(new Set(pids).size).toBe(4);
-    await expect.poll(() => pids.filter((pid) => !hasGone(pid))).toEqual([]);
+    await expect.poll(() => pids.filter((pid) => !hasGone(pid)), { timeout: 10_000 }).toEqual([]);
   });
 
   it('runs no more than 64 at once', async () => {
@@ -175,7 +177,7 @@ describe('the keeper of passt', () => {
       { args: ['--mtu', TELLS] },
     ]);
     expect(told.slice(-2)).toEqual(['stays\n', 'too many of them run']);
-    await expect.poll(() => started().filter(({ pid }) => !hasGone(pid))).toEqual([]);
+    await expect.poll(() => started().filter(({ pid }) => !hasGone(pid)), { timeout: 10_000 }).toEqual([]);
   });
 
   it('says that passt is not there', async () => {

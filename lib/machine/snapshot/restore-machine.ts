@@ -117,7 +117,8 @@ export async function restoreOn(
   let pager: GuestPager | undefined;
   if (how === 'lazy' || space.backing === 'store') {
     pager = memory.pager();
-    // All else is filled in when the guest runs: board and first instruction would have to share the CPUs with that.
+    // All else is filled in when the restore is over: the board, and the first instruction of a guest that is started with it, would
+    // have to share the CPUs with that.
     pager.serve(reader.source().native.source(), { hot: hotGroups(reader.access), fill: how === 'eager' });
     memory.serveLazily(pager, reader.access);
     if (how === 'eager') await untilAborted(pager.complete(), signal);
@@ -159,10 +160,10 @@ function hotGroups(access: Uint16Array | undefined): Uint32Array {
 
 function restorePhases(startNs: bigint, pager: GuestPager | undefined, onComplete: () => Promise<void>) {
   const cost = (more: object = {}): RestoreCost => ({ ms: Number(process.hrtime.bigint() - startNs) / 1e6, ...more });
-  let ready!: () => void;
+  let resolveRunning!: () => void;
   let fail!: (error: unknown) => void;
   const running = new Promise<void>((resolve, reject) => {
-    ready = resolve;
+    resolveRunning = resolve;
     fail = reject;
   }).then(() => cost());
   const hotLoaded = pager ? pager.hotLoaded().then(cost) : running;
@@ -170,9 +171,9 @@ function restorePhases(startNs: bigint, pager: GuestPager | undefined, onComplet
   // Whoever wants to know asks; a machine that fails by it says so itself.
   for (const phase of [running, hotLoaded, complete]) phase.catch(() => undefined);
   const all: RestorePhases = { running, hotLoaded, complete };
-  const begun = (): void => {
+  const ready = (): void => {
     pager?.fill();
-    ready();
+    resolveRunning();
   };
-  return { all, ready: begun, fail };
+  return { all, ready, fail };
 }
