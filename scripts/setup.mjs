@@ -6,13 +6,14 @@
  *   library     dist/ from lib/ (tsc)                 kernels     Debian's, unpacked into the cache
  *   packages    compilers, QEMU, passt, mke2fs        initramfs   the guest's root: busybox, agent, virtio modules
  *   addon       build/ from native/ (cmake-js)        host        the image of the embedded KVM host
- *   tests       the generic kernel, programs for guests, a Debian root file system; Chromium is among the packages
+ *   tests       the generic kernel, programs for guests, a Debian root file system, other versions of Node; Chromium is among the packages
  *
  * --refresh looks for newer kernels. --for-run leaves out what only the tests need. Exit status 1 when something that
  * this machine can't do without is missing.
  */
 import { addonIsBuilt, buildAddon, buildLibrary, missingForAddon } from './lib/build.mjs';
 import { embeddedHostIsNeeded, prepareEmbeddedHost } from './lib/host.mjs';
+import { otherNodes } from './lib/other-nodes.mjs';
 import { installPackages, lackingPackages } from './lib/packages.mjs';
 import { prebuiltMisfit } from './lib/prebuilt.mjs';
 
@@ -120,6 +121,10 @@ async function prepare() {
       const names = programs.packages.join(', ');
       await step('tests', false, async () => `${names} for guests (${await debianPrograms(programs, options)})`);
     }
+    await step('tests', false, async () => {
+      const nodes = await otherNodes(cache);
+      return `Node ${nodes.map(({ version }) => version).join(' and ')}`;
+    });
     await step('tests', false, async () => `a Debian root file system (${(await debianRoot(options)).imagePath})`);
   }
 }

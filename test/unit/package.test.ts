@@ -19,9 +19,18 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Cache } from '../../lib/images/cache.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 const run = promisify(execFile);
+
+// @ts-expect-error -- a script without types
+const { presentNodes } = (await import('../../scripts/lib/other-nodes.mjs')) as {
+  presentNodes: (cache: Cache) => Promise<readonly { version: string; path: string }[] | undefined>;
+};
+const others = await presentNodes(new Cache());
+if (others === undefined) throw new Error('other versions of Node are not there: npm run setup');
+const OTHER_NODES = others.map(({ version, path: program }) => [version, program] as const);
 
 const folder = mkdtempSync(path.join(tmpdir(), 'vivarium-package-'));
 const tools = path.join(folder, 'tools');
@@ -83,6 +92,33 @@ const GUEST = `
   console.log(await ended.catch((error) => error.code));
 `;
 
+/** A guest that sleeps: saved, restored, reached over its control socket from the same process, and ended. */
+const LIFE = `
+  import { connect, listMachines, Machine, serveMachine } from 'vivarium';
+  const told = { node: process.version };
+  try {
+    const code = Uint8Array.of(0xf4, 0xeb, 0xfd); // hlt; jmp
+    const vm = await Machine.create({ memory: '4MiB', boot: { flat: code, address: 0x1000, mode: 'real16' } });
+    await vm.start();
+    vm.memory.write(0x8000, Uint8Array.of(1, 2, 3));
+    await vm.snapshot(process.argv[1], { mode: 'live' });
+    await vm.close();
+    const clone = await Machine.restore(process.argv[1], { name: 'box' });
+    const served = await serveMachine(clone);
+    told.names = (await listMachines()).map(({ name }) => name);
+    const box = await connect('box');
+    told.memory = [...(await box.memory.read(0x8000, 3))];
+    await box.pause();
+    told.state = clone.state;
+    told.end = (await box.kill()).reason;
+    await served.close();
+    await clone.close();
+  } catch (error) {
+    told.lack = error.code ?? String(error);
+  }
+  console.log(JSON.stringify(told));
+`;
+
 /** What a guest, or the lack of a /dev/kvm, gives. */
 function expected(): string {
   try {
@@ -93,8 +129,8 @@ function expected(): string {
   }
 }
 
-async function inApp(args: string[]): Promise<string> {
-  return (await run(process.execPath, args, { cwd: app, env: environment() })).stdout;
+async function inApp(args: string[], node = process.execPath): Promise<string> {
+  return (await run(node, args, { cwd: app, env: environment() })).stdout;
 }
 
 describe('the package', () => {
@@ -137,6 +173,26 @@ describe('the package', () => {
   it('runs a guest from CommonJS by await import()', async () => {
     const text = `(async () => { const { Machine } = await import('vivarium');${GUEST}})();`;
     expect(await inApp(['--input-type=commonjs', '-e', text])).toBe(expected());
+  });
+
+  it.each(OTHER_NODES)('does the same, and all that a machine does, under Node %s', async (version, node) => {
+    const started = `import { Machine } from 'vivarium';${GUEST}`;
+    expect(await inApp(['--input-type=module', '-e', started], node)).toBe(expected());
+    const required = `(async () => { const { Machine } = await import('vivarium');${GUEST}})();`;
+    expect(await inApp(['--input-type=commonjs', '-e', required], node)).toBe(expected());
+    const command = path.join(app, 'node_modules/.bin/vivarium');
+    expect(await inApp([command, '--version'], node)).toMatch(/^\d+\.\d+\.\d+\n$/);
+    const [snapshot, place] = [path.join(folder, `snap-${version}`), path.join(folder, `run-${version}`)];
+    mkdirSync(place, { mode: 0o700 });
+    const told = await run(node, ['--input-type=module', '-e', LIFE, snapshot], {
+      cwd: app,
+      env: environment({ XDG_RUNTIME_DIR: place }),
+    });
+    expect(JSON.parse(told.stdout)).toEqual(
+      expected() === 'debug-exit 42\n'
+        ? { node: `v${version}`, names: ['box'], memory: [1, 2, 3], state: 'paused', end: 'killed' }
+        : { node: `v${version}`, lack: 'ERR_KVM_UNAVAILABLE' },
+    );
   });
 
   it('has the command', async () => {

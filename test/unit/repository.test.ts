@@ -56,8 +56,8 @@ describe('no tracked file', () => {
   });
 });
 
-describe('package-lock.json', () => {
-  const lock = JSON.parse(read('package-lock.json')) as {
+describe.each(['package-lock.json', 'test/nodes/package-lock.json'])('%s', (file) => {
+  const lock = JSON.parse(read(file)) as {
     packages: Record<string, { resolved?: string; integrity?: string; link?: boolean }>;
   };
 
