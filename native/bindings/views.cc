@@ -6,6 +6,19 @@
 #include "core/failure.h"
 
 namespace vivarium {
+namespace {
+
+// V8 13 (Node 24) ends the process when its account of external memory would become negative: so it would when it takes
+// a buffer off that it has collected, and that we had taken off before. There the buffers stay on the account.
+bool accountsStrictly(napi_env env) {
+  constexpr uint32_t kFirstStrict = 23;  // which may have either
+  const napi_node_version* version = nullptr;
+  return napi_get_node_version(env, &version) != napi_ok || version->major >= kFirstStrict;
+}
+
+}  // namespace
+
+Views::Views(Napi::Env env) : env_(env), isStrict_(accountsStrictly(env)) {}
 
 Views::~Views() {
   for (const View& view : views_) napi_delete_reference(env_, view.weak);
@@ -21,10 +34,10 @@ Napi::Value Views::create(const std::shared_ptr<Mapping>& mapping, uint8_t* data
     delete hint;
     throw Napi::Error::New(env);
   }
-  // Guest memory is no reason for V8 to collect garbage: with it on the account every gigabyte of views would cost full
+  // Guest memory is no reason for V8 to collect garbage: with it on the account every gigabyte of views costs full
   // collections, when they are made and for as long as they live.
   int64_t external;
-  if (napi_adjust_external_memory(env_, -static_cast<int64_t>(length), &external) == napi_ok)
+  if (!isStrict_ && napi_adjust_external_memory(env_, -static_cast<int64_t>(length), &external) == napi_ok)
     hold->unaccounted = length;
   if (views_.size() >= tidyAt_) forgetCollected();
   napi_ref weak;
@@ -56,12 +69,11 @@ void Views::forgetCollected() {
 void Views::detach() {
   for (const View& view : views_) {
     napi_value buffer = nullptr;
-    if (napi_get_reference_value(env_, view.weak, &buffer) == napi_ok && buffer != nullptr &&
-        napi_detach_arraybuffer(env_, buffer) == napi_ok) {
-      if (const auto hold = view.hold.lock()) {
-        account(env_, *hold);
-        hold->mapping.reset();
-      }
+    const auto hold = view.hold.lock();
+    if (napi_get_reference_value(env_, view.weak, &buffer) == napi_ok && buffer != nullptr) {
+      // First: V8 takes it off.
+      if (hold != nullptr) account(env_, *hold);
+      if (napi_detach_arraybuffer(env_, buffer) == napi_ok && hold != nullptr) hold->mapping.reset();
     }
     napi_delete_reference(env_, view.weak);
   }

@@ -13,7 +13,7 @@ namespace vivarium {
 
 class Views {
  public:
-  explicit Views(Napi::Env env) : env_(env) {}
+  explicit Views(Napi::Env env);
   ~Views();
   Views(const Views&) = delete;
   Views& operator=(const Views&) = delete;
@@ -36,6 +36,7 @@ class Views {
   void forgetCollected();
 
   napi_env env_;
+  bool isStrict_;
   std::vector<View> views_;
   size_t tidyAt_ = 16;
 };
