@@ -112,8 +112,8 @@ class Exchange implements LentNetworks {
     const entry = this.#lentTo(device);
     const { relay, backend: old } = entry;
     if (relay === undefined) throw new VmmError('ERR_STATE', `network ${device}: nobody is at the other end yet`);
-    entry.backend = backend;
     relay.exchange(backend, change);
+    entry.backend = backend;
     try {
       await old?.close();
     } catch (error) {

@@ -44,6 +44,30 @@ describe('a link of messages', () => {
     expect(answers).toEqual([[true]]);
   });
 
+  it('reads no more where nobody takes what it answers, if it is the end that holds back', async () => {
+    const [there, back] = [new PassThrough(), new PassThrough({ highWaterMark: 100 })];
+    const heard: unknown[] = [];
+    const link: MessageLink = new MessageLink(
+      { input: there, output: back },
+      {
+        holdsBack: true,
+        onEnd: () => undefined,
+        onMessage: (message) => {
+          heard.push(message);
+          link.send('x'.repeat(40));
+        },
+      },
+    );
+    for (let message = 0; message < 10; message++) {
+      there.write(`${message}\n`);
+      await turns();
+    }
+    expect(heard.length).toBeLessThan(10);
+    expect(back.writableLength + back.readableLength).toBeLessThan(500);
+    back.resume();
+    await expect.poll(() => heard).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  });
+
   it.each([
     ['no JSON', 'x\n'],
     ['an empty line', '\n'],

@@ -13,6 +13,8 @@ export interface MessageHandlers {
   onMessage(message: unknown): void;
   /** Called once. */
   onEnd(): void;
+  /** Whether it reads no more while what it has sent is not taken. One end of a link alone may: both would wait for each other. */
+  readonly holdsBack?: boolean;
 }
 
 export class MessageLink {
@@ -21,6 +23,7 @@ export class MessageLink {
   #pieces: Uint8Array[] = [];
   #bytes = 0;
   #isOver = false;
+  #isFull = false;
 
   constructor(channel: Channel, handlers: MessageHandlers) {
     this.#channel = channel;
@@ -48,7 +51,13 @@ export class MessageLink {
   send(message: unknown): void {
     const line = Buffer.from(`${JSON.stringify(message)}\n`);
     if (line.length > MAX_MESSAGE_BYTES) throw new RangeError(`a message of ${line.length} bytes is too long`);
-    if (!this.#isOver) this.#channel.output.write(line);
+    if (this.#isOver || this.#channel.output.write(line) || this.#isFull || this.#handlers.holdsBack !== true) return;
+    this.#isFull = true;
+    this.#channel.input.pause();
+    this.#channel.output.once('drain', () => {
+      this.#isFull = false;
+      if (!this.#isOver) this.#channel.input.resume();
+    });
   }
 
   /** Idempotent. */

@@ -147,6 +147,41 @@ describe('another network for a lent nic', () => {
     expect(nics.exchanged.map(({ change }) => change)).toEqual(Array.from({ length: 31 }, (_, at) => at + 1));
   });
 
+  it('is opened for a nic again when the one that was not taken has gone', async () => {
+    const { nics, open, made } = ends();
+    let gone = (): void => undefined;
+    const slow = new CountedNetwork();
+    slow.close = () => new Promise((resolve) => (gone = resolve));
+    nics.onOpen = () => Promise.resolve(slow);
+    await open('net0');
+    made[0]!.drop();
+    nics.onOpen = () => Promise.resolve(new CountedNetwork());
+    let isOpen = false;
+    const opening = open('net0').then(() => (isOpen = true));
+    // Another nic's is not in its way.
+    await open('net1');
+    expect([isOpen, nics.asked.map(({ device }) => device)]).toEqual([false, ['net0', 'net1']]);
+    gone();
+    expect(await opening).toBe(true);
+  });
+
+  it('is bounded in number also by those that were given up and have not ended', async () => {
+    const { nics, there } = ends();
+    nics.onOpen = () => new Promise(() => undefined);
+    const say = (request: object) => there.write(`${JSON.stringify(request)}\n`);
+    // Both at once: it is never opened.
+    there.write(
+      `${JSON.stringify({ type: 'open', change: 99, device: 'net0', backend: LAN })}\n{"type":"drop","change":99}\n`,
+    );
+    for (let change = 1; change <= 40; change++) {
+      say({ type: 'open', change, device: 'net0', backend: LAN });
+      await turns();
+      say({ type: 'drop', change });
+    }
+    await turns();
+    expect(nics.asked.length).toBe(32);
+  });
+
   it('is refused and closed where the streams of the nic have gone', async () => {
     const { nics, open, loseCarried } = ends();
     const network = new CountedNetwork();

@@ -40,12 +40,15 @@ export class NetworkLender {
   /** By the numbers of their changes. */
   readonly #asked = new Map<number, Asked>();
   readonly #underWay = new Set<Promise<void>>();
+  /** Networks that were not taken, by the devices that they were opened for: what one listens on is not free before it has gone. */
+  readonly #closing = new Map<Promise<void>, string>();
 
   constructor(channel: Channel, nics: LentNetworks, logger: Logger) {
     this.#nics = nics;
     this.#logger = logger;
     this.#link = new MessageLink(channel, {
       onMessage: (message) => this.#onRequest(checked(NetworkRequest, message, 'request')),
+      holdsBack: true,
       onEnd: () => {
         for (const change of [...this.#asked.keys()]) this.#drop(change);
       },
@@ -68,7 +71,7 @@ export class NetworkLender {
   #open(change: number, device: string, backend: NetworkBackend): void {
     if (this.#asked.has(change)) throw new RangeError('a number that another request has');
     // Of one nic too, as natively: each that is taken follows the one before.
-    if (this.#asked.size >= MAX_OPEN) {
+    if (Math.max(this.#asked.size, this.#underWay.size) >= MAX_OPEN) {
       const error = new VmmError('ERR_STATE', `network ${device}: ${MAX_OPEN} rebinds are under way already`);
       return this.#answerFailure(change, error);
     }
@@ -77,6 +80,8 @@ export class NetworkLender {
     const { signal } = asked.dropped;
     this.#begin(async () => {
       try {
+        await Promise.all([...this.#closing].flatMap(([closed, of]) => (of === device ? [closed] : [])));
+        if (signal.aborted) return;
         const opened = await this.#nics.open(device, backend, signal);
         if (signal.aborted) return await this.#closeUnused(device, opened);
         asked.backend = opened;
@@ -85,6 +90,7 @@ export class NetworkLender {
         if (signal.aborted) return;
         this.#asked.delete(change);
         this.#answerFailure(change, error);
+        if (asked.backend !== undefined) await this.#closeUnused(device, asked.backend);
       }
     });
   }
@@ -112,7 +118,9 @@ export class NetworkLender {
     this.#asked.delete(change);
     asked.dropped.abort();
     const { device, backend } = asked;
-    if (backend !== undefined) this.#begin(() => this.#closeUnused(device, backend));
+    if (backend === undefined) return;
+    const closed = this.#begin(() => this.#closeUnused(device, backend)).finally(() => this.#closing.delete(closed));
+    this.#closing.set(closed, device);
   }
 
   async #closeUnused(device: string, backend: NetBackend): Promise<void> {
@@ -124,9 +132,10 @@ export class NetworkLender {
     }
   }
 
-  #begin(work: () => Promise<void>): void {
+  #begin(work: () => Promise<void>): Promise<void> {
     const done = work().finally(() => this.#underWay.delete(done));
     this.#underWay.add(done);
+    return done;
   }
 
   #answer(answer: NetworkAnswer): void {

@@ -99,7 +99,10 @@ export class CarriedWire {
     this.#awaited = next.change;
     // The one before may have held the other end up.
     this.streams.input.resume();
-    before?.leave(next.take());
+    const changed = next.take();
+    // Then the other end is on the network before: better on none, with the link down, than there unknown.
+    changed.catch(() => backend.lose());
+    before?.leave(changed);
   }
 
   isCurrent(backend: CarriedBackend): boolean {
@@ -139,6 +142,7 @@ class CarriedBackend implements NetBackend {
   #early: CarriedRecord[] = [];
   #isFull = false;
   #isClosed = false;
+  #isLost = false;
   /** Another one has the streams: how the other end changes over to it. */
   #left: Promise<void> | undefined;
 
@@ -165,7 +169,7 @@ class CarriedBackend implements NetBackend {
 
   send(frames: readonly NetFrame[]): boolean {
     const { output } = this.#wire.streams;
-    if (!this.#wire.isCurrent(this)) return true;
+    if (this.#isLost || !this.#wire.isCurrent(this)) return true;
     if (output.destroyed || output.write(encodeFrames(frames, this.#wire.counts))) return true;
     if (!this.#isFull) {
       this.#isFull = true;
@@ -198,6 +202,13 @@ class CarriedBackend implements NetBackend {
     if (this.#wire.isCurrent(this)) this.#wire.end();
     else if (isFirst) this.#next?.drop();
     return Promise.resolve();
+  }
+
+  /** Of the wire: the other end has not changed over to it. Until another one comes, nothing goes either way. */
+  lose(): void {
+    if (this.#isClosed || !this.#wire.isCurrent(this)) return;
+    this.#isLost = true;
+    this.setLink(false);
   }
 
   /** Of the wire: its successor has started. */

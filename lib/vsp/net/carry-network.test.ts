@@ -254,6 +254,29 @@ describe('the network at the other end', () => {
     await provider.close();
   });
 
+  it('that the other end does not change over to is none: nothing goes to the one before, and the link is down', async () => {
+    const [first, second, third] = ['first', 'second', 'third'].map((name) => new NamedNetwork(name)) as [
+      NamedNetwork,
+      NamedNetwork,
+      NamedNetwork,
+    ];
+    const { provider, sender, guest, successor } = await carried(first);
+    await provider.rebind(successor(second, () => Promise.reject(new Error('nobody is there'))));
+    await turns();
+    expect(guest.links).toEqual([true, false]);
+    const before = first.sent.length;
+    sender.send([frame(1)]);
+    first.host.receive([frame(2)]);
+    await turns();
+    expect([first.sent.length, guest.got]).toEqual([before, []]);
+    await provider.rebind(successor(third));
+    sender.send([frame(3)]);
+    third.host.receive([frame(4)]);
+    await turns();
+    expect([bytesOf(third.sent).includes(3), bytesOf(guest.got), guest.links.at(-1)]).toEqual([true, [4], true]);
+    await provider.close();
+  });
+
   it('is none with an MTU that no network has', async () => {
     const { successor } = await carried(new NamedNetwork('first'));
     for (const mtuBytes of [67, 65_522, Number.NaN]) {

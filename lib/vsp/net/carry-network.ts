@@ -53,6 +53,10 @@ export function carryNetwork(backend: NetBackend, streams: CarriedStreams, log: 
 /** What the other end gets, over every backend. */
 const WHOLE = { takes: { checksum: true, segments: true }, gives: { checked: true, merged: true } };
 
+function helloOf(backend: NetBackend, change: number): Uint8Array {
+  return encodeHello({ ...WHOLE, mtuBytes: backend.mtuBytes, backend: backend.describe() }, change);
+}
+
 class Relay implements CarriedRelay {
   readonly counts: CarriedCounts = { lost: 0, badFrames: 0 };
   readonly #streams: CarriedStreams;
@@ -70,7 +74,7 @@ class Relay implements CarriedRelay {
     const { input, output } = streams;
     // Streams that break are the session's end, which is told elsewhere.
     for (const stream of [input, output]) stream.on('error', () => undefined);
-    this.#begin(backend, 0);
+    this.#begin(backend, helloOf(backend, 0));
     const decoder = new CarriedDecoder(this.counts);
     input.on('data', (chunk: Uint8Array) => {
       const frames = this.#counting(() => {
@@ -83,15 +87,16 @@ class Relay implements CarriedRelay {
   }
 
   exchange(backend: NetBackend, change: number): void {
+    const hello = helloOf(backend, change);
     this.#backend = backend;
-    this.#begin(backend, change);
+    this.#begin(backend, hello);
     if (this.#isFull) backend.setPaused(true);
     // Whatever held the other end up is gone.
     this.#streams.input.resume();
   }
 
-  #begin(backend: NetBackend, change: number): void {
-    this.#write(encodeHello({ ...WHOLE, mtuBytes: backend.mtuBytes, backend: backend.describe() }, change));
+  #begin(backend: NetBackend, hello: Uint8Array): void {
+    this.#write(hello);
     let isStarting = true;
     let isUp = true;
     backend.start({
