@@ -78,7 +78,7 @@ export class NetworkLender {
     const asked: Asked = { device, dropped: new AbortController(), backend: undefined };
     this.#asked.set(change, asked);
     const { signal } = asked.dropped;
-    this.#begin(async () => {
+    void this.#begin(async () => {
       try {
         await Promise.all([...this.#closing].flatMap(([closed, of]) => (of === device ? [closed] : [])));
         if (signal.aborted) return;
@@ -100,7 +100,7 @@ export class NetworkLender {
     if (asked?.backend === undefined) throw new RangeError('a network that is not open');
     this.#asked.delete(change);
     const { device, backend } = asked;
-    this.#begin(async () => {
+    void this.#begin(async () => {
       try {
         await this.#nics.exchange(device, backend, change);
         this.#answer({ type: 'taken', change });
