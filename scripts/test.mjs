@@ -6,8 +6,8 @@
  *   unit    no KVM; the policies, the devices on fakes, the repository's own rules
  *   kvm     on this machine's /dev/kvm; inside the embedded host where there is none that can be opened
  *   guest   stock Debian kernels, natively where this KVM can run them, else inside the embedded host; the examples
- *   user    the kvm group on this machine's /dev/kvm, if there is one, and boots, once more as an ordinary user who may open
- *           it (only when this run is root's)
+ *   user    the kvm group on this machine's /dev/kvm, if there is one, what of unit is about files that may not be read or
+ *           written, and boots, once more as an ordinary user who may open it (only when this run is root's)
  *
  * Arguments name groups to run (`npm test -- unit kvm`); without any, all are run. A skip in kvm, guest or user counts
  * as a failure, since this run promises what they need; except, for an ordinary user, that of a Debian root file system.
@@ -88,6 +88,10 @@ if (runs('user') && process.getuid?.() === 0) {
       const counts = await vitestGroup('kvm', { limitS: 900, ...user });
       totals.addGroup('user: kvm', counts, { promised: true, notPromised: withoutBrowser });
     }
+    // What root, who may all, skips.
+    const refusals = ['lib/cli/disk-option.test.ts', 'lib/images/kernel.test.ts', 'lib/vsp/block/file.test.ts'];
+    const unit = await vitestGroup('unit', { limitS: 300, filters: refusals, ...user });
+    totals.addGroup('user: unit', unit, { promised: true });
     const filters = ['test/guest/run-command.test.ts'];
     totals.addGroup('user: guest', await vitestGroup('guest', { limitS: 480, filters, ...user }), { promised: true });
   });

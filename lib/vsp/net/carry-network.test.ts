@@ -43,6 +43,8 @@ class NamedNetwork extends FakeNetwork {
   }
 }
 
+const three = () => [new NamedNetwork('first'), new NamedNetwork('second'), new NamedNetwork('third')] as const;
+
 /** A device on `first`; `exchange` does what asking the other end does, in one process. */
 async function carried(first: NamedNetwork, highWaterMark = 1 << 20, limiter?: NetLimiter) {
   const [toInside, toOutside] = [new PassThrough({ highWaterMark }), new PassThrough({ highWaterMark })];
@@ -239,11 +241,7 @@ describe('the network at the other end', () => {
   });
 
   it('can not be exchanged once the streams have gone; if they go in between, the link does', async () => {
-    const [first, second, third] = ['first', 'second', 'third'].map((name) => new NamedNetwork(name)) as [
-      NamedNetwork,
-      NamedNetwork,
-      NamedNetwork,
-    ];
+    const [first, second, third] = three();
     const { provider, guest, successor, outside } = await carried(first);
     const late = successor(second, () => Promise.reject(new Error('nobody is there')));
     outside.output.end();
@@ -255,11 +253,7 @@ describe('the network at the other end', () => {
   });
 
   it('that the other end does not change over to is none: nothing goes to the one before, and the link is down', async () => {
-    const [first, second, third] = ['first', 'second', 'third'].map((name) => new NamedNetwork(name)) as [
-      NamedNetwork,
-      NamedNetwork,
-      NamedNetwork,
-    ];
+    const [first, second, third] = three();
     const { provider, sender, guest, successor } = await carried(first);
     await provider.rebind(successor(second, () => Promise.reject(new Error('nobody is there'))));
     await turns();

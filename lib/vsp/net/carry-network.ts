@@ -17,6 +17,7 @@ import {
 } from './carried-frames.js';
 import type { NetBackend, NetFrame } from './contract.js';
 import { fits } from './fits.js';
+import { startBackend } from './start-backend.js';
 
 export interface CarriedStreams {
   readonly input: Readable;
@@ -97,22 +98,12 @@ class Relay implements CarriedRelay {
 
   #begin(backend: NetBackend, hello: Uint8Array): void {
     this.#write(hello);
-    let isStarting = true;
-    let isUp = true;
-    backend.start({
-      receive: (frames) => {
-        if (backend === this.#backend) this.#receive(frames);
-      },
-      writable: () => {
-        if (backend === this.#backend) this.#streams.input.resume();
-      },
-      link: (up) => {
-        if (backend !== this.#backend) return;
-        if (isStarting) isUp = up;
-        else this.#write(encodeLink(up));
-      },
-    });
-    isStarting = false;
+    const host = {
+      receive: (frames: readonly NetFrame[]) => this.#receive(frames),
+      writable: () => void this.#streams.input.resume(),
+      link: (up: boolean) => this.#write(encodeLink(up)),
+    };
+    const isUp = startBackend(backend, host, () => backend === this.#backend);
     // Said in any case: what the one before said of its link goes with it.
     this.#write(encodeLink(isUp));
   }

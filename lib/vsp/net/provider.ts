@@ -32,6 +32,7 @@ import { fits, MAX_MTU_BYTES, MIN_MTU_BYTES } from './fits.js';
 import { keptFrame } from './kept-frame.js';
 import { formatMac, isGroupMac } from './mac-address.js';
 import { MacFilter } from './mac-filter.js';
+import { startBackend } from './start-backend.js';
 
 export interface NetProviderOptions {
   /** Whose interface it is, for probes. */
@@ -309,24 +310,13 @@ export class NetProvider implements NetService, Quiescable, Savable {
   }
 
   #start(backend: NetBackend): void {
+    const host = {
+      receive: (frames: readonly NetFrame[]) => this.#receive(frames),
+      writable: () => this.onWritable?.(),
+      link: (up: boolean) => this.#setLink({ backend: up }),
+    };
     // What the one before said of its link goes with it; with what this one says at once the guest sees one change or none.
-    let isStarting = true;
-    let isUp = true;
-    backend.start({
-      receive: (frames) => {
-        if (backend === this.#backend) this.#receive(frames);
-      },
-      writable: () => {
-        if (backend === this.#backend) this.onWritable?.();
-      },
-      link: (up) => {
-        if (backend !== this.#backend) return;
-        if (isStarting) isUp = up;
-        else this.#setLink({ backend: up });
-      },
-    });
-    isStarting = false;
-    this.#setLink({ backend: isUp });
+    this.#setLink({ backend: startBackend(backend, host, () => backend === this.#backend) });
   }
 
   #receive(frames: readonly NetFrame[]): void {
